@@ -1,0 +1,3 @@
+"""planrunner: a declarative runner for PostgreSQL migrations."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""AWS as planrunner needs it; the only package that imports boto3."""

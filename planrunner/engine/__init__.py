@@ -1,0 +1,1 @@
+"""Runs a plan: asks steps what is missing, performs it, journals it, reports it."""

@@ -1,0 +1,226 @@
+"""The frozen values that travel between the parts: plan, endpoints, statuses, findings, secrets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import NoReturn, TypeAlias
+
+Json: TypeAlias = "None | bool | int | float | str | Sequence[Json] | Mapping[str, Json]"
+
+
+class Side(Enum):
+    """Where something is done."""
+
+    SOURCE = "source"
+    TARGET = "target"
+    AWS = "aws"
+    LOCAL = "local"
+
+
+class StepStatus(Enum):
+    """How far a step is."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    WAITING = "waiting"
+    FAILED = "failed"
+    DONE = "done"
+
+
+class Approval(Enum):
+    """Whether a step may begin by itself."""
+
+    AUTO = "auto"
+    MANUAL = "manual"
+
+
+class Mark(Enum):
+    """The verdict of one check."""
+
+    PASS = "pass"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+class Secret:
+    """A value that no representation and no serialiser shows; only ``reveal`` does."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value itself, for the one call that needs it."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "***"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return "***"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret is not serialised")
+
+
+class SecretKind(Enum):
+    """Where a secret is kept."""
+
+    ENV = "env"
+    FILE = "file"
+    COMMAND = "command"
+    AWS_SECRETSMANAGER = "aws_secretsmanager"
+    AWS_SSM = "aws_ssm"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecretRef:
+    """A reference to a secret: ``locator`` is a variable's name, a path, a command line or an ARN.
+
+    ``key`` picks one member of a JSON secret (``password`` in the form RDS writes).
+    """
+
+    kind: SecretKind
+    locator: str
+    key: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind.value}:{self.locator}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RdsInstance:
+    """The RDS instance behind an endpoint and how its API is reached."""
+
+    instance: str
+    region: str | None = None
+    endpoint_url: str | None = None
+    profile: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DialAddress:
+    """The source as the target's subscription dials it, where that differs from ours."""
+
+    host: str | None = None
+    port: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """One database: its DSN (never with a password in it) and how to become its user.
+
+    ``self_signed`` is the plan's ``allow_self_signed_certs``: encryption without proof of identity.
+    """
+
+    side: Side
+    dsn: str
+    password: SecretRef | None = None
+    rds_iam: bool = False
+    rds: RdsInstance | None = None
+    seen_from_target: DialAddress | None = None
+    self_signed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSpec:
+    """One entry of ``steps``: ``options`` is its ``with``, rendered and valid for its schema."""
+
+    id: str
+    uses: str
+    options: Mapping[str, Json] = field(default_factory=dict)
+    approval: Approval = Approval.AUTO
+    digest: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A loaded plan. ``digest`` is over its canonical form: templates resolved, references only."""
+
+    name: str
+    path: Path
+    digest: str
+    source: Endpoint
+    target: Endpoint
+    steps: tuple[StepSpec, ...]
+
+    def step(self, step_id: str) -> StepSpec | None:
+        """The step of that id, if there is one."""
+        return next((spec for spec in self.steps if spec.id == step_id), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing wrong with a plan file: where it stands, what was found, what to do.
+
+    ``line`` and ``column`` count from 1; ``excerpt`` is the source line.
+    """
+
+    path: str
+    line: int
+    column: int
+    where: str
+    message: str
+    remedy: str | None = None
+    excerpt: str | None = None
+
+    def render(self) -> str:
+        """The problem as people read it: position, text, source line with a caret, remedy."""
+        place = f"  {self.where}" if self.where else ""
+        lines = [f"{self.path}:{self.line}:{self.column}{place}  {self.message}"]
+        if self.excerpt is not None:
+            lines += [f"    {self.excerpt}", "    " + " " * (self.column - 1) + "^"]
+        if self.remedy is not None:
+            lines.append(f"    {self.remedy}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One line of a preflight: its section, verdict, text, and what mends it.
+
+    ``mended_by`` names the kind of step (``uses``) that will mend it by itself.
+    """
+
+    section: str
+    mark: Mark
+    text: str
+    remedy: str | None = None
+    mended_by: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableVerdict:
+    """What verification found for one table; ``detail`` says how the sides differ."""
+
+    table: str
+    source_rows: int
+    target_rows: int
+    equal: bool
+    detail: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """The outcome of comparing both sides; ``other`` names differences that are not rows."""
+
+    tables: tuple[TableVerdict, ...]
+    other: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def equal(self) -> bool:
+        """True when every table and everything else agreed; an empty comparison is not proof."""
+        return not self.differences
+
+    @property
+    def differences(self) -> tuple[str, ...]:
+        """Each difference as one line."""
+        rows = tuple(f"{v.table}: {v.detail}" for v in self.tables if not v.equal)
+        return rows + self.other

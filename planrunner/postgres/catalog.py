@@ -1,0 +1,140 @@
+"""What a database holds, read from pg_catalog in a fixed number of queries."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from planrunner.postgres.connection import Row, Server
+
+# Tables that a user made: not the system's, not ours, not a part of an extension, not temporary.
+_TABLES = """
+SELECT c.oid::bigint, n.nspname::text, c.relname::text, pg_get_userbyid(c.relowner)::text, c.relkind::text,
+       c.relpersistence::text, c.relreplident::text, c.relispartition,
+       greatest(c.reltuples, 0)::bigint, pg_total_relation_size(c.oid)::bigint,
+       EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid
+               AND CASE c.relreplident WHEN 'i' THEN i.indisreplident
+                   WHEN 'd' THEN i.indisprimary AND i.indimmediate ELSE false END)
+         OR c.relreplident = 'f',
+       c.relrowsecurity,
+       (SELECT array_agg(a.attname::text ORDER BY k.n) FROM pg_index i
+          CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, n)
+          JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
+        WHERE i.indrelid = c.oid AND i.indisprimary)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+  AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'planrunner') AND n.nspname NOT LIKE 'pg\\_%'
+  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+                  AND d.deptype = 'e')
+ORDER BY 2, 3
+"""
+_COLUMNS = """
+SELECT a.attrelid::bigint, a.attname::text, format_type(a.atttypid, a.atttypmod),
+       CASE WHEN b.typtype = 'd' THEN b.typbasetype ELSE b.oid END::regtype::text, b.typtype::text,
+       a.attgenerated::text, a.attidentity::text, a.attnotnull,
+       b.typsend = 0 OR b.typreceive = 0, coalesce(b.typtype = 'b' AND b.typcategory = 'A', false)
+FROM pg_attribute a JOIN pg_type b ON b.oid = a.atttypid
+WHERE a.attrelid = ANY(%s::bigint[]) AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attrelid, a.attnum
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column: ``type`` as format_type gives it, ``base`` the type behind a domain.
+
+    ``kind`` is pg_type.typtype; ``generated`` and ``identity`` are the catalogue's letters, empty when
+    the column is neither.
+    """
+
+    name: str
+    type: str
+    base: str
+    kind: str
+    generated: str
+    identity: str
+    not_null: bool
+    text_only: bool
+    array: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table or partitioned table. ``rows`` is the planner's estimate, ``bytes`` includes indexes.
+
+    ``identifiable``: its replica identity can tell a row (a valid primary key, the chosen index, FULL).
+    """
+
+    oid: int
+    schema: str
+    name: str
+    owner: str
+    partitioned: bool
+    unlogged: bool
+    replica_identity: str
+    is_partition: bool
+    rows: int
+    bytes: int
+    identifiable: bool
+    row_security: bool
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+
+    @property
+    def qualified(self) -> str:
+        """``schema.name`` for people and ledgers; never for SQL."""
+        return f"{self.schema}.{self.name}"
+
+    @property
+    def stored(self) -> tuple[Column, ...]:
+        """The columns that hold data of their own: all but generated ones."""
+        return tuple(c for c in self.columns if not c.generated)
+
+
+def tables(server: Server) -> tuple[Table, ...]:
+    """Every user table of the database, with its columns, in name order."""
+    found = server.rows(_TABLES)
+    columns: dict[int, list[Column]] = defaultdict(list)
+    for row in server.rows(_COLUMNS, [[row[0] for row in found]]):
+        columns[row[0]].append(_column(row))
+    return tuple(_table(row, tuple(columns[row[0]])) for row in found)
+
+
+def _column(row: Row) -> Column:
+    return Column(
+        name=row[1],
+        type=row[2],
+        base=row[3],
+        kind=row[4],
+        generated=row[5],
+        identity=row[6],
+        not_null=row[7],
+        text_only=row[8],
+        array=row[9],
+    )
+
+
+def _table(row: Row, columns: tuple[Column, ...]) -> Table:
+    return Table(
+        oid=row[0],
+        schema=row[1],
+        name=row[2],
+        owner=row[3],
+        partitioned=row[4] == "p",
+        unlogged=row[5] == "u",
+        replica_identity=row[6],
+        is_partition=row[7],
+        rows=row[8],
+        bytes=row[9],
+        identifiable=row[10],
+        row_security=row[11],
+        key=tuple(row[12] or ()),
+        columns=columns,
+    )
+
+
+def stored_tables(server: Server) -> tuple[Table, ...]:
+    """The tables that hold rows themselves: everything but partitioned parents."""
+    return tuple(t for t in tables(server) if not t.partitioned)

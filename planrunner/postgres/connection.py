@@ -1,0 +1,217 @@
+"""One PostgreSQL server as planrunner uses it: sessions with safe settings, errors with remedies."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, LiteralString, TypeAlias
+
+import psycopg
+from psycopg import conninfo, sql
+
+from planrunner.model import Endpoint, Secret, SecretRef, Side
+from planrunner.postgres.failures import connection_failure, query_failure
+
+if TYPE_CHECKING:
+    from planrunner.ports import Clock
+
+Session: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
+Query: TypeAlias = "LiteralString | sql.SQL | sql.Composed"
+Row: TypeAlias = "tuple[Any, ...]"
+
+# Detects a peer that is gone within about 25 s, on our sessions and on the subscription's.
+LIVENESS: Mapping[str, str] = {
+    "connect_timeout": "10",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "20000",
+}
+# What every session relies on: names resolve to pg_catalog first, text forms are the same on both
+# sides, and a policy that would hide rows raises an error instead.
+PINNED: Mapping[str, str] = {
+    "search_path": "pg_catalog",
+    "row_security": "off",
+    "timezone": "UTC",
+    "datestyle": "ISO, YMD",
+    "intervalstyle": "postgres",
+    "extra_float_digits": "3",
+    "bytea_output": "hex",
+    "xmloption": "content",
+    "client_encoding": "UTF8",
+    "standard_conforming_strings": "on",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What a server says it is; ``version`` is ``server_version_num`` (160014 is 16.14)."""
+
+    system_identifier: str
+    database: str
+    user: str
+    version: int
+    version_text: str
+    superuser: bool
+    in_recovery: bool
+
+    @property
+    def major(self) -> int:
+        """The major version: 16 for 16.14."""
+        return self.version // 10000
+
+
+class Server:
+    """Opens sessions on one endpoint. Passwords are resolved per session and never kept."""
+
+    def __init__(
+        self, endpoint: Endpoint, *, clock: Clock, resolve: Callable[[Endpoint], Secret | None], label: str
+    ) -> None:
+        self.endpoint = endpoint
+        self.clock = clock
+        self._resolve = resolve
+        self._label = label
+        self._reader: Session | None = None
+        self._lock = threading.RLock()
+
+    @property
+    def side(self) -> Side:
+        """Source or target."""
+        return self.endpoint.side
+
+    def parameters(self) -> dict[str, str]:
+        """The libpq parameters of a session, without the password."""
+        given = {k: str(v) for k, v in conninfo.conninfo_to_dict(self.endpoint.dsn).items() if v is not None}
+        default_tls = {} if given.get("host", "/").startswith("/") else {"sslmode": "verify-full"}
+        merged = {**LIVENESS, **default_tls, **given, "application_name": self._label}
+        if self.endpoint.self_signed:
+            # Encryption stays compulsory, only the proof of identity is given up.
+            merged["sslmode"] = "require"
+            merged.pop("sslrootcert", None)
+        return merged
+
+    def password(self) -> Secret | None:
+        """The password, resolved now; SecretUnavailable when its reference leads nowhere."""
+        return self._resolve(self.endpoint)
+
+    def open(self, *, read_only: bool, autocommit: bool = True, **extra: str) -> Session:
+        """Open a session that the caller closes; ConnectionFailed with cause and remedy."""
+        settings = {**PINNED, **({"default_transaction_read_only": "on"} if read_only else {})}
+        parameters = {**self.parameters(), **extra}
+        secret = self.password()
+        try:
+            session = psycopg.connect(
+                "", autocommit=autocommit, password=secret.reveal() if secret else None, **parameters
+            )
+        except psycopg.Error as error:
+            raise connection_failure(error, self.endpoint) from error
+        if "replication" not in extra:
+            self._pin(session, settings)
+        return session
+
+    def _pin(self, session: Session, settings: Mapping[str, str]) -> None:
+        autocommit = session.autocommit
+        if not autocommit:
+            session.set_autocommit(True)
+        pairs = [value for item in settings.items() for value in item]
+        calls = sql.SQL(", ").join([sql.SQL("pg_catalog.set_config(%s, %s, false)")] * len(settings))
+        try:
+            session.execute(sql.SQL("SELECT ") + calls, pairs)
+        except psycopg.Error as error:
+            session.close()
+            raise query_failure(error, self.side, "SET") from error
+        if not autocommit:
+            session.set_autocommit(False)
+
+    @contextmanager
+    def session(self, *, read_only: bool = False, autocommit: bool = True) -> Iterator[Session]:
+        """A session for the length of the block; psycopg's errors leave it as QueryFailed."""
+        session = self.open(read_only=read_only, autocommit=autocommit)
+        try:
+            with self.translated():
+                yield session
+        finally:
+            session.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """A session in one transaction: committed at the end, rolled back on any error."""
+        with self.session() as session, session.transaction():
+            yield session
+
+    @contextmanager
+    def translated(self, what: str | None = None) -> Iterator[None]:
+        """Turn psycopg's errors inside the block into QueryFailed with cause and remedy."""
+        try:
+            yield
+        except psycopg.Error as error:
+            raise query_failure(error, self.side, what) from error
+
+    def rows(self, query: Query, params: Sequence[Any] | Mapping[str, Any] | None = None) -> list[Row]:
+        """All rows of a read-only query, on a session kept for such queries; reopened once if lost."""
+        with self._lock:
+            reader = self._live_reader()
+            try:
+                return reader.execute(query, params).fetchall()
+            except psycopg.OperationalError as error:
+                if not reader.closed:
+                    raise query_failure(error, self.side, None) from error
+            except psycopg.Error as error:
+                raise query_failure(error, self.side, None) from error
+            with self.translated():
+                return self._live_reader().execute(query, params).fetchall()
+
+    def row(self, query: Query, params: Sequence[Any] | Mapping[str, Any] | None = None) -> Row | None:
+        """The first row, None when there is none."""
+        found = self.rows(query, params)
+        return found[0] if found else None
+
+    def value(self, query: Query, params: Sequence[Any] | Mapping[str, Any] | None = None) -> Any:
+        """The first column of the first row, None when there is none."""
+        found = self.row(query, params)
+        return found[0] if found else None
+
+    def _live_reader(self) -> Session:
+        if self._reader is None or self._reader.closed:
+            self._reader = self.open(read_only=True)
+        return self._reader
+
+    def execute(self, *statements: Query) -> None:
+        """Execute statements in one transaction of their own."""
+        with self.transaction() as session:
+            for statement in statements:
+                session.execute(statement)
+
+    def identity(self) -> Identity:
+        """Ask the server what it is, over SQL; cached by nobody, so that a swap is noticed."""
+        row = self.row(
+            "SELECT (SELECT system_identifier::text FROM pg_control_system()), current_database()::text,"
+            " current_user::text, current_setting('server_version_num')::int,"
+            " current_setting('server_version'),"
+            " (SELECT rolsuper FROM pg_roles WHERE rolname = current_user), pg_is_in_recovery()"
+        )
+        assert row is not None
+        return Identity(
+            system_identifier=row[0],
+            database=row[1],
+            user=row[2],
+            version=row[3],
+            version_text=row[4],
+            superuser=row[5],
+            in_recovery=row[6],
+        )
+
+    def close(self) -> None:
+        """Close the session kept for queries; the next query opens another."""
+        with self._lock:
+            if self._reader is not None:
+                self._reader.close()
+            self._reader = None
+
+
+__all__ = ["Identity", "Query", "Row", "Secret", "SecretRef", "Server", "Session"]

@@ -1,0 +1,141 @@
+"""Translates psycopg's errors into ours, each with its cause and what to do about it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from psycopg import conninfo
+
+from planrunner.errors import ConnectionFailed, QueryFailed
+from planrunner.postgres.causes import BROKEN_SESSION, CONNECTION_CAUSES, PASSING_CAUSES, QUERY_CAUSES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import psycopg
+
+    from planrunner.model import Endpoint, Side
+    from planrunner.postgres.causes import Cause
+
+_PASSWORDS = (
+    (re.compile(r"(\w+://[^\s:/@]*):[^\s@/]+@"), r"\1:***@"),
+    (re.compile(r"(password\s*=\s*)('(?:[^'\\]|\\.)*'|\S+)", re.IGNORECASE), r"\1***"),
+)
+# libpq and psycopg repeat who failed to connect to what in several layers; one is ours.
+_PREFIXES = re.compile(
+    r"(?:\A|; )(?:connection failed: |connection is bad: )?(?:connection to server (?:at|on) .*? failed: )?"
+    r"(?:(?:FATAL|ERROR):\s+)?"
+)
+
+
+def condensed(text: str, secrets: Sequence[str] = ()) -> str:
+    """Text for a message: lines joined, nothing that is or looks like a password."""
+    for secret in secrets:
+        text = text.replace(secret, "***") if secret else text
+    for pattern, shown in _PASSWORDS:
+        text = pattern.sub(shown, text)
+    return "; ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def connection_failure(error: psycopg.Error, endpoint: Endpoint) -> ConnectionFailed:
+    """Why no session could be opened on ``endpoint``, and the remedy."""
+    text = condensed(str(error))
+    # libpq gives no SQLSTATE for a refused connection, only the server's words.
+    cause = next((c for c in CONNECTION_CAUSES if c.fits(text)), None)
+    facts = endpoint_facts(endpoint)
+    told = _PREFIXES.sub("", text, count=1)
+    sqlstate = error.sqlstate or (cause.sqlstate if cause else None)
+    if cause is None:
+        return ConnectionFailed(
+            f"{facts['side']}: cannot connect to {facts['place']}: {told}", sqlstate=sqlstate
+        )
+    return ConnectionFailed(
+        f"{facts['side']}: {cause.message.format_map(facts)} ({told})",
+        remedy=cause.remedy.format_map(facts),
+        sqlstate=sqlstate,
+    )
+
+
+def is_passing(error: ConnectionFailed) -> bool:
+    """True when the same attempt may well succeed a moment later: starting up, too many sessions."""
+    return error.sqlstate in PASSING_CAUSES
+
+
+def query_failure(error: psycopg.Error, side: Side, what: str | None) -> QueryFailed:
+    """Why a statement was refused; ``what`` names it for people."""
+    told = _server_words(error)
+    subject = f"{what}: " if what else ""
+    cause = _query_cause(error, told)
+    remedy = cause.remedy.format_map({"side": side.value}) if cause else error.diag.message_hint
+    lead = f"{cause.message}: " if cause and cause.message else ""
+    return QueryFailed(f"{side.value}: {subject}{lead}{told}", remedy=remedy, sqlstate=error.sqlstate)
+
+
+def _query_cause(error: psycopg.Error, told: str) -> Cause | None:
+    if error.sqlstate is None:
+        return BROKEN_SESSION if BROKEN_SESSION.fits(told) else None
+    same_state = (c for c in QUERY_CAUSES if c.sqlstate == error.sqlstate)
+    return next((c for c in same_state if c.fits(told)), None)
+
+
+def _server_words(error: psycopg.Error) -> str:
+    # Not str(error): that quotes the statement's line, which may hold a password.
+    words = (error.diag.message_primary or str(error), error.diag.message_detail)
+    return condensed("\n".join(word for word in words if word))
+
+
+def endpoint_facts(endpoint: Endpoint) -> dict[str, str]:
+    """What messages say of an endpoint: where, who, and the AWS command that shows its network."""
+    given = conninfo.conninfo_to_dict(endpoint.dsn)
+    host, port = str(given.get("host") or "localhost"), str(given.get("port") or "5432")
+    local = host.startswith("/")
+    return {
+        "side": endpoint.side.value,
+        "host": host,
+        "port": port,
+        "place": f"the socket in {host} (port {port})" if local else f"{host}:{port}",
+        "user": str(given.get("user") or "(the system's user)"),
+        "database": str(given.get("dbname") or given.get("user") or ""),
+        "rootcert": str(given.get("sslrootcert") or "~/.postgresql/root.crt"),
+        "network": _network_remedy(endpoint, host, port),
+        "tls_remedy": _certificate_remedy(endpoint, host),
+    }
+
+
+def _rds_instance(endpoint: Endpoint, host: str) -> str | None:
+    if endpoint.rds is not None:
+        return endpoint.rds.instance
+    return host.split(".", 1)[0] if host.endswith(".rds.amazonaws.com") else None
+
+
+def _network_remedy(endpoint: Endpoint, host: str, port: str) -> str:
+    instance = _rds_instance(endpoint, host)
+    if instance is None:
+        return (
+            f"Check that PostgreSQL listens there (listen_addresses, port) and that every firewall"
+            f" between lets this machine reach port {port}: pg_isready -h {host} -p {port}"
+        )
+    region = endpoint.rds.region if endpoint.rds else None
+    return (
+        f"Check that the instance's security group lets this machine reach port {port} and that the"
+        " instance is available and, from outside its VPC, publicly accessible: aws rds"
+        f" describe-db-instances --db-instance-identifier {instance}"
+        f"{f' --region {region}' if region else ''} --query"
+        " 'DBInstances[0].[DBInstanceStatus,PubliclyAccessible,Endpoint,VpcSecurityGroups]'"
+    )
+
+
+def _certificate_remedy(endpoint: Endpoint, host: str) -> str:
+    if _rds_instance(endpoint, host) is None:
+        bundle = "Get the certificate of the authority that signed the server's"
+    else:
+        bundle = (
+            "Get AWS's certificate bundle: curl -o rds-ca.pem"
+            " https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem"
+        )
+    return (
+        f"{bundle}, and name its file in connections.{endpoint.side.value}.dsn as sslrootcert=FILE;"
+        " or give up the proof of identity, not the encryption:"
+        f" connections.{endpoint.side.value}.allow_self_signed_certs: true"
+    )

@@ -1,0 +1,1 @@
+"""The data plane: capture, copy, follow, prove, cut over."""

@@ -1,0 +1,1 @@
+"""Where the progress of a plan is kept."""

@@ -1,0 +1,154 @@
+"""The contract of steps: a step compares wish and servers and returns the actions that are missing.
+
+A step never changes anything while it is asked; only the engine performs actions, and asks again
+after the last one. Optional abilities are the small protocols at the end of this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, runtime_checkable
+
+from planrunner.model import Finding, Json, Plan, Side, StepSpec, Verification
+
+if TYPE_CHECKING:
+    from planrunner.aws.rds import Rds
+    from planrunner.ports import Clock
+    from planrunner.postgres.connection import Server
+
+T = TypeVar("T")
+
+
+class Closeable(Protocol):
+    """Something that lives as long as the process and is given back at its end."""
+
+    def close(self) -> None:
+        """Give it back; safe to call twice."""
+        ...
+
+
+class Held:
+    """What lives as long as this process and is shared by the steps: a snapshot, a lease."""
+
+    def __init__(self) -> None:
+        self._resources: dict[str, Closeable] = {}
+
+    def put(self, name: str, resource: Closeable) -> None:
+        """Keep ``resource`` under ``name``, closing what was there."""
+        self.drop(name)
+        self._resources[name] = resource
+
+    def get(self, name: str, kind: type[T]) -> T | None:
+        """What is kept under ``name``, if it is of that kind."""
+        found = self._resources.get(name)
+        return found if isinstance(found, kind) else None
+
+    def drop(self, name: str) -> None:
+        """Close and forget what is kept under ``name``."""
+        found = self._resources.pop(name, None)
+        if found is not None:
+            found.close()
+
+    def close(self) -> None:
+        """Close everything, the newest first."""
+        for name in reversed(list(self._resources)):
+            self.drop(name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a step sees: its own entry of the plan, both servers, the cloud, and how to tell news.
+
+    ``tell`` journals one line of news with its fields and shows it. ``planned_before`` holds the
+    ``uses`` of the steps that stand earlier in the plan and are not done yet, so that a step can be
+    planned before they ran. ``cloud`` is None when the plan names no RDS instance.
+    """
+
+    plan: Plan
+    spec: StepSpec
+    plan_id: str
+    source: Server
+    target: Server
+    cloud: Rds | None
+    clock: Clock
+    held: Held
+    tell: Callable[[str, Mapping[str, Json]], None]
+    planned_before: frozenset[str] = field(default_factory=frozenset)
+
+    def option(self, name: str, default: T) -> T:
+        """The step's option ``name``, or the default; its type was checked by the schema."""
+        value = self.spec.options.get(name, default)
+        return value  # type: ignore[return-value]  # the schema has proved it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Action:
+    """One change that is missing, and the only thing that may make it.
+
+    ``name`` is stable within its step. ``statements`` are the exact SQL or AWS calls, secrets as
+    references. ``asks`` is a question that must be answered (approve, --yes) before it is performed;
+    ``blocked`` says why it can't be performed at all and what a person must do. ``unobservable``
+    actions leave no trace that a resume could look for. ``perform`` is re-entrant.
+    """
+
+    name: str
+    summary: str
+    where: Side
+    perform: Callable[[Run], None]
+    statements: tuple[str, ...] = ()
+    locks: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    undo: str | None = None
+    asks: str | None = None
+    blocked: str | None = None
+    destructive: bool = False
+    restarts: bool = False
+    observable: bool = True
+    decided_at_run_time: bool = False
+
+
+class Step(Protocol):
+    """A kind of step; its module holds one class of this shape, its schema lies beside it."""
+
+    uses: ClassVar[str]
+
+    def actions(self, run: Run) -> Sequence[Action]:
+        """What is missing, in order; reads only. Nothing missing: an empty sequence."""
+        ...
+
+
+@runtime_checkable
+class Checking(Protocol):
+    """A step that can say beforehand what would stop it."""
+
+    def findings(self, run: Run) -> Sequence[Finding]:
+        """Every check with its verdict; reads only."""
+        ...
+
+
+@runtime_checkable
+class Progressing(Protocol):
+    """A step that can say how far it is, from the servers alone."""
+
+    def progress(self, run: Run) -> Mapping[str, Json]:
+        """Figures for status and report; recorded when the step is done."""
+        ...
+
+
+@runtime_checkable
+class Cleaning(Protocol):
+    """A step that leaves things on the servers and can take them away again."""
+
+    def leftovers(self, run: Run) -> Sequence[Action]:
+        """The removals that are still to be done, in order; reads only."""
+        ...
+
+
+@runtime_checkable
+class Verifying(Protocol):
+    """A step that can compare both sides at any time."""
+
+    def verify(self, run: Run) -> Verification:
+        """Compare every table while replication runs; changes nothing but a barrier row."""
+        ...
