@@ -6,14 +6,14 @@ after the last one. Optional abilities are the small protocols at the end of thi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, runtime_checkable
-
-from planrunner.model import Finding, Json, Plan, Side, StepSpec, Verification
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, cast, runtime_checkable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     from planrunner.aws.rds import Rds
+    from planrunner.model import Finding, Json, Plan, Side, StepSpec, Verification
     from planrunner.ports import Clock
     from planrunner.postgres.connection import Server
 
@@ -78,8 +78,7 @@ class Run:
 
     def option(self, name: str, default: T) -> T:
         """The step's option ``name``, or the default; its type was checked by the schema."""
-        value = self.spec.options.get(name, default)
-        return value  # type: ignore[return-value]  # the schema has proved it
+        return cast("T", self.spec.options.get(name, default))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,1 +1,5 @@
-"""From a file to a Plan: strict YAML, templates on leaves, schema, values."""
+"""The plan as a document: strict YAML → templates on leaves → schema → checks → ``Plan``."""
+
+from planrunner.loading.build import load
+
+__all__ = ["load"]

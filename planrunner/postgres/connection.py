@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, LiteralString, TypeAlias
@@ -15,6 +14,8 @@ from planrunner.model import Endpoint, Secret, SecretRef, Side
 from planrunner.postgres.failures import connection_failure, query_failure
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
     from planrunner.ports import Clock
 
 Session: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
@@ -45,7 +46,13 @@ PINNED: Mapping[str, str] = {
     "statement_timeout": "0",
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
+    "transaction_timeout": "0",
 }
+# Joined with pg_settings, so that a setting younger than the server is passed over.
+_PIN = """
+SELECT pg_catalog.set_config(s.name, v.value, false)
+FROM unnest(%s::text[], %s::text[]) v(name, value) JOIN pg_catalog.pg_settings s ON s.name = lower(v.name)
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +83,7 @@ class Server:
         self.clock = clock
         self._resolve = resolve
         self._label = label
+        self.pids: set[int] = set()
         self._reader: Session | None = None
         self._lock = threading.RLock()
 
@@ -106,27 +114,25 @@ class Server:
         secret = self.password()
         try:
             session = psycopg.connect(
-                "", autocommit=autocommit, password=secret.reveal() if secret else None, **parameters
+                conninfo.make_conninfo("", **parameters, **({"password": secret.reveal()} if secret else {})),
+                autocommit=autocommit,
             )
         except psycopg.Error as error:
             raise connection_failure(error, self.endpoint) from error
+        self.pids.add(session.info.backend_pid)
         if "replication" not in extra:
             self._pin(session, settings)
         return session
 
     def _pin(self, session: Session, settings: Mapping[str, str]) -> None:
         autocommit = session.autocommit
-        if not autocommit:
-            session.set_autocommit(True)
-        pairs = [value for item in settings.items() for value in item]
-        calls = sql.SQL(", ").join([sql.SQL("pg_catalog.set_config(%s, %s, false)")] * len(settings))
+        session.set_autocommit(True)
         try:
-            session.execute(sql.SQL("SELECT ") + calls, pairs)
+            session.execute(_PIN, [list(settings), list(settings.values())])
         except psycopg.Error as error:
             session.close()
             raise query_failure(error, self.side, "SET") from error
-        if not autocommit:
-            session.set_autocommit(False)
+        session.set_autocommit(autocommit)
 
     @contextmanager
     def session(self, *, read_only: bool = False, autocommit: bool = True) -> Iterator[Session]:

@@ -1,1 +1,1 @@
-"""Where the progress of a plan is kept."""
+"""What a run remembers between two invocations, and where it is kept."""

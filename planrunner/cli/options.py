@@ -1,0 +1,35 @@
+"""The options that more than one verb takes, told once."""
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+
+class Output(Enum):
+    """How results are written to stdout."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+PlanFile: TypeAlias = Annotated[Path, typer.Argument(metavar="PLAN", help="The plan file.")]
+StateFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--state", metavar="FILE", help="The state file; default PLAN.state.json."),
+]
+Vars: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--var", metavar="NAME=VALUE", help="Set a variable of the plan.")
+]
+VarFiles: TypeAlias = Annotated[
+    list[Path] | None, typer.Option("--var-file", metavar="FILE", help="Set variables from a YAML file.")
+]
+OutputFormat: TypeAlias = Annotated[
+    Output, typer.Option("--output", help="Text for people or JSON for programs.")
+]
+NoInput: TypeAlias = Annotated[bool, typer.Option("--no-input", help="Never ask at the terminal.")]
+Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Answer every question with yes.")]
+OutFile: TypeAlias = Annotated[
+    Path | None, typer.Option("--out", metavar="FILE", help="Write to a file instead of stdout.")
+]

@@ -1,0 +1,106 @@
+"""``planrunner run``: bring a plan about, or go on where it stopped."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from planrunner.cli.options import NoInput, Output, OutputFormat, PlanFile, StateFile, VarFiles, Vars, Yes
+
+if TYPE_CHECKING:
+    from planrunner.cli.display import Display
+    from planrunner.cli.opening import OpenedPlan
+    from planrunner.engine.runner import RunOptions
+
+
+def run(
+    plan: PlanFile,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done: preview.")] = False,
+    yes: Yes = False,
+    until: Annotated[str | None, typer.Option(metavar="STEP", help="Stop after this step.")] = None,
+    begin: Annotated[str | None, typer.Option("--from", metavar="STEP", help="Begin at this step.")] = None,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STEP", help="Keep what was done of a step although it was edited since."),
+    ] = None,
+    rerun: Annotated[
+        list[str] | None, typer.Option(metavar="STEP", help="Ask a step again, even a finished one.")
+    ] = None,
+    state: StateFile = None,
+    var: Vars = None,
+    var_file: VarFiles = None,
+    output: OutputFormat = Output.TEXT,
+    no_input: NoInput = False,
+) -> None:
+    """Bring the plan about; run it again to go on where it stopped.
+
+    Exit codes: 0 done, 1 a step failed (resumable), 2 invalid plan, 4 waits for approval,
+    5 another run is at work, 6 the state does not fit, 7 differences found, 130 interrupted (resumable).
+    """
+    from planrunner.cli.opening import open_plan
+    from planrunner.cli.preview import show_preview
+    from planrunner.cli.screen import may_ask
+
+    opened = open_plan(plan, state, var, var_file)
+    if dry_run:
+        show_preview(opened, output.value)
+        return
+    from planrunner.engine.performing import Answers
+    from planrunner.engine.runner import RunOptions
+
+    options = RunOptions(
+        answers=Answers(yes=yes),
+        until=until,
+        begin=begin,
+        accept=frozenset(accept or ()),
+        rerun=frozenset(rerun or ()),
+    )
+    asking = output is Output.TEXT and may_ask(no_input=no_input)
+    _launch(opened, options, output, asking=asking)
+
+
+def _launch(opened: "OpenedPlan", options: "RunOptions", output: Output, *, asking: bool) -> None:
+    from dataclasses import replace
+
+    from planrunner.cli.display import display_for
+    from planrunner.engine.launch import launch
+    from planrunner.engine.performing import Answers
+    from planrunner.errors import PlanrunnerError
+
+    try:
+        with display_for(output, opened.plan, opened.state()) as display:
+            if asking:
+                answers = Answers(yes=options.answers.yes, ask=lambda question: _ask(display, question))
+                options = replace(options, answers=answers)
+            launch(opened.plan, opened.files, options, opened.parts(display.show))
+    except PlanrunnerError as error:
+        if error.exit_code in {1, 7}:
+            _point_onward(opened)
+        raise
+    if output is Output.TEXT:
+        _summarise(opened)
+
+
+def _ask(display: "Display", question: str) -> str | None:
+    from planrunner.cli.opening import person
+
+    with display.paused():
+        agreed = typer.confirm(f"{question}\nGo on?", default=False)
+    return person() if agreed else None
+
+
+def _point_onward(opened: "OpenedPlan") -> None:
+    from planrunner.cli.screen import note
+
+    if opened.files.state.exists():
+        command = " ".join(("planrunner run", str(opened.plan.path), *opened.flags))
+        note(f"The state is saved in {opened.files.state}. Once mended, go on with: {command}")
+
+
+def _summarise(opened: "OpenedPlan") -> None:
+    from planrunner.cli.screen import out
+    from planrunner.engine.events import read_events
+    from planrunner.engine.report import build_report, summary
+
+    files = opened.files
+    out("\n" + summary(build_report(opened.plan, opened.state(), read_events(files.events), files)))

@@ -1,0 +1,60 @@
+"""Writes text to the terminal, or to a file where one is named."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+from planrunner.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from planrunner.errors import PlanrunnerError
+
+
+def out(text: str, path: Path | None = None) -> None:
+    """Write text to stdout, or to ``path``."""
+    if path is None:
+        typer.echo(text, nl=not text.endswith("\n"))
+        return
+    try:
+        path.write_text(text if text.endswith("\n") else f"{text}\n", "utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+
+
+def note(text: str) -> None:
+    """Write a line to stderr, where it does not mix with results."""
+    typer.echo(text, err=True)
+
+
+def tell_error(error: PlanrunnerError) -> None:
+    """Write an error and its remedy to stderr."""
+    typer.echo(f"{paint('error:', typer.colors.RED)} {error.message}", err=True)
+    for line in (error.remedy or "").splitlines():
+        typer.echo(f"  {line}", err=True)
+
+
+def paint(text: str, colour: str) -> str:
+    """Coloured text; plain where NO_COLOR is set. Pipes and files get no colour either way."""
+    return text if os.environ.get("NO_COLOR") else typer.style(text, fg=colour)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell."""
+    lines = [list(head), *map(list, rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def may_ask(*, no_input: bool) -> bool:
+    """True when a person sits at the terminal and may be asked."""
+    return not no_input and sys.stdin.isatty() and sys.stdout.isatty()

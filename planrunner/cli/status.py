@@ -1,0 +1,110 @@
+"""``planrunner status``: how far a plan is, from its state and, where they answer, its servers."""
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from planrunner.cli.options import Output, OutputFormat, PlanFile, StateFile, VarFiles, Vars
+
+if TYPE_CHECKING:
+    from planrunner.cli.opening import OpenedPlan
+    from planrunner.engine.looking import StepView
+    from planrunner.model import Json
+    from planrunner.state.lock import Holder
+
+
+def status(
+    plan: PlanFile,
+    drift: Annotated[
+        bool, typer.Option("--drift", help="Ask finished steps again whether something is missing.")
+    ] = False,
+    state: StateFile = None,
+    var: Vars = None,
+    var_file: VarFiles = None,
+    output: OutputFormat = Output.TEXT,
+) -> None:
+    """Show how far each step is, with live figures where the servers answer."""
+    from planrunner.cli.opening import open_plan
+    from planrunner.cli.screen import out
+    from planrunner.state.lock import holder
+
+    opened = open_plan(plan, state, var, var_file)
+    at_work = holder(opened.files.lock)
+    steps, unreachable = _steps(opened, running=at_work is not None, drift=drift)
+    if output is Output.JSON:
+        out(json.dumps(_as_json(opened, steps, at_work, unreachable), indent=2, ensure_ascii=False))
+    else:
+        out(_as_text(opened, steps, at_work, unreachable))
+
+
+def _steps(opened: "OpenedPlan", *, running: bool, drift: bool) -> "tuple[tuple[StepView, ...], str | None]":
+    from planrunner.engine.looking import live, recorded
+    from planrunner.errors import PlanrunnerError, StateUnfit
+
+    known = opened.state()
+    steps = recorded(opened.plan, known, running=running)
+    if known is None:
+        return steps, None
+    try:
+        with opened.looking() as view:
+            return live(view, steps, drift=drift), None
+    except StateUnfit:
+        raise
+    except PlanrunnerError as error:
+        if drift:
+            raise
+        return steps, error.message
+
+
+def _as_text(
+    opened: "OpenedPlan", steps: "tuple[StepView, ...]", at_work: "Holder | None", unreachable: str | None
+) -> str:
+    from planrunner.cli.screen import table
+
+    rows = [(s.id, s.uses, s.status, _seconds(s), _figures(s)) for s in steps]
+    lines = [
+        f"plan {opened.plan.name}: {f'a run is at work ({at_work})' if at_work else 'no run is at work'}"
+    ]
+    lines.append(table(("STEP", "USES", "STATUS", "SECONDS", "FIGURES"), rows))
+    lines += [f"{s.id}: {s.error}" for s in steps if s.error]
+    for step in steps:
+        lines += [f"{step.id} is done, but this is missing again: {action.summary}" for action in step.drift]
+    if unreachable is not None:
+        lines.append(f"no live figures: {unreachable}")
+    return "\n".join(lines)
+
+
+def _seconds(step: "StepView") -> str:
+    return "" if step.seconds is None else f"{step.seconds:.1f}"
+
+
+def _figures(step: "StepView") -> str:
+    plain = {k: v for k, v in step.figures.items() if isinstance(v, int | float | str)}
+    return ", ".join(f"{name} {value}" for name, value in plain.items())
+
+
+def _as_json(
+    opened: "OpenedPlan", steps: "tuple[StepView, ...]", at_work: "Holder | None", unreachable: str | None
+) -> "Json":
+    from planrunner.engine.preview_json import action_json
+
+    return {
+        "plan": opened.plan.name,
+        "running": str(at_work) if at_work else None,
+        "servers": unreachable or "reachable",
+        "steps": [
+            {
+                "id": step.id,
+                "uses": step.uses,
+                "status": step.status,
+                "attempts": step.attempts,
+                "seconds": step.seconds,
+                "error": step.error,
+                "figures": dict(step.figures),
+                "live": step.live,
+                "drift": [action_json(action) for action in step.drift],
+            }
+            for step in steps
+        ],
+    }

@@ -1,0 +1,93 @@
+"""Takes away what the steps of a plan left on the servers, through the same journalled performing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from planrunner.engine.book import Book, fresh_state
+from planrunner.engine.context import opened
+from planrunner.engine.events import EventKind
+from planrunner.engine.exclusive import TargetLock
+from planrunner.engine.performing import Answers, Performer
+from planrunner.model import Approval
+from planrunner.step import Cleaning
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from planrunner.engine.context import Context
+    from planrunner.engine.setup import Setup
+    from planrunner.model import Json, StepSpec
+    from planrunner.step import Action
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leftovers:
+    """What one step would take away."""
+
+    step: str
+    actions: tuple[Action, ...]
+
+
+def clean(setup: Setup, confirm: Callable[[tuple[Leftovers, ...]], None]) -> tuple[Leftovers, ...]:
+    """Remove the leftovers of all steps, the last step's first, and return what was removed.
+
+    ``confirm`` sees all of them before the first is touched and raises to stop. The caller holds the
+    lock of the state file.
+    """
+    state = setup.store.load() or fresh_state(setup.plan)
+    book = Book(state, store=setup.store, journal=setup.journal, clock=setup.clock)
+    with (
+        setup.interruption.listening(),
+        opened(setup.plan, setup.connect, setup.clock, book.known()) as context,
+    ):
+        lock = TargetLock(context.world.target, context.plan_id, setup.clock)
+        context.held.put("target lock", lock)
+        lock.hold()
+        found = tuple(_leftovers(setup, context))
+        if found:
+            confirm(found)
+            book.identify(context)
+            _remove(setup, book, context)
+    return found
+
+
+def _remove(setup: Setup, book: Book, context: Context) -> None:
+    tell = _teller(book)
+    performer = Performer(setup=setup, book=book, answers=Answers(yes=True))
+    setup.journal.write(EventKind.RUN_STARTED, f"cleanup of plan {setup.plan.name} begins")
+    for spec, step in _cleaning_steps(setup):
+        run = context.run(spec, tell)
+        performer.perform_all(step.leftovers, run, approval=Approval.AUTO)
+    setup.journal.write(EventKind.RUN_ENDED, f"cleanup of plan {setup.plan.name} is through")
+
+
+def _leftovers(setup: Setup, context: Context) -> Iterator[Leftovers]:
+    for spec, step in _cleaning_steps(setup):
+        actions = tuple(step.leftovers(context.run(spec, _unheard)))
+        if actions:
+            yield Leftovers(step=spec.id, actions=actions)
+
+
+def _cleaning_steps(setup: Setup) -> Iterator[tuple[StepSpec, Cleaning]]:
+    for spec in reversed(setup.plan.steps):
+        step = setup.find(spec.uses)
+        if isinstance(step, Cleaning):
+            yield spec, step
+
+
+def _teller(book: Book) -> Callable[[str, Mapping[str, Json]], None]:
+    # Steps are asked more than once, and say the same thing each time.
+    told = set[str]()
+
+    def tell(message: str, fields: Mapping[str, Json]) -> None:
+        if message not in told:
+            told.add(message)
+            book.journal.write(EventKind.NEWS, message, fields=fields)
+
+    return tell
+
+
+def _unheard(_message: str, _fields: Mapping[str, Json]) -> None:
+    pass

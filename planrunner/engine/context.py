@@ -1,0 +1,142 @@
+"""What a run works with: the servers of a plan, who they are, and the plan id that follows from it."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from planrunner.errors import ServerError, StateUnfit
+from planrunner.step import Held, Run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from planrunner.aws.rds import Rds
+    from planrunner.model import Json, Plan, StepSpec
+    from planrunner.ports import Clock
+    from planrunner.postgres.connection import Server
+
+    Connect: TypeAlias = "Callable[[Plan, str], World]"
+    Tell: TypeAlias = "Callable[[str, Mapping[str, Json]], None]"
+
+# The server refuses us (28: authentication, 3D: no such database, 42: privilege): waiting won't help.
+_REFUSALS = ("28", "3D", "42")
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """Both servers and the cloud of a plan; ``cloud`` is None when the plan names no RDS instance."""
+
+    source: Server
+    target: Server
+    cloud: Rds | None
+
+    def close(self) -> None:
+        """Close the sessions that are kept open."""
+        self.source.close()
+        self.target.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identities:
+    """Who the two databases are: ``system identifier/database``; None for a source that is away."""
+
+    source: str | None
+    target: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """An opened plan: its servers, its id, and what its steps hold while the process lives."""
+
+    plan: Plan
+    plan_id: str
+    identities: Identities
+    world: World
+    clock: Clock
+    held: Held
+
+    def run(self, spec: StepSpec, tell: Tell, planned_before: frozenset[str] = frozenset()) -> Run:
+        """What the step ``spec`` sees."""
+        return Run(
+            plan=self.plan,
+            spec=spec,
+            plan_id=self.plan_id,
+            source=self.world.source,
+            target=self.world.target,
+            cloud=self.world.cloud,
+            clock=self.clock,
+            held=self.held,
+            tell=tell,
+            planned_before=planned_before,
+        )
+
+    def still_the_same(self, known: Mapping[str, Json]) -> None:
+        """StateUnfit when a connection meanwhile leads to another database than ``known`` names."""
+        refuse_strangers(identities(self.world, source_may_be_away=True), known)
+
+
+@contextmanager
+def opened(plan: Plan, connect: Connect, clock: Clock, known: Mapping[str, Json]) -> Iterator[Context]:
+    """Connect to both servers and learn the plan id; everything is closed at the end of the block.
+
+    ``known`` holds ``plan_id``, ``source`` and ``target`` as an earlier run recorded them, or nothing.
+    With a known plan id the source may be away (rebooting): its step will wait for it. Raises
+    ConnectionFailed, and StateUnfit when the servers are not the ones that are known.
+    """
+    plan_id = known.get("plan_id")
+    held = Held()
+    world = connect(plan, _label(plan_id or plan.name))
+    try:
+        found = identities(world, source_may_be_away=plan_id is not None)
+        refuse_strangers(found, known)
+        if plan_id is None:
+            # Only now it is known what the sessions are to be called.
+            plan_id = plan_id_of(plan.name, found)
+            world.close()
+            world = connect(plan, _label(plan_id))
+        yield Context(plan=plan, plan_id=str(plan_id), identities=found, world=world, clock=clock, held=held)
+    finally:
+        held.close()
+        world.close()
+
+
+def plan_id_of(name: str, found: Identities) -> str:
+    """Eight hexadecimal digits from the plan's name and from what the two databases are."""
+    return hashlib.sha256("\0".join((name, str(found.source), found.target)).encode()).hexdigest()[:8]
+
+
+def identities(world: World, *, source_may_be_away: bool) -> Identities:
+    """Ask both servers who they are; ConnectionFailed for one that does not answer."""
+    try:
+        source: str | None = _identity(world.source)
+    except ServerError as error:
+        if not source_may_be_away or (error.sqlstate or "").startswith(_REFUSALS):
+            raise
+        source = None
+    return Identities(source=source, target=_identity(world.target))
+
+
+def refuse_strangers(found: Identities, known: Mapping[str, Json]) -> None:
+    """StateUnfit when a database is not the one that ``known`` names."""
+    for side, now in (("source", found.source), ("target", found.target)):
+        before = known.get(side)
+        if now is not None and before is not None and now != before:
+            raise StateUnfit(
+                f"{side}: the plan's connection leads to database {now}, the run so far worked on {before}",
+                remedy=(
+                    f"Point connections.{side} at the former database again; or, for a new migration,"
+                    " name another state file with --state."
+                ),
+            )
+
+
+def _label(name: Json) -> str:
+    return f"planrunner/{name}"
+
+
+def _identity(server: Server) -> str:
+    identity = server.identity()
+    return f"{identity.system_identifier}/{identity.database}"

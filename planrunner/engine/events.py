@@ -1,0 +1,163 @@
+"""The journal: everything a run does, one JSON line each, on the disk before anyone hears of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+
+from planrunner.errors import StateUnfit
+from planrunner.failpoints import failpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from planrunner.model import Json
+    from planrunner.ports import Clock
+
+    Listener: TypeAlias = "Callable[[Event], None]"
+
+_TAIL_BYTES = 1 << 20
+
+
+class EventKind(Enum):
+    """What an event tells."""
+
+    RUN_STARTED = "run_started"
+    RUN_ENDED = "run_ended"
+    STEP_STARTED = "step_started"
+    STEP_DONE = "step_done"
+    STEP_FAILED = "step_failed"
+    STEP_WAITING = "step_waiting"
+    STEP_INTERRUPTED = "step_interrupted"
+    INTENT = "intent"
+    OUTCOME = "outcome"
+    FINDING = "finding"
+    NEWS = "news"
+    WARNING = "warning"
+    DECISION = "decision"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One line of the journal: a sentence for people, ``fields`` for machines; ``step`` is an id."""
+
+    serial: int
+    at: datetime
+    kind: EventKind
+    step: str | None
+    message: str
+    fields: Mapping[str, Json] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The event as one line without its newline."""
+        return json.dumps(
+            {
+                "serial": self.serial,
+                "at": self.at.isoformat(timespec="milliseconds"),
+                "kind": self.kind.value,
+                "step": self.step,
+                "message": self.message,
+                "fields": self.fields,
+            },
+            ensure_ascii=False,
+        )
+
+
+class Journal:
+    """Appends events to a file, then tells the listeners. Safe to use from several threads."""
+
+    def __init__(self, path: Path | None, *, clock: Clock, listeners: Sequence[Listener] = ()) -> None:
+        self._clock = clock
+        self._listeners = tuple(listeners)
+        self._lock = threading.Lock()
+        self._file = None if path is None else _opened(path)
+        self._serial = 0 if path is None else _last_serial(path)
+
+    def write(
+        self,
+        kind: EventKind,
+        message: str,
+        *,
+        step: str | None = None,
+        fields: Mapping[str, Json] | None = None,
+    ) -> Event:
+        """Append one event; an intent reaches the disk before this returns."""
+        with self._lock:
+            self._serial += 1
+            event = Event(
+                serial=self._serial,
+                at=self._clock.now(),
+                kind=kind,
+                step=step,
+                message=message,
+                fields=fields or {},
+            )
+            self._append(event)
+            for listener in self._listeners:
+                listener(event)
+        failpoint("journal")
+        return event
+
+    def close(self) -> None:
+        """Close the file; safe to call twice."""
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+
+    def _append(self, event: Event) -> None:
+        if self._file is None:
+            return
+        self._file.write(event.to_json().encode() + b"\n")
+        self._file.flush()
+        if event.kind is EventKind.INTENT:
+            os.fsync(self._file.fileno())
+
+
+def read_events(path: Path) -> tuple[Event, ...]:
+    """Every whole event of the file, oldest first; a line that a kill tore is passed over."""
+    if not path.exists():
+        return ()
+    with path.open("rb") as file:
+        return tuple(_parsed(file))
+
+
+def _parsed(lines: BinaryIO | Sequence[bytes]) -> Iterator[Event]:
+    for line in lines:
+        try:
+            tree = json.loads(line)
+            yield Event(
+                serial=tree["serial"],
+                at=datetime.fromisoformat(tree["at"]),
+                kind=EventKind(tree["kind"]),
+                step=tree["step"],
+                message=tree["message"],
+                fields=tree["fields"],
+            )
+        except (ValueError, KeyError, TypeError):
+            continue
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise StateUnfit(
+            f"cannot open journal {path}: {error.strerror}", remedy="Make its folder and file writable."
+        ) from error
+    size = os.fstat(descriptor).st_size
+    # A kill may have torn the last line; the next event must not be glued to it.
+    if size and os.pread(descriptor, 1, size - 1) != b"\n":
+        os.write(descriptor, b"\n")
+    return os.fdopen(descriptor, "ab")
+
+
+def _last_serial(path: Path) -> int:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+        return max((event.serial for event in _parsed(file)), default=0)

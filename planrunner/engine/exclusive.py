@@ -1,0 +1,82 @@
+"""The session advisory lock on the target that keeps a second runner, on whatever machine, away."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from planrunner.errors import LockedByAnother, QueryFailed
+
+if TYPE_CHECKING:
+    from planrunner.ports import Clock
+    from planrunner.postgres.connection import Server, Session
+
+# A killed runner's session ends when its server notices, which takes a moment.
+_PATIENCE_SECONDS = 8.0
+_PAUSE_SECONDS = 0.25
+# A runner whose machine vanished must not hold the lock for the two hours of the system's default.
+_LIVENESS = """
+SELECT set_config('tcp_keepalives_idle', '10', false), set_config('tcp_keepalives_interval', '5', false),
+       set_config('tcp_keepalives_count', '3', false)
+"""
+_HOLDER = """
+SELECT concat_ws(' ', a.application_name, 'from', coalesce(a.client_addr::text, 'the local socket'),
+                 'process', a.pid, 'since', date_trunc('second', a.backend_start))
+FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND (l.classid::bigint << 32) | l.objid::bigint = %s
+"""
+
+
+class TargetLock:
+    """Held by a session of its own; PostgreSQL frees it when that session ends, however it ends."""
+
+    def __init__(self, target: Server, plan_id: str, clock: Clock) -> None:
+        self._target = target
+        self._clock = clock
+        digest = hashlib.sha256(f"planrunner {plan_id}".encode()).digest()
+        self._key = int.from_bytes(digest[:8]) >> 1
+        self._session: Session | None = None
+
+    def hold(self) -> None:
+        """Take the lock, or make sure that it is still ours; LockedByAnother names who has it."""
+        if self._session is not None and self._is_alive(self._session):
+            return
+        self.close()
+        session = self._session = self._target.open(read_only=True)
+        with self._target.translated():
+            session.execute(_LIVENESS)
+            self._take(session)
+
+    def close(self) -> None:
+        """Free the lock; safe to call twice."""
+        if self._session is not None:
+            self._session.close()
+        self._session = None
+
+    def _is_alive(self, session: Session) -> bool:
+        try:
+            with self._target.translated():
+                session.execute("SELECT 1")
+        except QueryFailed:
+            return False
+        return True
+
+    def _take(self, session: Session) -> None:
+        give_up = self._clock.monotonic() + _PATIENCE_SECONDS
+        while not _tried(session, self._key):
+            if self._clock.monotonic() >= give_up:
+                raise LockedByAnother(
+                    f"target: another run works on this plan: {self._holder()}",
+                    remedy="Wait for it, or end it; its lock is freed with it.",
+                )
+            self._clock.sleep(_PAUSE_SECONDS)
+
+    def _holder(self) -> str:
+        return str(self._target.value(_HOLDER, [self._key]) or "a session that just ended")
+
+
+def _tried(session: Session, key: int) -> bool:
+    row = session.execute("SELECT pg_try_advisory_lock(%s)", [key]).fetchone()
+    return row is not None and bool(row[0])

@@ -1,0 +1,163 @@
+"""Asks the steps of a plan without changing anything: figures, drift, verification, checks."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from planrunner import registry
+from planrunner.engine.book import fresh_state
+from planrunner.engine.context import opened
+from planrunner.engine.preflight import check_all
+from planrunner.errors import PlanrunnerError, UsageError
+from planrunner.model import StepStatus
+from planrunner.step import Progressing, Verifying
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from planrunner.engine.context import Connect, Context
+    from planrunner.engine.preflight import Checked
+    from planrunner.model import Json, Plan, StepSpec, Verification
+    from planrunner.ports import Clock
+    from planrunner.state.record import State, StepState
+    from planrunner.step import Action, Run, Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """An opened plan that is only looked at; ``state`` is a fresh one when it never ran."""
+
+    plan: Plan
+    state: State
+    context: Context
+    find: Callable[[str], Step]
+
+    def run(self, spec: StepSpec) -> Run:
+        """What that step sees: the steps before it that are not done yet count as planned."""
+        position = self.plan.steps.index(spec)
+        earlier = (s for s in self.plan.steps[:position] if not self.is_done(s))
+        return self.context.run(spec, _unheard, frozenset(s.uses for s in earlier))
+
+    def is_done(self, spec: StepSpec) -> bool:
+        """True when the state says that the step is done."""
+        return self.state.status(spec.id) is StepStatus.DONE
+
+    def pending(self) -> tuple[StepSpec, ...]:
+        """The steps that are not done, in order."""
+        return tuple(spec for spec in self.plan.steps if not self.is_done(spec))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepView:
+    """How far one step is. ``status`` is a StepStatus value, or ``interrupted`` when its run is gone.
+
+    ``figures`` are live where the servers told them, otherwise the recorded ones; ``drift`` is what a
+    finished step would do again.
+    """
+
+    id: str
+    uses: str
+    status: str
+    attempts: int
+    seconds: float | None
+    error: str | None
+    figures: Mapping[str, Json] = field(default_factory=dict)
+    live: bool = False
+    drift: tuple[Action, ...] = ()
+
+
+@contextmanager
+def looking_at(
+    plan: Plan,
+    state: State | None,
+    *,
+    connect: Connect,
+    clock: Clock,
+    find: Callable[[str], Step] = registry.step,
+) -> Iterator[View]:
+    """Open the servers of a plan for reading; ConnectionFailed and StateUnfit as ``context.opened``."""
+    known = state or fresh_state(plan)
+    facts = {side: known.facts.get(side) for side in ("source", "target")}
+    with opened(plan, connect, clock, {"plan_id": known.plan_id, **facts}) as context:
+        yield View(plan=plan, state=known, context=context, find=find)
+
+
+def recorded(plan: Plan, state: State | None, *, running: bool) -> tuple[StepView, ...]:
+    """How far each step is by the state alone; ``running`` tells whether a run holds the lock."""
+    known = (state or fresh_state(plan)).steps
+    return tuple(_recorded(spec, known.get(spec.id), running=running) for spec in plan.steps)
+
+
+def live(view: View, steps: tuple[StepView, ...], *, drift: bool) -> tuple[StepView, ...]:
+    """The same steps with what the servers say now: figures of begun ones, drift of finished ones."""
+    return tuple(_live(view, step, drift=drift) for step in steps)
+
+
+def verify(view: View) -> tuple[StepSpec, Verification]:
+    """Compare both sides by the plan's last step that can; UsageError when there is none."""
+    for spec in reversed(view.plan.steps):
+        step = view.find(spec.uses)
+        if isinstance(step, Verifying):
+            return spec, step.verify(view.run(spec))
+    raise UsageError(
+        "no step of the plan can verify", remedy="Add a step that compares both sides: uses: cutover_verify."
+    )
+
+
+def check(view: View) -> tuple[Checked, ...]:
+    """The findings of every pending step that can tell them."""
+    return check_all(view.pending(), view.find, view.run)
+
+
+def _recorded(spec: StepSpec, step: StepState | None, *, running: bool) -> StepView:
+    if step is None:
+        return StepView(
+            id=spec.id, uses=spec.uses, status=StepStatus.PENDING.value, attempts=0, seconds=None, error=None
+        )
+    gone = step.status is StepStatus.RUNNING and not running
+    return StepView(
+        id=spec.id,
+        uses=spec.uses,
+        status="interrupted" if gone else step.status.value,
+        attempts=step.attempts,
+        seconds=step.seconds,
+        error=step.error,
+        figures=step.progress,
+    )
+
+
+def _live(view: View, shown: StepView, *, drift: bool) -> StepView:
+    spec = view.plan.step(shown.id)
+    if spec is None or shown.attempts == 0:
+        return shown
+    step = view.find(spec.uses)
+    run = view.run(spec)
+    figures, is_live = shown.figures, False
+    if isinstance(step, Progressing) and not view.is_done(spec):
+        figures, is_live = _figures(step, run, shown.figures)
+    missing = tuple(step.actions(run)) if drift and view.is_done(spec) else ()
+    return StepView(
+        id=shown.id,
+        uses=shown.uses,
+        status=shown.status,
+        attempts=shown.attempts,
+        seconds=shown.seconds,
+        error=shown.error,
+        figures=figures,
+        live=is_live,
+        drift=missing,
+    )
+
+
+def _figures(step: Progressing, run: Run, recorded: Mapping[str, Json]) -> tuple[Mapping[str, Json], bool]:
+    try:
+        return step.progress(run), True
+    except PlanrunnerError:
+        # A half-done step may have nothing to count yet; the recorded figures stand.
+        return recorded, False
+
+
+def _unheard(_message: str, _fields: Mapping[str, Json]) -> None:
+    pass

@@ -1,0 +1,75 @@
+"""A preview as JSON, for programs."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from planrunner.engine.preview_text import status_of, verdict
+
+if TYPE_CHECKING:
+    from planrunner.engine.preflight import Checked
+    from planrunner.engine.preview import Preview, PreviewStep
+    from planrunner.model import Json
+    from planrunner.step import Action
+
+
+def to_json(preview: Preview) -> str:
+    """The whole preview as indented JSON with a final newline."""
+    tree: Json = {
+        "plan": preview.plan,
+        "path": preview.path,
+        "plan_id": preview.plan_id,
+        "at": preview.at.isoformat(timespec="seconds"),
+        "source": preview.source,
+        "target": preview.target,
+        "changes": preview.changes,
+        "failures": preview.failures,
+        "steps": [_step(step) for step in preview.steps],
+    }
+    return json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
+
+
+def _step(step: PreviewStep) -> Json:
+    return {
+        "id": step.spec.id,
+        "uses": step.spec.uses,
+        "status": status_of(step),
+        "waits_for_approval": step.waits_for_approval,
+        "problem": step.problem,
+        "findings": _findings(step.checked) if step.checked else [],
+        "actions": [action_json(action) for action in step.actions],
+    }
+
+
+def action_json(action: Action) -> Json:
+    """One action: everything a reviewer sees."""
+    return {
+        "name": action.name,
+        "verdict": verdict(action),
+        "summary": action.summary,
+        "where": action.where.value,
+        "statements": list(action.statements),
+        "locks": list(action.locks),
+        "needs": list(action.needs),
+        "undo": action.undo,
+        "asks": action.asks,
+        "blocked": action.blocked,
+        "destructive": action.destructive,
+        "restarts": action.restarts,
+        "observable": action.observable,
+        "decided_at_run_time": action.decided_at_run_time,
+    }
+
+
+def _findings(checked: Checked) -> Json:
+    return [
+        {
+            "section": finding.section,
+            "mark": finding.mark.value,
+            "text": finding.text,
+            "remedy": finding.remedy,
+            "mended_by_step": mender,
+        }
+        for finding, mender in zip(checked.findings, checked.mended, strict=True)
+    ]

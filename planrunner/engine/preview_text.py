@@ -1,0 +1,129 @@
+"""A preview as plain text, for the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from planrunner.model import Mark
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from planrunner.engine.preflight import Checked
+    from planrunner.engine.preview import Preview, PreviewStep
+    from planrunner.model import Finding
+    from planrunner.step import Action
+
+MARKS = {Mark.PASS: "✓", Mark.WARN: "!", Mark.FAIL: "✗"}
+
+
+def to_text(preview: Preview) -> str:
+    """Every step with its findings and actions, then one line that sums up."""
+    head = [
+        f"plan {preview.plan} ({preview.path}), plan id {preview.plan_id}",
+        f"  source  {preview.source}",
+        f"  target  {preview.target}",
+    ]
+    blocks = ["\n".join(_step(step)) for step in preview.steps]
+    return "\n\n".join(["\n".join(head), *blocks, headline(preview)]) + "\n"
+
+
+def headline(preview: Preview) -> str:
+    """One sentence: how much is to be done and what stands in the way."""
+    steps = sum(bool(step.actions) for step in preview.steps)
+    parts = [f"{len(preview.actions)} actions in {steps} steps" if preview.changes else "nothing is missing"]
+    counts = {
+        "destructive": sum(a.destructive for a in preview.actions),
+        "with a restart": sum(a.restarts for a in preview.actions),
+        "blocked": sum(a.blocked is not None for a in preview.actions),
+        "to be answered": sum(a.asks is not None for a in preview.actions),
+        "steps to be approved": sum(step.waits_for_approval for step in preview.steps),
+        "problems": preview.failures,
+    }
+    return ", ".join(parts + [f"{count} {what}" for what, count in counts.items() if count])
+
+
+def verdict(action: Action) -> str:
+    """How the action stands: do, blocked, asks or decided at run time."""
+    if action.blocked is not None:
+        return "blocked"
+    if action.asks is not None:
+        return "asks"
+    return "decided at run time" if action.decided_at_run_time else "do"
+
+
+def flags(action: Action) -> tuple[str, ...]:
+    """What a reviewer must not overlook."""
+    named = (
+        (action.destructive, "destructive"),
+        (action.restarts, "restarts the server"),
+        (not action.observable, "can't be observed"),
+    )
+    return tuple(name for present, name in named if present)
+
+
+def details(action: Action) -> Iterator[tuple[str, str]]:
+    """The action's further facts, named."""
+    if action.blocked is not None:
+        yield "blocked", action.blocked
+    if action.asks is not None:
+        yield "asks", action.asks
+    for lock in action.locks:
+        yield "locks", lock
+    for need in action.needs:
+        yield "needs", need
+    if action.undo is not None:
+        yield "undo", action.undo
+
+
+def finding_lines(checked: Checked) -> Iterator[str]:
+    """The findings of one step, section by section, with their marks and what mends them."""
+    yield from _sectioned(zip(checked.findings, checked.mended, strict=True))
+
+
+def findings_text(findings: Sequence[Finding]) -> str:
+    """Findings of several steps, section by section, as one text."""
+    return "\n".join(_sectioned((finding, None) for finding in findings))
+
+
+def _sectioned(findings: Iterable[tuple[Finding, str | None]]) -> Iterator[str]:
+    section = None
+    for finding, mender in findings:
+        if finding.section != section:
+            section = finding.section
+            yield f"{section}:"
+        yield f"  {MARKS[finding.mark]} {finding.text}"
+        if finding.mark is Mark.FAIL and mender is not None:
+            yield f"      will be mended by step {mender}"
+        elif finding.mark is not Mark.PASS and finding.remedy:
+            yield from (f"      {line}" for line in finding.remedy.splitlines())
+
+
+def status_of(step: PreviewStep) -> str:
+    """The step's state in a word or two."""
+    if step.done:
+        return "done"
+    if step.problem is not None:
+        return "problem"
+    if not step.actions:
+        return "nothing missing"
+    return "waits for approval" if step.waits_for_approval else "pending"
+
+
+def _step(step: PreviewStep) -> Iterator[str]:
+    yield f"{step.spec.id} ({step.spec.uses}): {status_of(step)}"
+    if step.problem is not None:
+        yield from (f"  ✗ {line}" for line in step.problem.splitlines())
+    if step.checked is not None:
+        yield from (f"  {line}" for line in finding_lines(step.checked))
+    for action in step.actions:
+        yield from _action(action)
+
+
+def _action(action: Action) -> Iterator[str]:
+    marked = "".join(f" [{flag}]" for flag in flags(action))
+    yield f"  - {verdict(action)}, {action.where.value}: {action.summary}{marked}"
+    for statement in action.statements:
+        yield from (f"      {line}" for line in statement.splitlines())
+    for name, text in details(action):
+        yield f"      {name}: {text}"

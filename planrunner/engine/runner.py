@@ -1,0 +1,199 @@
+"""Runs a plan: every step that is not done is asked what is missing, and that is performed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from planrunner.engine.book import Book, fresh_state
+from planrunner.engine.context import opened
+from planrunner.engine.events import EventKind
+from planrunner.engine.exclusive import TargetLock
+from planrunner.engine.fit import fitted
+from planrunner.engine.performing import Answers, Performer
+from planrunner.engine.preflight import check_all, checked, refuse_failures
+from planrunner.errors import DecisionNeeded, Interrupted, PlanrunnerError, UsageError
+from planrunner.model import StepStatus
+from planrunner.step import Checking, Progressing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from planrunner.engine.context import Context
+    from planrunner.engine.setup import Setup
+    from planrunner.model import Json, Plan, StepSpec
+    from planrunner.state.record import State
+    from planrunner.step import Run, Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What the operator says: how far to go, what to answer, what to do about edited steps.
+
+    ``until`` is the last step to run, ``begin`` the first; steps outside stay as they are.
+    """
+
+    answers: Answers = field(default_factory=Answers)
+    until: str | None = None
+    begin: str | None = None
+    accept: frozenset[str] = frozenset()
+    rerun: frozenset[str] = frozenset()
+
+
+def run_plan(setup: Setup, options: RunOptions) -> State:
+    """Run the plan to its end, or to ``options.until``, and return the final state.
+
+    The caller holds the lock of the state file. Any PlanrunnerError leaves a saved, resumable state;
+    signals are caught while this runs and end it with Interrupted.
+    """
+    state = setup.store.load() or fresh_state(setup.plan)
+    state = fitted(state, setup.plan, accept=options.accept, rerun=options.rerun)
+    selected = selection(setup.plan, options)
+    book = Book(state, store=setup.store, journal=setup.journal, clock=setup.clock)
+    with (
+        setup.interruption.listening(),
+        opened(setup.plan, setup.connect, setup.clock, book.known()) as context,
+    ):
+        lock = TargetLock(context.world.target, context.plan_id, setup.clock)
+        context.held.put("target lock", lock)
+        lock.hold()
+        book.identify(context)
+        _Runner(setup, book, context, lock, options.answers).go(selected)
+    return book.state
+
+
+def selection(plan: Plan, options: RunOptions) -> tuple[StepSpec, ...]:
+    """The steps from ``begin`` to ``until``; UsageError when there are none such."""
+    ids = [spec.id for spec in plan.steps]
+    for wanted in (options.begin, options.until):
+        if wanted is not None and wanted not in ids:
+            raise UsageError(f"the plan has no step {wanted!r}", remedy=f"Its steps are: {', '.join(ids)}.")
+    first = 0 if options.begin is None else ids.index(options.begin)
+    last = len(ids) if options.until is None else ids.index(options.until) + 1
+    if first >= last:
+        raise UsageError(f"step {options.begin} stands after {options.until}: nothing would run")
+    return plan.steps[first:last]
+
+
+class _Runner:
+    def __init__(
+        self, setup: Setup, book: Book, context: Context, lock: TargetLock, answers: Answers
+    ) -> None:
+        self._find = setup.find
+        self._interruption = setup.interruption
+        self._resume = setup.command("run")
+        self._book = book
+        self._context = context
+        self._lock = lock
+        self._current: str | None = None
+        self._performer = Performer(setup=setup, book=book, answers=answers)
+
+    def go(self, selected: tuple[StepSpec, ...]) -> None:
+        self._journal(EventKind.RUN_STARTED, f"plan {self._context.plan.name} begins", "started", 0)
+        try:
+            pending = [s for s in selected if self._book.state.status(s.id) is not StepStatus.DONE]
+            self._preflight(pending)
+            for spec in pending:
+                self._step(spec)
+        except PlanrunnerError as error:
+            told = self._told(error)
+            self._journal(EventKind.RUN_ENDED, told.message, type(told).__name__, told.exit_code)
+            if told is error:
+                raise
+            raise told from error
+        self._journal(EventKind.RUN_ENDED, f"plan {self._context.plan.name} is through", "done", 0)
+
+    def _told(self, error: PlanrunnerError) -> PlanrunnerError:
+        # What a step says while a signal ends it (a child that got the same Ctrl-C) is not the cause.
+        if isinstance(error, Interrupted) or self._interrupted() is not None:
+            cause = error if isinstance(error, Interrupted) else self._interrupted() or error
+            return Interrupted(cause.message, remedy=f"Go on with: {self._resume}")
+        return error
+
+    def _interrupted(self) -> Interrupted | None:
+        try:
+            self._interruption.check()
+        except Interrupted as signalled:
+            return signalled
+        return None
+
+    def _preflight(self, pending: list[StepSpec]) -> None:
+        # A half-done step has passed it; its server may be down in the middle of a reboot.
+        if any(self._book.step(spec).half_done for spec in self._context.plan.steps):
+            return
+        with self._interruption.interruptible():
+            results = check_all(pending, self._find, lambda spec: self._run(spec, pending))
+        for result in results:
+            for finding in result.open:
+                self._book.find(result.spec, finding)
+        refuse_failures(results)
+
+    def _step(self, spec: StepSpec) -> None:
+        step, run = self._find(spec.uses), self._run(spec, [])
+        self._current = spec.id
+        self._book.begin(spec)
+        try:
+            self._bring_about(step, run)
+        except PlanrunnerError as error:
+            self._record(spec, self._told(error))
+            raise
+        except Exception as error:
+            self._book.crash(spec, error)
+            raise
+
+    def _bring_about(self, step: Step, run: Run) -> None:
+        with self._interruption.interruptible():
+            self._context.still_the_same(self._book.known())
+            self._lock.hold()
+        if isinstance(step, Checking):
+            self._check(step, run)
+        self._performer.perform_all(step.actions, run, approval=run.spec.approval)
+        self._book.finish(run.spec, self._progress(step, run))
+
+    def _check(self, step: Checking, run: Run) -> None:
+        with self._interruption.interruptible():
+            result = checked(step, run, [])
+        for finding in result.findings:
+            self._book.find(run.spec, finding)
+        refuse_failures([result])
+
+    def _progress(self, step: Step, run: Run) -> Mapping[str, Json]:
+        if not isinstance(step, Progressing):
+            return {}
+        with self._interruption.interruptible():
+            try:
+                return step.progress(run)
+            except Interrupted:
+                raise
+            except PlanrunnerError as error:
+                # The step is done; its figures are for the report only.
+                failure = error
+        self._book.warn(run.spec, f"its figures could not be read: {failure.message}")
+        return {}
+
+    def _record(self, spec: StepSpec, error: PlanrunnerError) -> None:
+        match error:
+            case Interrupted():
+                self._book.end(spec, StepStatus.PENDING, EventKind.STEP_INTERRUPTED, error)
+            case DecisionNeeded():
+                self._book.end(spec, StepStatus.WAITING, EventKind.STEP_WAITING, error)
+            case _:
+                self._book.end(spec, StepStatus.FAILED, EventKind.STEP_FAILED, error)
+
+    def _run(self, spec: StepSpec, pending: list[StepSpec]) -> Run:
+        earlier = pending[: pending.index(spec)] if spec in pending else []
+        uses = frozenset(other.uses for other in earlier)
+        return self._context.run(spec, self._tell, uses)
+
+    def _tell(self, message: str, fields: Mapping[str, Json]) -> None:
+        # What steps share keeps the first one's ``tell``; its news are of the step that is at work now.
+        with self._interruption.shielded():
+            self._book.journal.write(EventKind.NEWS, message, step=self._current, fields=fields)
+
+    def _journal(self, kind: EventKind, message: str, result: str, exit_code: int) -> None:
+        fields: Mapping[str, Json] = {
+            "result": result,
+            "exit_code": exit_code,
+            "plan_id": self._context.plan_id,
+        }
+        self._book.journal.write(kind, message, fields=fields)

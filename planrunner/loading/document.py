@@ -1,0 +1,117 @@
+"""A file as its reader saw it: the tree of values, and where in the text each of them stands."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+from json import dumps
+from typing import TYPE_CHECKING, TypeAlias
+
+from planrunner.model import Json, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+# The way from the root to a value: keys of mappings and indexes of lists.
+Keys: TypeAlias = tuple[str | int, ...]
+
+_LONGEST_EXCERPT = 160
+_LONGEST_QUOTE = 60
+# An excerpt is shown on terminals and in CI logs; these are passwords in the wrong place.
+_PASSWORDS = (
+    re.compile(r"://[^/@]*?:(.*)@"),
+    re.compile(r"""(?i)(?:password|passwd|pwd|passphrase)\w*["']?\s*=\s*(.*)"""),
+    re.compile(r"""(?i)(?:password|passwd|pwd|passphrase|secret)["']?\s*:\s*(?![\s{])(.*)"""),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spot:
+    """A place in a text; line and column count from 1."""
+
+    line: int = 1
+    column: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """One YAML file. ``told`` holds the places whose fault is among ``problems`` already."""
+
+    path: str
+    tree: Json
+    lines: tuple[str, ...]
+    values: Mapping[Keys, Spot]
+    names: Mapping[Keys, Spot]
+    problems: tuple[Problem, ...] = ()
+    told: frozenset[Keys] = frozenset()
+
+    def problem(self, keys: Keys, message: str, remedy: str | None = None) -> Problem:
+        """A problem with the value at ``keys``, or with the nearest value around it."""
+        return self._problem(keys, self._nearest(keys), message, remedy)
+
+    def problem_with_name(self, keys: Keys, message: str, remedy: str | None = None) -> Problem:
+        """A problem with the key itself, not with its value."""
+        return self._problem(keys, self.names.get(keys) or self._nearest(keys), message, remedy)
+
+    def _problem(self, keys: Keys, spot: Spot, message: str, remedy: str | None) -> Problem:
+        return Problem(
+            path=self.path,
+            line=spot.line,
+            column=spot.column,
+            where=dotted(keys),
+            message=message,
+            remedy=remedy,
+            excerpt=None if "password" in keys[:3] else excerpt(self.lines, spot),
+        )
+
+    def _nearest(self, keys: Keys) -> Spot:
+        around = (keys[:length] for length in range(len(keys), -1, -1))
+        return next((self.values[k] for k in around if k in self.values), Spot())
+
+
+def dotted(keys: Keys) -> str:
+    """The place as people write it: ``steps[3].with.jobs``."""
+    text = "".join(f"[{key}]" if isinstance(key, int) else f".{key[:_LONGEST_QUOTE]}" for key in keys)
+    return _printable(text.removeprefix("."))
+
+
+def excerpt(lines: tuple[str, ...], spot: Spot) -> str | None:
+    """The line of ``spot`` without passwords; None where a caret below it would point astray."""
+    if spot.line > len(lines):
+        return None
+    line = lines[spot.line - 1]
+    hidden = len(line)
+    for pattern in _PASSWORDS:
+        if match := pattern.search(line, 0, hidden):
+            hidden = match.start(1)
+    clean = line if hidden == len(line) else f"{line[:hidden]}***"
+    if not line.strip() or spot.column > min(hidden + 1, _LONGEST_EXCERPT):
+        return None
+    return _printable(clean[:_LONGEST_EXCERPT])
+
+
+def _printable(text: str) -> str:
+    # Control characters would reach the reader's terminal.
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def shown(value: Json) -> str:
+    """A value as messages quote it."""
+    if isinstance(value, str):
+        cut = value if len(value) <= _LONGEST_QUOTE else f"{value[:_LONGEST_QUOTE]}…"
+        return dumps(cut, ensure_ascii=not cut.isprintable())
+    if value is None or isinstance(value, bool):
+        return {None: "nothing", True: "true", False: "false"}[value]
+    if isinstance(value, int | float):
+        text = str(value)
+        return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}…"
+    return "a list" if isinstance(value, list | tuple) else "a mapping"
+
+
+def suggestion(word: str, known: Iterable[str], *, label: str) -> str:
+    """``Did you mean "jobs"?`` where one is near, then what there is."""
+    names = list(known)
+    near = get_close_matches(word[:_LONGEST_QUOTE], names, n=1, cutoff=0.6)
+    lead = f'Did you mean "{near[0]}"? ' if near else ""
+    return f"{lead}{label}: {', '.join(names) or 'none'}."

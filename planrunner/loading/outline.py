@@ -1,0 +1,199 @@
+"""The part of the plan's schema that no step decides: heading, variables, connections, step entries."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+Schema: TypeAlias = dict[str, Any]
+
+API_VERSION = "planrunner/v1"
+KIND = "MigrationPlan"
+VARIABLE_NAME = "^[a-z][a-z0-9_]{0,62}$"
+STEP_ID = "^[a-z][a-z0-9_-]{0,62}$"
+PLAN_NAME = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+DURATION = r"^[0-9]+(\.[0-9]+)?(ms|s|m|h)$"
+SIZE = r"^[0-9]+(\.[0-9]+)?(B|kB|MB|GB|TB)$"
+
+# How messages name what a pattern asks for.
+NOUNS = {
+    VARIABLE_NAME: "a name of lower-case letters, digits and _, at most 63",
+    STEP_ID: "an id of lower-case letters, digits, - and _, at most 63",
+    PLAN_NAME: "a name of letters, digits, dots, - and _, at most 63",
+    DURATION: "a duration such as 500ms, 5s, 2m or 1h",
+    SIZE: "a size such as 64kB, 16MB or 10GB",
+}
+
+
+def text(title: str, description: str, example: str, **more: object) -> Schema:
+    """The schema of a text value."""
+    base = {"type": "string", "title": title, "description": description}
+    return {**base, "minLength": 1, **more, "examples": [example]}
+
+
+def mapping(title: str, description: str, properties: Schema, **more: object) -> Schema:
+    """The schema of a mapping that takes these keys and no others."""
+    head = {"type": "object", "title": title, "description": description}
+    return {**head, "additionalProperties": False, **more, "properties": properties}
+
+
+METADATA = mapping(
+    "Metadata",
+    "What the plan is called.",
+    {
+        "name": text(
+            "Name",
+            "The migration's name. Names on the servers derive from it: do not change it in mid-run.",
+            "orders",
+            pattern=PLAN_NAME,
+        ),
+        "description": text("Description", "A sentence for people.", "The orders database leaves RDS"),
+    },
+    required=["name"],
+)
+
+_VALUE = {"type": ["string", "integer", "boolean", "number"]}
+VARIABLE = mapping(
+    "Variable",
+    "A value that templates may use as {{ vars.NAME }}. Given by --var, --var-file, PLANRUNNER_VAR_NAME or"
+    " the default, in this order.",
+    {
+        "type": {
+            "type": "string",
+            "title": "Type",
+            "description": "What the value is.",
+            "enum": ["string", "integer", "boolean", "number"],
+            "default": "string",
+            "examples": ["integer"],
+        },
+        "default": {
+            **_VALUE,
+            "title": "Default",
+            "description": "The value when nobody gives one, literally; without it the variable is required.",
+            "examples": ["us-east-1"],
+        },
+        "description": text("Description", "What it is for.", "The region the instance runs in"),
+        "enum": {
+            "type": "array",
+            "title": "Choices",
+            "description": "The values that are allowed.",
+            "items": _VALUE,
+            "minItems": 1,
+            "examples": [["us-east-1", "eu-central-1"]],
+        },
+        "pattern": text("Pattern", "A regular expression that the whole text must match.", "[a-z]{2}-[a-z]+-[0-9]"),
+    },
+)
+VARIABLES: Schema = {
+    "type": "object",
+    "title": "Variables",
+    "description": "Values that differ from one run of the plan to another. Never secrets.",
+    "propertyNames": {"pattern": VARIABLE_NAME},
+    "additionalProperties": VARIABLE,
+}
+
+SECRET = mapping(
+    "Secret reference",
+    "Where the password is kept: exactly one of env, file, command, aws_secretsmanager, aws_ssm. It is"
+    " looked up each time it is needed and never written anywhere.",
+    {
+        "env": text("Environment variable", "The variable that holds it.", "SOURCE_PASSWORD", pattern="^[^=]+$"),
+        "file": text(
+            "File", "The file that holds it, relative to the plan's folder and inside it.", "./target.password"
+        ),
+        "command": {
+            "title": "Command",
+            "description": "A command that prints it, as a list or as one text; no shell is involved.",
+            "type": ["string", "array"],
+            "items": {"type": "string"},
+            "minItems": 1,
+            "minLength": 1,
+            "examples": [["op", "read", "op://infra/orders/password"]],
+        },
+        "aws_secretsmanager": text(
+            "AWS Secrets Manager", "The secret's name or ARN.", "prod/orders/migrator"
+        ),
+        "aws_ssm": text("AWS Parameter Store", "The parameter's name or ARN.", "/prod/orders/migrator"),
+        "key": text(
+            "Key",
+            "The member of a JSON secret that is the password; for aws_secretsmanager it is `password` by"
+            " itself.",
+            "password",
+        ),
+    },
+)
+PASSWORD = mapping(
+    "Password",
+    "How to get the login's password. Without it libpq looks in ~/.pgpass.",
+    {
+        "secret": SECRET,
+        "rds_iam": {
+            "title": "RDS IAM authentication",
+            "description": "Log in with a token that is made for every connection.",
+            "type": "boolean",
+            "const": True,
+            "examples": [True],
+        },
+    },
+    minProperties=1,
+    maxProperties=1,
+)
+RDS = mapping(
+    "RDS instance",
+    "The RDS instance behind the source and how its API is reached; needed by enable_logical and rds_iam.",
+    {
+        "instance": text("Instance", "Its identifier.", "orders-prod"),
+        "region": text("Region", "Its region; by default AWS's own configuration says.", "us-east-1"),
+        "endpoint_url": text(
+            "Endpoint URL", "The URL of the RDS API, where it is not AWS's.", "http://127.0.0.1:5000"
+        ),
+        "profile": text("Profile", "The profile of AWS's shared configuration.", "prod"),
+    },
+    required=["instance"],
+)
+SEEN_FROM_TARGET = mapping(
+    "Source as seen from the target",
+    "The subscription runs on the target and dials the source from there; say how, where that differs.",
+    {
+        "host": text("Host", "The source's host or address as the target reaches it.", "10.0.3.7"),
+        "port": {
+            "type": "integer",
+            "title": "Port",
+            "description": "The source's port as the target reaches it.",
+            "minimum": 1,
+            "maximum": 65535,
+            "examples": [5432],
+        },
+    },
+    minProperties=1,
+)
+DSN = text(
+    "DSN",
+    "The database and the login, as libpq takes them, without the password. Without sslmode the server's"
+    " certificate is verified (verify-full).",
+    "postgresql://migrator@db.example.com:5432/app?sslmode=verify-full",
+)
+SELF_SIGNED: Schema = {
+    "type": "boolean",
+    "title": "Allow self-signed certificates",
+    "description": "Keep the encryption but give up the proof that the server is the right one.",
+    "default": False,
+    "examples": [True],
+}
+
+
+def connection(side: str) -> Schema:
+    """The schema of ``connections.source`` or ``connections.target``."""
+    shared: Schema = {"dsn": DSN, "password": PASSWORD, "allow_self_signed_certs": SELF_SIGNED}
+    own: Schema = {"rds": RDS} if side == "source" else {"source_as_seen_from_target": SEEN_FROM_TARGET}
+    description = f"The database to migrate {'from' if side == 'source' else 'to'}."
+    return mapping(side.capitalize(), description, {**shared, **own}, required=["dsn"])
+
+
+APPROVAL: Schema = {
+    "type": "string",
+    "title": "Approval",
+    "description": "Whether the step may begin by itself or waits for `planrunner approve`.",
+    "enum": ["auto", "manual"],
+    "default": "auto",
+    "examples": ["manual"],
+}

@@ -1,0 +1,195 @@
+"""Holds a rendered plan against the schema and says every violation as people would."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast
+
+from jsonschema import Draft202012Validator
+from jsonschema.validators import extend
+
+from planrunner.loading.document import Document, Keys, shown, suggestion
+from planrunner.loading.outline import NOUNS
+from planrunner.loading.schema import rendered_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from jsonschema.exceptions import ValidationError
+
+    from planrunner.model import Json, Problem
+
+_TYPE_NAMES = {"object": "mapping", "array": "list"}
+_YES_AND_NO = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+
+
+def violations(document: Document, tree: Json, told: frozenset[Keys]) -> list[Problem]:
+    """Every place where ``tree`` departs from the schema, but for those whose fault is told already."""
+    errors = _validator().iter_errors(tree)
+    return [p for e in errors if tuple(e.absolute_path) not in told for p in _problems(document, e)]
+
+
+@cache
+def _validator() -> Draft202012Validator:
+    # To JSON Schema 4.0 and true are nearly integers; to a step's option they are not.
+    checker = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
+    strict = extend(Draft202012Validator, type_checker=checker)
+    return cast("Draft202012Validator", strict(rendered_schema()))
+
+
+def _problems(document: Document, error: ValidationError) -> Iterator[Problem]:
+    keys = tuple(error.absolute_path)
+    if "propertyNames" in error.schema_path:
+        name = str(error.instance)
+        yield document.problem_with_name((*keys, name), f"expected {_noun(error)}", "Rename it.")
+    elif error.validator == "additionalProperties":
+        yield from _unknown(document, keys, error)
+    elif error.validator == "required":
+        yield from _missing(document, keys, error)
+    else:
+        message, remedy = _SAYINGS.get(str(error.validator), _otherwise)(error)
+        yield document.problem(keys, message, _template_remedy(document, keys, error) or remedy)
+
+
+def _schema(error: ValidationError) -> dict[str, Any]:
+    return cast("dict[str, Any]", error.schema)
+
+
+def _unknown(document: Document, keys: Keys, error: ValidationError) -> Iterator[Problem]:
+    known = _schema(error).get("properties", {})
+    for name in cast("dict[str, Json]", error.instance):
+        if name not in known:
+            remedy = suggestion(name, known, label="Known here")
+            yield document.problem_with_name((*keys, name), f"unknown key {shown(name)}", remedy)
+
+
+def _missing(document: Document, keys: Keys, error: ValidationError) -> Iterator[Problem]:
+    # The library reports each missing key on its own and names it in its message only.
+    present = cast("dict[str, Json]", error.instance)
+    name = next(n for n in error.validator_value if n not in present and error.message.startswith(repr(n)))
+    about = _schema(error).get("properties", {}).get(name, {})
+    example = about.get("const") or next(iter(about.get("examples", [])), None)
+    lead = f"{about['description']} " if "description" in about else ""
+    remedy = f"{lead}For example {name}: {example}" if example is not None else lead.strip() or None
+    yield document.problem(keys, f'the key "{name}" is missing', remedy)
+
+
+def _template_remedy(document: Document, keys: Keys, error: ValidationError) -> str | None:
+    written = at(document.tree, keys)
+    if written == error.instance or not isinstance(written, str):
+        return None
+    wanted = _types(error)
+    typed = f" Give the variable type: {wanted[0]}." if error.validator == "type" and wanted else ""
+    return f"That is what the template came to.{typed}"
+
+
+def at(tree: Json, keys: Keys) -> Json:
+    """The value at ``keys``; None where there is none."""
+    for key in keys:
+        if isinstance(tree, dict) and isinstance(key, str):
+            tree = cast("dict[str, Json]", tree).get(key)
+        elif isinstance(tree, list) and isinstance(key, int) and key < len(tree):
+            tree = cast("list[Json]", tree)[key]
+        else:
+            return None
+    return tree
+
+
+def _got(error: ValidationError) -> str:
+    # What stands where a password reference belongs may be the password.
+    secret = "password" in error.absolute_path and isinstance(error.instance, str)
+    return "a text" if secret else shown(cast("Json", error.instance))
+
+
+def _types(error: ValidationError) -> list[str]:
+    value = error.validator_value
+    wanted: Iterable[str] = [value] if isinstance(value, str) else value
+    return [_TYPE_NAMES.get(name, name) for name in wanted]
+
+
+def _wrong_type(error: ValidationError) -> tuple[str, str | None]:
+    wanted = _types(error)
+    return f"expected {' or '.join(wanted)}, got {_got(error)}", _type_remedy(error, wanted)
+
+
+def _type_remedy(error: ValidationError, wanted: list[str]) -> str | None:
+    value = error.instance
+    if "password" in error.absolute_path:
+        return "Refer to where the password is kept, such as password: {secret: {env: SOURCE_PASSWORD}}"
+    if value is None:
+        return "Give it a value or leave the key out."
+    if isinstance(value, str):
+        return _text_remedy(value, wanted[0])
+    if wanted == ["string"] and not isinstance(value, dict | list):
+        return "Put it in quotes."
+    return None
+
+
+def _text_remedy(value: str, wanted: str) -> str | None:
+    if wanted == "integer" and value.strip().lstrip("-").isdigit():
+        return f"Write {value.strip()} without quotes."
+    if wanted != "boolean":
+        return None
+    meant = _YES_AND_NO.get(value.lower(), value.lower())
+    return f"Write {meant}." if meant in {"true", "false"} else "Write true or false."
+
+
+def _not_listed(error: ValidationError) -> tuple[str, str]:
+    known = [str(value) for value in error.validator_value]
+    remedy = suggestion(str(error.instance), known, label="Known here")
+    return f"unknown value {_got(error)}", remedy
+
+
+def _not_constant(error: ValidationError) -> tuple[str, str]:
+    wanted = shown(error.validator_value)
+    return f"expected {wanted}, got {_got(error)}", f"Write {wanted.strip(chr(34))}."
+
+
+def _noun(error: ValidationError) -> str:
+    pattern = str(error.validator_value)
+    title = str(_schema(error).get("title", "value")).lower()
+    return NOUNS.get(pattern, f"a {title} that matches {pattern}")
+
+
+def _no_match(error: ValidationError) -> tuple[str, str | None]:
+    examples = _schema(error).get("examples", [])
+    remedy = f"For example: {', '.join(map(str, examples))}" if examples else None
+    return f"expected {_noun(error)}, got {_got(error)}", remedy
+
+
+def _out_of_range(error: ValidationError) -> tuple[str, str | None]:
+    schema = _schema(error)
+    low, high = schema.get("minimum"), schema.get("maximum")
+    wanted = f"at least {low}" if high is None else f"{low} to {high}"
+    return f"expected {wanted}, got {_got(error)}", None
+
+
+def _empty(error: ValidationError) -> tuple[str, str | None]:
+    return "this is empty", str(_schema(error).get("description", "")) or None
+
+
+def _too_long(error: ValidationError) -> tuple[str, str | None]:
+    return f"longer than {error.validator_value} characters", None
+
+
+def _too_many(error: ValidationError) -> tuple[str, str]:
+    return f"expected one of {', '.join(_schema(error)['properties'])}, got several", "Keep one of them."
+
+
+def _otherwise(error: ValidationError) -> tuple[str, str | None]:
+    return f"does not fit the schema ({error.validator})", None
+
+
+_SAYINGS: dict[str, Callable[[ValidationError], tuple[str, str | None]]] = {
+    "type": _wrong_type,
+    "enum": _not_listed,
+    "const": _not_constant,
+    "pattern": _no_match,
+    "minimum": _out_of_range,
+    "maximum": _out_of_range,
+    "minItems": _empty,
+    "minLength": _empty,
+    "minProperties": _empty,
+    "maxLength": _too_long,
+    "maxProperties": _too_many,
+}

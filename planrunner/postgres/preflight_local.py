@@ -1,0 +1,43 @@
+"""Preflight of this machine: the PostgreSQL client programs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from planrunner.postgres.preflight_section import LOCAL
+from planrunner.postgres.tools import candidates, missing_tools
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from planrunner.model import Finding
+    from planrunner.postgres.connection import Identity
+
+# The oldest source that is of interest when the real one can't be asked.
+_ANY_VERSION = 120000
+
+
+def tools(source: Identity | None, target: Identity | None) -> Iterator[Finding]:
+    """pg_dump, pg_restore and psql, fit for the source's version."""
+    version = source.version if source else _ANY_VERSION
+    found = candidates(version)
+    if not found:
+        error = missing_tools(version)
+        yield LOCAL.failed(error.message.removeprefix("local: "), error.remedy)
+        return
+    best = found[0]
+    yield LOCAL.passed(f"pg_dump found ({best.version})")
+    yield LOCAL.passed(f"pg_restore found ({best.version})")
+    psql = next((t for t in found if t.psql is not None), None)
+    if psql is None:
+        yield LOCAL.warned(
+            "psql not found; the migration works without, looking around does not",
+            f"Install it: apt-get install postgresql-client-{best.major}",
+        )
+    else:
+        yield LOCAL.passed(f"psql found ({psql.version})")
+    if source is not None and target is not None and best.major > max(target.major, source.major):
+        yield LOCAL.warned(
+            f"pg_dump {best.version} is newer than both servers and may write what the target can't take",
+            f"Install the source's own: apt-get install postgresql-client-{source.major}",
+        )

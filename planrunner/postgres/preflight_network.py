@@ -1,0 +1,187 @@
+"""Preflight of the lines: can we reach both servers, how good are the sessions, can the target dial."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from psycopg import conninfo, sql
+
+from planrunner.errors import PlanrunnerError, QueryFailed
+from planrunner.postgres.failures import endpoint_facts
+from planrunner.postgres.preflight_section import NETWORK
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from planrunner.model import Finding
+    from planrunner.postgres.connection import Identity, Server, Session
+    from planrunner.postgres.preflight_section import Needs
+
+_LOOPBACK = re.compile(r"\A(localhost|127\..*|::1|/.*|)\Z")
+# The probe dials with a password that is surely wrong: the source's refusal proves that it answers,
+# and no real password gets into the target's log.
+_NOT_A_PASSWORD = "planrunner-probe-without-a-password"  # noqa: S105  # the reason is above
+_REFUSED_BY_SOURCE = re.compile(r"(password|PAM|\w+) authentication failed|no password supplied")
+_WITHOUT_PASSWORD = re.compile(r"does not request a password|must use the password|password or GSSAPI")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """Whether a server answers; ``identity`` is None when it does not."""
+
+    finding: Finding
+    identity: Identity | None
+
+
+def reach(server: Server) -> Reach:
+    """Open a session and ask who is there; a failure is a finding, not an exception."""
+    side = server.side.value.capitalize()
+    try:
+        who = server.identity()
+    except PlanrunnerError as error:
+        text = error.message.removeprefix(f"{server.side.value}: ")
+        return Reach(
+            finding=NETWORK.failed(f"{side} database not reachable: {text}", error.remedy), identity=None
+        )
+    place = endpoint_facts(server.endpoint)["place"]
+    text = f'{side} database reachable (PostgreSQL {who.version_text}, "{who.database}" at {place})'
+    return Reach(finding=NETWORK.passed(text), identity=who)
+
+
+def session_quality(server: Server) -> Iterator[Finding]:
+    """Encryption, proof of identity, primary or standby, poolers in between."""
+    side = server.side.value
+    yield _encryption(server)
+    if server.identity().in_recovery:
+        yield NETWORK.failed(
+            f"{side.capitalize()} is a standby (in recovery); replication begins at the primary",
+            f"Give connections.{side}.dsn the primary's (writer's) address.",
+        )
+    yield from _pooler(server)
+
+
+def _encryption(server: Server) -> Finding:
+    row = server.row("SELECT ssl, version FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+    side = server.side.value
+    given = server.parameters()
+    if row is None or not row[0]:
+        if _is_local(given):
+            return NETWORK.passed(f"{side.capitalize()} session stays on this machine, not encrypted")
+        return NETWORK.warned(
+            f"{side.capitalize()} session is not encrypted",
+            f"Put sslmode=verify-full into connections.{side}.dsn.",
+        )
+    if given.get("sslmode") in {"verify-full", "verify-ca"}:
+        return NETWORK.passed(f"{side.capitalize()} session is encrypted ({row[1]}), certificate verified")
+    reason = "allow_self_signed_certs" if server.endpoint.self_signed else f"sslmode={given.get('sslmode')}"
+    return NETWORK.warned(
+        f"{side.capitalize()} session is encrypted ({row[1]}), but nothing proves who answers ({reason})",
+        f"Put sslmode=verify-full and sslrootcert=FILE into connections.{side}.dsn.",
+    )
+
+
+def _is_local(parameters: Mapping[str, str]) -> bool:
+    return _LOOPBACK.match(parameters.get("host") or parameters.get("hostaddr") or "") is not None
+
+
+def _pooler(server: Server) -> Iterator[Finding]:
+    side = server.side.value
+    with server.session(read_only=True) as first:
+        shown, real = first.info.backend_pid, _pid(first)
+        if shown == real:
+            return
+        # A pooler makes up the pid it shows. Whether it also swaps backends between two statements
+        # shows when another session takes this one's backend in the meantime.
+        with server.session(read_only=True) as second, second.transaction():
+            _pid(second)
+            swapped = _pid(first) != real
+    remedy = f"Give connections.{side}.dsn the server's own address, not the pooler's."
+    if swapped:
+        yield NETWORK.failed(
+            f"{side.capitalize()} is behind a transaction pooler: sessions do not last", remedy
+        )
+    else:
+        yield NETWORK.warned(f"{side.capitalize()} is behind a proxy or pooler", remedy)
+
+
+def _pid(session: Session) -> int:
+    row = session.execute("SELECT pg_backend_pid()").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def between(source: Server, target: Server, needs: Needs) -> Iterator[Finding]:
+    """The two are different databases, and the target can dial the source."""
+    there, here = source.identity(), target.identity()
+    if (there.system_identifier, there.database) == (here.system_identifier, here.database):
+        yield NETWORK.failed(
+            "Source and target are the same database",
+            "Check the hosts in connections.source.dsn and connections.target.dsn.",
+        )
+        return
+    yield _dialing(target, needs, here)
+
+
+def _dialing(target: Server, needs: Needs, here: Identity) -> Finding:
+    host, port = needs.dial.get("host") or "localhost", needs.dial.get("port") or "5432"
+    place = f"{host}:{port}"
+    if _is_local(needs.dial) and not _is_local(target.parameters()):
+        return NETWORK.failed(
+            f"Target can't dial the source: for the target, {place} is the target itself",
+            "Give connections.source.source_as_seen_from_target the host that the target reaches it by.",
+        )
+    schema = target.value(
+        "SELECT n.nspname::text FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace"
+        " WHERE e.extname = 'dblink'"
+    )
+    if schema is None:
+        return _not_probed(place, needs)
+    return _probe(target, str(schema), needs, place, superuser=here.superuser)
+
+
+def _not_probed(place: str, needs: Needs) -> Finding:
+    certificate = needs.dial.get("sslrootcert")
+    files = (
+        f", and needs the file {certificate} on its own host" if certificate not in {None, "system"} else ""
+    )
+    return NETWORK.warned(
+        f"Target's own line to the source is not probed (no dblink there); sync will dial {place}{files}",
+        "To have it probed, run on the target: CREATE EXTENSION dblink; and check again. Otherwise make sure that"
+        " the source's firewall or security group lets the target's address in.",
+    )
+
+
+def _probe(target: Server, schema: str, needs: Needs, place: str, *, superuser: bool) -> Finding:
+    query = sql.SQL("SELECT answer FROM {}(%s, 'SELECT 1') AS probe(answer int)").format(
+        sql.Identifier(schema, "dblink")
+    )
+    try:
+        target.rows(query, [conninfo.make_conninfo("", **{**needs.dial, "password": _NOT_A_PASSWORD})])
+    except QueryFailed as error:
+        return _probe_verdict(error, place)
+    if superuser:
+        return NETWORK.passed(f"Target reaches the source at {place}")
+    return _passwordless(place)
+
+
+def _probe_verdict(error: QueryFailed, place: str) -> Finding:
+    if _REFUSED_BY_SOURCE.search(error.message):
+        return NETWORK.passed(f"Target reaches the source at {place} (dialled with dblink)")
+    if _WITHOUT_PASSWORD.search(error.message):
+        return _passwordless(place)
+    if error.sqlstate == "08001":
+        words = error.message.partition("could not establish connection; ")[2] or error.message
+        return NETWORK.failed(f"Target can't dial the source at {place}: {words}", error.remedy)
+    return NETWORK.warned(
+        f"Target's own line to the source could not be probed: {error.message}", error.remedy
+    )
+
+
+def _passwordless(place: str) -> Finding:
+    return NETWORK.failed(
+        f"The source lets the target in at {place} without asking for a password",
+        "A subscription of a role that is no superuser must use one: let the source's pg_hba.conf ask the"
+        " target's address for scram-sha-256.",
+    )

@@ -1,0 +1,190 @@
+"""Preflight of what the source holds: what can't be followed, what the target lacks for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from planrunner.errors import QueryFailed
+from planrunner.postgres import catalog
+from planrunner.postgres.preflight_section import SCHEMA, counted, some
+from planrunner.units import human_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from planrunner.model import Finding
+    from planrunner.postgres.catalog import Table
+    from planrunner.postgres.connection import Server
+    from planrunner.postgres.preflight_section import Needs
+
+_OTHERS = """
+SELECT (SELECT count(*) FROM pg_largeobject_metadata),
+       (SELECT array_agg(format('%I.%I', n.nspname, c.relname) ORDER BY 1) FROM pg_class c
+        JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'f'),
+       (SELECT array_agg(evtname::text ORDER BY 1) FROM pg_event_trigger e WHERE NOT EXISTS (
+          SELECT FROM pg_depend d WHERE d.classid = 'pg_event_trigger'::regclass AND d.objid = e.oid
+          AND d.deptype = 'e')),
+       (SELECT array_agg(format('%L (prepared %s)', gid, prepared) ORDER BY prepared) FROM pg_prepared_xacts),
+       (SELECT array_agg(format('pid %s (%s, open for %s s)', pid,
+                 coalesce(nullif(application_name, ''), usename::text),
+                 extract(epoch FROM clock_timestamp() - xact_start)::int) ORDER BY xact_start)
+        FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
+          AND xact_start < clock_timestamp() - interval '1 minute')
+"""
+_EXTENSIONS = """
+SELECT extname::text FROM pg_extension
+WHERE extname <> 'plpgsql' AND extname NOT LIKE 'aws\\_%' AND extname NOT LIKE 'rds\\_%' ORDER BY 1
+"""
+# to_jsonb: the columns of the locale provider differ from version to version.
+_LOCALE = """
+SELECT pg_encoding_to_char(encoding)::text, datcollate::text, datctype::text,
+       coalesce(to_jsonb(d) ->> 'datlocprovider', 'c'),
+       coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale', '')
+FROM pg_database d WHERE datname = current_database()
+"""
+_COLLATIONS = """
+SELECT DISTINCT o.collname::text FROM pg_attribute a
+JOIN pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p', 'm', 'i') JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_collation o ON o.oid = a.attcollation JOIN pg_namespace s ON s.oid = o.collnamespace
+WHERE s.nspname = 'pg_catalog' AND o.collname NOT IN ('default', 'C', 'POSIX')
+  AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_%' AND NOT a.attisdropped
+"""
+_LOCALE_PARTS = ("encoding", "LC_COLLATE", "LC_CTYPE", "locale provider", "locale")
+
+
+def contents(source: Server, needs: Needs) -> Iterator[Finding]:
+    """Tables, their replica identity, and everything that logical replication does not carry."""
+    tables = catalog.tables(source)
+    stored = [t for t in tables if not t.partitioned]
+    size = human_bytes(sum(t.bytes for t in stored))
+    yield SCHEMA.passed(f"{counted(len(tables), 'table')}, {size} with indexes")
+    yield _identities([t for t in stored if not t.identifiable and not t.unlogged], needs)
+    yield from _unlogged([t.qualified for t in stored if t.unlogged], needs)
+    row = source.row(_OTHERS)
+    assert row is not None
+    large, foreign, triggers, prepared, open_ones = row
+    yield from _large_objects(large, needs)
+    yield from _not_carried("foreign table", foreign or (), "its rows stay where they are")
+    yield from _not_carried("event trigger", triggers or (), "creating it on the target takes a superuser")
+    yield from _blockers([*(prepared or ()), *(open_ones or ())])
+
+
+def _identities(bare: Sequence[Table], needs: Needs) -> Finding:
+    if not bare:
+        return SCHEMA.passed("Every table has a replica identity")
+    names = some([t.qualified for t in bare])
+    if needs.identities_full:
+        return SCHEMA.warned(
+            f"{counted(len(bare), 'table')} without replica identity, will be set to FULL: {names}",
+            "Updates and deletes of such a table are slow to apply; a primary key is better.",
+        )
+    return SCHEMA.failed(
+        f"{counted(len(bare), 'table')} without replica identity: {names}; updates and deletes can't be followed",
+        "Add a primary key, or run ALTER TABLE … REPLICA IDENTITY USING INDEX (a unique index of NOT NULL"
+        " columns), or set without_replica_identity: full in the snapshot step.",
+    )
+
+
+def _unlogged(names: Sequence[str], needs: Needs) -> Iterator[Finding]:
+    text = f"{counted(len(names), 'unlogged table')}, which are not replicated: {some(names)}"
+    if names and needs.unlogged_empty:
+        yield SCHEMA.warned(f"{text}; they arrive empty")
+    elif names:
+        yield SCHEMA.failed(
+            text, "Run ALTER TABLE … SET LOGGED, or set unlogged: schema_only in the snapshot step."
+        )
+
+
+def _large_objects(count: int, needs: Needs) -> Iterator[Finding]:
+    text = f"{counted(count, 'large object')}, which are not replicated"
+    if count and needs.large_objects_skipped:
+        yield SCHEMA.warned(f"{text}; they stay behind")
+    elif count:
+        yield SCHEMA.failed(
+            text, "Move them into bytea columns, or set large_objects: skip in the snapshot step."
+        )
+
+
+def _not_carried(noun: str, names: Sequence[str], consequence: str) -> Iterator[Finding]:
+    if names:
+        yield SCHEMA.warned(f"{counted(len(names), noun)} ({consequence}): {some(names)}")
+
+
+def _blockers(blockers: Sequence[str]) -> Iterator[Finding]:
+    if blockers:
+        yield SCHEMA.warned(
+            f"{counted(len(blockers), 'open writing transaction')}, for which the slot will have to wait:"
+            f" {some(blockers)}",
+            "End them: COMMIT PREPARED or ROLLBACK PREPARED 'gid', SELECT pg_terminate_backend(pid).",
+        )
+
+
+def fit(source: Server, target: Server) -> Iterator[Finding]:
+    """Extensions, encoding, locale, collations, and what the target's build can do."""
+    yield _extensions(source, target)
+    yield from _locale(source, target)
+    yield from _collations(source, target)
+    yield from _xml(source, target)
+
+
+def _extensions(source: Server, target: Server) -> Finding:
+    wanted = [row[0] for row in source.rows(_EXTENSIONS)]
+    there = {row[0] for row in target.rows("SELECT name::text FROM pg_available_extensions")}
+    missing = [name for name in wanted if name not in there]
+    if missing:
+        return SCHEMA.failed(
+            f"Target's server lacks {counted(len(missing), 'extension')}: {some(missing)}",
+            "Install them there (on Debian: postgresql-contrib or postgresql-NN-name), or drop them on the source.",
+        )
+    return SCHEMA.passed(f"Target has all {counted(len(wanted), 'extension')} the source uses")
+
+
+def _locale(source: Server, target: Server) -> Iterator[Finding]:
+    there, here = source.row(_LOCALE), target.row(_LOCALE)
+    assert there is not None
+    assert here is not None
+    differing = [
+        f"{part} {a or 'none'} there, {b or 'none'} here"
+        for part, a, b in zip(_LOCALE_PARTS, there, here, strict=True)
+        if a != b
+    ]
+    if not differing:
+        yield SCHEMA.passed(f"Same encoding and locale ({there[0]}, {there[1]})")
+        return
+    yield SCHEMA.warned(
+        f"Encoding or locale of the two databases differ: {'; '.join(differing)}",
+        "Texts may sort otherwise, and fail to arrive where the target's encoding lacks a character. To have"
+        " the same: CREATE DATABASE … TEMPLATE template0 ENCODING … LC_COLLATE … LC_CTYPE …",
+    )
+
+
+def _collations(source: Server, target: Server) -> Iterator[Finding]:
+    used = [row[0] for row in source.rows(_COLLATIONS)]
+    if not used:
+        return
+    there = {row[0] for row in target.rows("SELECT collname::text FROM pg_collation")}
+    missing = [name for name in used if name not in there]
+    if missing:
+        yield SCHEMA.failed(
+            f"Target lacks {counted(len(missing), 'collation')} of the source's columns: {some(missing)}",
+            "Install the locale there and run SELECT pg_import_system_collations('pg_catalog'); a collation of"
+            " ICU needs a server built with it.",
+        )
+
+
+def _xml(source: Server, target: Server) -> Iterator[Finding]:
+    columns = source.value(
+        "SELECT count(*) FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p')"
+        " WHERE a.atttypid = ANY (ARRAY['xml'::regtype, 'xml[]'::regtype]::oid[]) AND c.oid >= 16384"
+    )
+    if not columns:
+        return
+    try:
+        target.rows("SELECT xmlparse(CONTENT '<a/>')")
+    except QueryFailed as error:
+        if error.sqlstate != "0A000":
+            raise
+        yield SCHEMA.failed(
+            f"Target's server was built without XML, and the source has {counted(columns, 'column')} of it",
+            "Choose a server built --with-libxml, or make them text on the source.",
+        )

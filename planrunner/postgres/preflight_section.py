@@ -1,0 +1,73 @@
+"""A section of the preflight report, and what the plan needs of the servers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from planrunner.model import Finding, Mark
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from planrunner.postgres.connection import Server
+
+_SHOWN = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What one plan asks of its servers.
+
+    ``owned`` is the prefix of the plan's slots and subscriptions: what an earlier run left is no
+    surprise. ``dial`` holds libpq parameters, without password, as the target will dial the source.
+    ``roles`` reads the names that the target needs when owners or grants are kept.
+    """
+
+    plan_id: str
+    owned: str
+    dial: Mapping[str, str] = field(default_factory=dict)
+    jobs: int = 4
+    keep_owners: bool = True
+    roles: Callable[[Server], Sequence[str]] | None = None
+    identities_full: bool = False
+    unlogged_empty: bool = False
+    large_objects_skipped: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """Makes the findings of one section."""
+
+    title: str
+
+    def passed(self, text: str) -> Finding:
+        """All is well."""
+        return Finding(section=self.title, mark=Mark.PASS, text=text)
+
+    def warned(self, text: str, remedy: str | None = None) -> Finding:
+        """Works, but someone should know."""
+        return Finding(section=self.title, mark=Mark.WARN, text=text, remedy=remedy)
+
+    def failed(self, text: str, remedy: str | None = None, *, mended_by: str | None = None) -> Finding:
+        """The migration would not work."""
+        return Finding(section=self.title, mark=Mark.FAIL, text=text, remedy=remedy, mended_by=mended_by)
+
+
+LOCAL = Section("Local Environment")
+NETWORK = Section("Network Connectivity")
+SOURCE = Section("Source Permissions")
+TARGET = Section("Target Permissions")
+CAPACITY = Section("Capacity")
+SCHEMA = Section("Schema")
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 table``, ``42 tables``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,0 +1,166 @@
+"""Cutover: fence, barrier, comparison and sequences inside one open transaction on the source.
+
+Until its COMMIT nothing has happened; over the budget, on a difference or on any error it is rolled back and
+the application goes on writing to the source.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from planrunner.errors import DifferencesFound, StepFailed
+from planrunner.failpoints import failpoint
+from planrunner.postgres import catalog
+from planrunner.replication import barrier, fence, sequences, verify
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from planrunner.model import Json, Verification
+    from planrunner.postgres.catalog import Table
+    from planrunner.postgres.connection import Session
+    from planrunner.replication.workspace import Workspace
+
+STEP = "cutover_verify"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """How a cutover may go: the longest pause of writes and the lock timeout in seconds."""
+
+    budget: float
+    lock_timeout: float
+    headroom: int
+    counts_only: bool
+
+
+@dataclass
+class Pause:
+    """The pause of writes, split into its parts (seconds)."""
+
+    workspace: Workspace
+    budget: float
+    begun: float = 0.0
+    parts: dict[str, float] = field(default_factory=dict)
+
+    def spent(self) -> float:
+        """Seconds since the locks were asked for."""
+        return self.workspace.clock.monotonic() - self.begun
+
+    def left(self) -> float:
+        """Seconds that remain of the budget; StepFailed when none does."""
+        remaining = self.budget - self.spent()
+        if remaining <= 0:
+            took = ", ".join(f"{name} {seconds * 1000:.0f} ms" for name, seconds in self.parts.items())
+            raise StepFailed(
+                f"the write pause went over its budget of {self.budget:g} s ({took}); everything was rolled"
+                " back and the source goes on",
+                remedy="Raise write_pause_budget, set verify: counts, or cut over at a quieter hour.",
+            )
+        return remaining
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Time one part of the pause."""
+        begun = self.workspace.clock.monotonic()
+        try:
+            yield
+        finally:
+            self.parts[name] = self.workspace.clock.monotonic() - begun
+
+    def detail(self) -> dict[str, Json]:
+        """The figures in milliseconds, for the ledger."""
+        parts = {name: round(seconds * 1000, 1) for name, seconds in self.parts.items()}
+        return {"total_ms": round(self.spent() * 1000, 1), "parts_ms": parts}
+
+
+def gate(workspace: Workspace, terms: Terms) -> None:
+    """Everything that can be known before any writer is stopped; DifferencesFound or StepFailed."""
+    barrier.check_streams(workspace)
+    found = verify.live(workspace, counts_only=terms.counts_only)
+    refuse_differences(found, "before the cutover, writes were not stopped")
+
+
+def refuse_differences(found: Verification, when: str) -> None:
+    """DifferencesFound unless the comparison found both sides equal."""
+    if found.equal:
+        return
+    shown = list(found.differences[:20])
+    more = len(found.differences) - len(shown)
+    lines = "\n  ".join(shown + ([f"and {more} more"] if more else []))
+    raise DifferencesFound(
+        f"the two sides differ ({when}):\n  {lines}",
+        remedy="Find out who writes to the target or changed the schema; `planrunner verify PLAN` compares again.",
+    )
+
+
+def cut_over(workspace: Workspace, terms: Terms) -> None:
+    """Stop writes on the source for good, proven equal, sequences carried; or roll everything back."""
+    gate(workspace, terms)
+    tables = catalog.tables(workspace.source)
+    pause = Pause(workspace, terms.budget)
+    workspace.lease  # noqa: B018  # taken before the pause begins
+    session = workspace.source.open(read_only=False)
+    try:
+        with workspace.source.translated("cutover"):
+            found = _inside(workspace, session, tables, terms, pause)
+            with pause.part("commit"):
+                _commit(workspace, session)
+    finally:
+        session.close()
+    detail = pause.detail()
+    workspace.done(STEP, "pause", detail)
+    workspace.tell(
+        f"cut over: writes paused for {detail['total_ms']} ms, {len(found.tables)} tables proven equal",
+        detail,
+    )
+
+
+def _inside(
+    workspace: Workspace, session: Session, tables: Sequence[Table], terms: Terms, pause: Pause
+) -> Verification:
+    with pause.part("fence"):
+        pause.begun = fence.raise_fence(
+            workspace, session, tables, lock_timeout=terms.lock_timeout, dead_man=terms.budget + 1
+        )
+    with pause.part("barrier"):
+        barrier.wait(workspace, workspace.ledger.generations(), timeout=pause.left(), poll=0.002)
+    failpoint("cutover.barrier_passed")
+    followed = [t for t in tables if not t.partitioned and not t.unlogged]
+    with pause.part("verification"):
+        found = verify.still(workspace, followed, counts_only=terms.counts_only, timeout=pause.left())
+    refuse_differences(found, "writes were stopped, then everything was rolled back and the source goes on")
+    with pause.part("sequences"):
+        ours, theirs = sequences.read(workspace.source), sequences.read(workspace.target)
+        with workspace.writing() as writer:
+            moved = sequences.carry(writer, ours, theirs, terms.headroom)
+            workspace.ledger.record_effect(writer, STEP, "verification", _evidence(found, len(ours), moved))
+            workspace.ledger.record_effect(writer, STEP, "pause", pause.detail())
+    failpoint("cutover.before_commit")
+    pause.left()
+    return found
+
+
+def _evidence(found: Verification, sequences_seen: int, moved: int) -> Mapping[str, Json]:
+    return {
+        "equal": found.equal,
+        "tables": [{"table": v.table, "rows": v.source_rows, "equal": v.equal} for v in found.tables],
+        "rows": sum(v.source_rows for v in found.tables),
+        "sequences": sequences_seen,
+        "sequences_moved": moved,
+        "seconds": round(found.seconds, 3),
+    }
+
+
+def _commit(workspace: Workspace, session: Session) -> None:
+    try:
+        session.execute("COMMIT")
+    except psycopg.OperationalError:
+        # The reply was lost: whether it was committed, the source itself tells.
+        if not fence.fenced(workspace.source, workspace.names):
+            raise
+    failpoint("cutover.after_commit")

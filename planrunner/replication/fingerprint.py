@@ -1,0 +1,56 @@
+"""What both catalogues must agree on: columns, indexes, constraints, triggers, views, functions, sequences."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from planrunner.postgres.connection import Server
+
+# Not-null constraints have rows of their own since PostgreSQL 18; the column line tells them already.
+_CATALOGUE = """
+WITH ours AS (SELECT oid, nspname FROM pg_namespace WHERE nspname NOT LIKE 'pg\\_%'
+              AND nspname NOT IN ('information_schema', 'planrunner')),
+     ext AS (SELECT classid, objid FROM pg_depend WHERE deptype = 'e')
+SELECT format('column %s.%s.%s %s%s', n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod),
+              CASE WHEN a.attnotnull THEN ' not null' ELSE '' END)
+FROM ours n JOIN pg_class c ON c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.oid NOT IN (SELECT objid FROM ext WHERE classid = 'pg_class'::regclass)
+UNION ALL
+SELECT format('index %s.%s%s%s', n.nspname, c.relname, CASE WHEN i.indisunique THEN ' unique' ELSE '' END,
+              CASE WHEN i.indisvalid THEN '' ELSE ' invalid' END)
+FROM ours n JOIN pg_class c ON c.relnamespace = n.oid JOIN pg_index i ON i.indexrelid = c.oid
+WHERE i.indrelid NOT IN (SELECT objid FROM ext WHERE classid = 'pg_class'::regclass)
+UNION ALL
+SELECT format('constraint %s.%s %s%s', n.nspname, coalesce(c.relname, ''), k.conname,
+              CASE WHEN k.convalidated THEN '' ELSE ' not valid' END)
+FROM ours n JOIN pg_constraint k ON k.connamespace = n.oid LEFT JOIN pg_class c ON c.oid = k.conrelid
+WHERE k.contype NOT IN ('n', 't') AND k.conrelid NOT IN (SELECT objid FROM ext WHERE classid = 'pg_class'::regclass)
+UNION ALL
+SELECT format('trigger %s.%s %s', n.nspname, c.relname, t.tgname)
+FROM ours n JOIN pg_class c ON c.relnamespace = n.oid JOIN pg_trigger t ON t.tgrelid = c.oid
+WHERE NOT t.tgisinternal AND t.tgname NOT LIKE 'planrunner\\_fence%'
+UNION ALL
+SELECT format('%s %s.%s', CASE c.relkind WHEN 'S' THEN 'sequence' ELSE 'relation' END, n.nspname, c.relname)
+FROM ours n JOIN pg_class c ON c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+WHERE c.oid NOT IN (SELECT objid FROM ext WHERE classid = 'pg_class'::regclass)
+UNION ALL
+SELECT format('function %s.%s(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid))
+FROM ours n JOIN pg_proc p ON p.pronamespace = n.oid
+WHERE p.oid NOT IN (SELECT objid FROM ext WHERE classid = 'pg_proc'::regclass)
+"""
+
+
+def catalogue(server: Server) -> frozenset[str]:
+    """One line for each thing of the user's in the catalogue."""
+    return frozenset(str(row[0]) for row in server.rows(_CATALOGUE))
+
+
+def differences(source: Server, target: Server) -> tuple[str, ...]:
+    """What one side's catalogue has and the other's has not."""
+    ours, theirs = catalogue(source), catalogue(target)
+    return tuple(
+        [f"{line}: only on the source" for line in sorted(ours - theirs)]
+        + [f"{line}: only on the target" for line in sorted(theirs - ours)]
+    )

@@ -1,0 +1,171 @@
+"""The schema as pg_dump gives it, in the sections pg_restore cuts: before and after the data.
+
+The dump is taken under the held snapshot, so it is the schema of exactly the rows that are copied. The client
+is chosen by trial: one whose dump holds something no server takes is passed over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from psycopg import conninfo
+
+from planrunner.errors import ToolFailed
+from planrunner.postgres import tools
+from planrunner.replication.names import SCHEMA
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from planrunner.postgres.connection import Server
+
+_HEADER = re.compile(
+    r"^--\n-- Name: (?P<name>[^\n]*); Type: (?P<type>[A-Z ]+); Schema: (?P<schema>[^\n]*); Owner: [^\n]*\n--\n",
+    re.MULTILINE,
+)
+_RESTRICT = re.compile(r"^\\restrict (\S+)$", re.MULTILINE)
+_SETTING = re.compile(r"^SET (\w+) = [^\n]*;\n", re.MULTILINE)
+_OTHERS_EXTENSIONS = ("aws_", "rds_tools", "plpgsql")
+TIMEOUT_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One statement group of a section: pg_dump's name and type for it, and its SQL."""
+
+    name: str
+    type: str
+    schema: str
+    sql: str
+
+    @property
+    def key(self) -> str:
+        """A name that is the same in every dump of the same thing."""
+        return f"{self.type} {self.schema}.{self.name} {hashlib.sha256(self.sql.encode()).hexdigest()[:12]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Script:
+    """A section as SQL: session settings first, then its entries in order."""
+
+    preamble: str
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wishes:
+    """Whether owners and grants are carried, and the roles whose default privileges are left out."""
+
+    owners: bool = True
+    grants: bool = True
+
+
+def section(
+    source: Server, target: Server, name: str, wishes: Wishes, *, snapshot: str | None = None
+) -> Script:
+    """Dump the source's schema and return the section ``pre-data`` or ``post-data`` ready for the target.
+
+    ToolFailed when no client of this machine makes a dump that the target can take.
+    """
+    refused: list[str] = []
+    version = source.identity().version
+    for client in tools.candidates(version):
+        with tempfile.TemporaryDirectory(prefix="planrunner-") as folder:
+            archive = Path(folder) / "schema.dump"
+            _dump(client, source, archive, wishes, snapshot)
+            listing = _listing(client, archive, name, folder, superuser=target.identity().superuser)
+            text = _script(client, archive, listing)
+            count = sum(1 for line in listing.read_text("utf-8").splitlines() if not line.startswith(";"))
+        if "pg_attver" not in text:
+            return _parse(text, target, count)
+        refused.append(client.version)
+    if not refused:
+        raise tools.missing_tools(version)
+    raise ToolFailed(
+        f"pg_dump {', '.join(refused)} writes the option pg_attver, which no server takes",
+        remedy="Install the newest client of the source's major version, e.g. apt-get install postgresql-client.",
+    )
+
+
+def _dump(
+    client: tools.ClientTools, source: Server, archive: Path, wishes: Wishes, snapshot: str | None
+) -> None:
+    arguments = ["--format=custom", "--schema-only", "--no-publications", "--no-subscriptions"]
+    arguments += ["--no-tablespaces", f"--exclude-schema={SCHEMA}", "--lock-wait-timeout=60000"]
+    arguments += [] if wishes.owners else ["--no-owner"]
+    arguments += [] if wishes.grants else ["--no-privileges"]
+    arguments += [f"--snapshot={snapshot}"] if snapshot else []
+    dial = conninfo.make_conninfo(**source.parameters())
+    secret = source.password()
+    tools.run_tool(
+        [str(client.pg_dump), *arguments, f"--file={archive}", f"--dbname={dial}"],
+        environment={"PGPASSWORD": secret.reveal()} if secret else {},
+        what="dump the source's schema",
+        timeout=TIMEOUT_SECONDS,
+    )
+
+
+def _listing(
+    client: tools.ClientTools, archive: Path, section_name: str, folder: str, *, superuser: bool
+) -> Path:
+    listed = tools.run_tool(
+        [str(client.pg_restore), "--list", f"--section={section_name}", str(archive)],
+        environment={},
+        what="list the schema dump",
+        timeout=TIMEOUT_SECONDS,
+    )
+    kept = [
+        line
+        for line in listed.decode().splitlines()
+        if line and not line.startswith(";") and _wanted(line, superuser=superuser)
+    ]
+    path = Path(folder) / "entries.list"
+    path.write_text("\n".join(kept) + "\n", "utf-8")
+    return path
+
+
+def _wanted(line: str, *, superuser: bool) -> bool:
+    described = line.split(";", 1)[1].split(None, 2)[2]
+    if " rdsadmin" in described and described.startswith("DEFAULT ACL"):
+        return False
+    if described.startswith("EVENT TRIGGER") and not superuser:
+        return False
+    for prefix in ("EXTENSION - ", "COMMENT - EXTENSION "):
+        if described.startswith(prefix):
+            return not described.removeprefix(prefix).startswith(_OTHERS_EXTENSIONS)
+    return True
+
+
+def _script(client: tools.ClientTools, archive: Path, listing: Path) -> str:
+    made = tools.run_tool(
+        [str(client.pg_restore), f"--use-list={listing}", "--file=-", str(archive)],
+        environment={},
+        what="read the schema dump",
+        timeout=TIMEOUT_SECONDS,
+    )
+    return made.decode()
+
+
+def _parse(text: str, target: Server, count: int) -> Script:
+    guard = _RESTRICT.search(text)
+    if guard is not None:
+        # psql's own guard against commands hidden in a dump; we send SQL, and the server knows neither line.
+        text = text.replace(f"\\restrict {guard[1]}\n", "", 1).replace(f"\\unrestrict {guard[1]}\n", "", 1)
+    heads = list(_HEADER.finditer(text))
+    known = {row[0] for row in target.rows("SELECT name FROM pg_settings")}
+    first = heads[0].start() if heads else len(text)
+    preamble = _SETTING.sub(lambda m: m[0] if m[1] in known else "", text[:first])
+    if len(heads) != count:
+        whole = Entry(name="section", type="SECTION", schema="-", sql=text[first:])
+        return Script(preamble=preamble, entries=(whole,) if heads else ())
+    ends = [head.start() for head in heads[1:]] + [len(text)]
+    entries: Sequence[Entry] = [
+        Entry(name=h["name"], type=h["type"], schema=h["schema"], sql=text[h.end() : end])
+        for h, end in zip(heads, ends, strict=True)
+    ]
+    return Script(preamble=preamble, entries=tuple(entries))

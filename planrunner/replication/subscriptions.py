@@ -1,0 +1,112 @@
+"""Subscriptions on the target: one a generation, on the slot that the copy began with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from psycopg import conninfo, sql
+
+from planrunner.errors import StepFailed
+from planrunner.postgres.connection import LIVENESS
+
+if TYPE_CHECKING:
+    from planrunner.postgres.connection import Server
+    from planrunner.replication.names import Names
+    from planrunner.replication.workspace import Workspace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subscription:
+    """A subscription as the server shows it: ``pid`` of its apply worker while that runs."""
+
+    name: str
+    enabled: bool
+    pid: int | None
+    errors: int
+
+
+def existing(target: Server, names: Names) -> dict[int, Subscription]:
+    """Our subscriptions by generation."""
+    errors = "coalesce(e.apply_error_count, 0)" if target.identity().major >= 15 else "0"
+    join = "LEFT JOIN pg_stat_subscription_stats e ON e.subid = s.oid" if errors != "0" else ""
+    rows = target.rows(
+        sql.SQL(
+            "SELECT s.subname::text, s.subenabled, w.pid, {errors}::bigint FROM pg_subscription s"
+            " JOIN pg_database d ON d.oid = s.subdbid AND d.datname = current_database()"
+            " LEFT JOIN pg_stat_subscription w ON w.subid = s.oid AND w.relid IS NULL {join}"
+            " WHERE starts_with(s.subname::text, %s)"
+        ).format(errors=sql.SQL(errors), join=sql.SQL(join)),
+        [names.prefix],
+    )
+    return {
+        names.generation(r[0]): Subscription(name=r[0], enabled=r[1], pid=r[2], errors=r[3]) for r in rows
+    }
+
+
+def dial_parameters(source: Server) -> dict[str, str]:
+    """The connection string's parts as the target uses them, without the password."""
+    parameters = {**source.parameters(), **LIVENESS}
+    parameters.pop("application_name", None)
+    seen = source.endpoint.seen_from_target
+    if seen is not None:
+        parameters.pop("hostaddr", None)
+        parameters.update({"host": seen.host} if seen.host else {})
+        parameters.update({"port": str(seen.port)} if seen.port else {})
+    return parameters
+
+
+def statement(source: Server, names: Names, generation: int, password: str | None) -> sql.Composed:
+    """CREATE SUBSCRIPTION on the generation's slot: no second slot, no second copy, not yet enabled."""
+    name = names.stream(generation)
+    secret = {"password": password} if password is not None else {}
+    dial = conninfo.make_conninfo(**dial_parameters(source), **secret)
+    return sql.SQL(
+        "CREATE SUBSCRIPTION {name} CONNECTION {dial} PUBLICATION {name}"
+        " WITH (create_slot = false, copy_data = false, enabled = false, slot_name = {slot})"
+    ).format(name=sql.Identifier(name), dial=sql.Literal(dial), slot=sql.Literal(name))
+
+
+def create(workspace: Workspace, generation: int) -> None:
+    """Create the generation's subscription, disabled."""
+    secret = workspace.source.password()
+    command = statement(
+        workspace.source, workspace.names, generation, secret.reveal() if secret is not None else None
+    )
+    name = sql.Identifier(workspace.names.stream(generation))
+    with workspace.writing() as session:
+        session.execute("SET LOCAL client_min_messages = warning")
+        session.execute(command)
+        session.execute(
+            sql.SQL("COMMENT ON SUBSCRIPTION {} IS {}").format(name, sql.Literal(workspace.names.owner_mark))
+        )
+
+
+def enable(workspace: Workspace, generation: int) -> None:
+    """Start the generation's apply worker."""
+    with workspace.writing() as session:
+        session.execute(
+            sql.SQL("ALTER SUBSCRIPTION {} ENABLE").format(sql.Identifier(workspace.names.stream(generation)))
+        )
+
+
+def drop(workspace: Workspace, generation: int) -> None:
+    """Disable the subscription, wait for its worker to end, drop it; its slot is left to ``slots.drop``."""
+    target, names = workspace.target, workspace.names
+    name = sql.Identifier(names.stream(generation))
+    if generation not in existing(target, names):
+        return
+    with workspace.writing() as session:
+        session.execute(sql.SQL("ALTER SUBSCRIPTION {} DISABLE").format(name))
+    for _ in range(300):
+        if existing(target, names)[generation].pid is None:
+            break
+        workspace.clock.sleep(0.05)
+    else:
+        raise StepFailed(
+            f"target: the apply worker of {names.stream(generation)} does not end",
+            remedy="Look at pg_stat_subscription on the target; run again to go on.",
+        )
+    with workspace.writing() as session:
+        session.execute(sql.SQL("ALTER SUBSCRIPTION {} SET (slot_name = NONE)").format(name))
+        session.execute(sql.SQL("DROP SUBSCRIPTION {}").format(name))

@@ -1,0 +1,84 @@
+"""What the data plane of one run shares: both servers, names, ledger, lease and the held snapshot."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from planrunner.replication.ledger import Lease, Ledger
+from planrunner.replication.names import Names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from planrunner.model import Json
+    from planrunner.ports import Clock
+    from planrunner.postgres.connection import Server, Session
+    from planrunner.replication.snapshot import HeldSnapshot
+
+
+class Workspace:
+    """Lives as long as the process. The lease is taken at the first write, not before."""
+
+    def __init__(
+        self,
+        *,
+        source: Server,
+        target: Server,
+        plan_id: str,
+        clock: Clock,
+        tell: Callable[[str, Mapping[str, Json]], None],
+    ) -> None:
+        self.source = source
+        self.target = target
+        self.clock = clock
+        self.tell = tell
+        self.names = Names(plan_id=plan_id)
+        self.ledger = Ledger(target, plan_id)
+        self.snapshot: HeldSnapshot | None = None
+        self._lease: Lease | None = None
+
+    @property
+    def lease(self) -> Lease:
+        """The lease, taken now if it was not; a former runner's sessions on both sides are ended."""
+        if self._lease is None:
+            for server in (self.source, self.target):
+                end_stale_sessions(server, self.names.plan_id)
+            self._lease = Lease.take(self.target, self.names.plan_id)
+        return self._lease
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """A transaction on the target that holds the lease."""
+        lease = self.lease
+        with self.target.transaction() as session:
+            lease.hold(session)
+            yield session
+
+    def done(self, step: str, name: str, detail: Mapping[str, Json] | None = None) -> None:
+        """Record an effect in a transaction of its own."""
+        with self.writing() as session:
+            self.ledger.record_effect(session, step, name, detail or {})
+
+    def let_go(self) -> None:
+        """Give the snapshot back; harmless when there is none."""
+        if self.snapshot is not None:
+            self.snapshot.close()
+        self.snapshot = None
+
+    def close(self) -> None:
+        """Give back what the process holds."""
+        self.let_go()
+
+
+def end_stale_sessions(server: Server, plan_id: str) -> None:
+    """End the sessions that a former runner of this plan left on ``server``.
+
+    A killed client's backend goes on until it next talks to it: in mid-index-build, or waiting for a
+    slot. Ours are known by pid.
+    """
+    server.rows(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = current_user"
+        " AND application_name LIKE %s AND pid <> ALL (%s::int[]) AND pid <> pg_backend_pid()",
+        [f"planrunner/{plan_id}%", sorted(server.pids)],
+    )

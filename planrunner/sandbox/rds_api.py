@@ -1,0 +1,206 @@
+"""A stand-in for the RDS API on 127.0.0.1: moto's server under the rules that moto leaves out."""
+
+from __future__ import annotations
+
+import io
+import threading
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import parse_qsl
+from xml.sax.saxutils import escape
+
+from moto.core.exceptions import ServiceException
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.moto_server.werkzeug_app import (
+    DomainDispatcherApplication,
+    MotoRequestHandler,
+    create_backend_app,
+)
+from moto.rds.models import rds_backends
+from werkzeug.serving import BaseWSGIServer, make_server
+
+from planrunner.sandbox.rds_rules import Params, Rules, StandInInstance
+from planrunner.sandbox.servers import HOST
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from planrunner.sandbox.servers import PostgresServer
+
+INSTANCE = "shop-prod"
+REGION = "us-east-1"
+# What boto3 needs to sign a request; the stand-in checks no signature.
+CREDENTIALS: Mapping[str, str] = {
+    "AWS_ACCESS_KEY_ID": "sandbox",
+    "AWS_SECRET_ACCESS_KEY": "sandbox",
+    "AWS_DEFAULT_REGION": REGION,
+}
+_XMLNS = 'xmlns="http://rds.amazonaws.com/doc/2014-10-31/"'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One request to the stand-in, as boto3 sent it."""
+
+    action: str
+    params: Params
+
+    @property
+    def changes(self) -> bool:
+        """True for an action that is not just a question."""
+        return not self.action.startswith("Describe")
+
+
+class _Quiet(MotoRequestHandler):
+    def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002  # werkzeug's name
+        """Keep the terminal for planrunner."""
+
+
+class RdsApi:
+    """The API of one RDS instance whose reboot restarts ``server``; a context manager.
+
+    ``calls`` holds every request, ``denied`` the actions to refuse as IAM does. moto keeps its
+    instances per process and region: two stand-ins in one process need two regions.
+    """
+
+    def __init__(
+        self, server: PostgresServer, *, instance: str = INSTANCE, region: str = REGION, phase: float = 0.3
+    ) -> None:
+        self.calls: list[Call] = []
+        self.denied: set[str] = set()
+        self.instance = instance
+        self.region = region
+        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._backend = rds_backends[DEFAULT_ACCOUNT_ID][region]
+        stand_in = _instance(self._backend, server, instance)
+        self._rules = Rules(self._backend, server, stand_in, phase=phase)
+        for group in stand_in.db_parameter_groups():
+            self._rules.seed(group.name)
+        self._http: BaseWSGIServer = make_server(HOST, 0, self, threaded=True, request_handler=_Quiet)
+        self._thread = threading.Thread(target=self._http.serve_forever, name="rds api", daemon=True)
+
+    @property
+    def endpoint_url(self) -> str:
+        """Where boto3 finds the stand-in."""
+        return f"http://{HOST}:{self._http.server_port}"
+
+    @property
+    def reboots(self) -> int:
+        """How often the instance was rebooted."""
+        return self._rules.reboots
+
+    @property
+    def changes(self) -> list[str]:
+        """The actions that changed something or tried to, in order."""
+        return [call.action for call in self.calls if call.changes]
+
+    def start(self) -> None:
+        """Answer requests from now on."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop answering, wait for a reboot under way, and forget the region's instances and groups."""
+        if self._thread.is_alive():
+            self._http.shutdown()
+            self._thread.join(30)
+        self._http.server_close()
+        self._rules.close()
+        self._backend.reset()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer one request (WSGI): under our rules when it is for RDS, else moto alone."""
+        if "/rds/" not in environ.get("HTTP_AUTHORIZATION", ""):
+            return self._forward(environ, start_response)
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        environ["wsgi.input"] = io.BytesIO(body)
+        params = dict(parse_qsl(body.decode(), keep_blank_values=True))
+        action = params.pop("Action", "")
+        self.calls.append(Call(action=action, params=params))
+        if action in self.denied:
+            return _error(start_response, 403, "AccessDenied", _denial(action, self.region))
+        if action == "DescribeDBEngineVersions":
+            return _answer(start_response, 200, _engine_versions(params))
+        return self._under_rules(action, params, environ, start_response)
+
+    def _under_rules(
+        self, action: str, params: Params, environ: dict[str, Any], start_response: Any
+    ) -> Iterable[bytes]:
+        try:
+            self._rules.before(action, params)
+        except ServiceException as refused:
+            return _error(start_response, 400, refused.code, refused.message)
+        told: list[str] = []
+
+        def remember(status: str, headers: Any, *rest: Any) -> Any:
+            told.append(status)
+            return start_response(status, headers, *rest)
+
+        answer = list(self._forward(environ, remember))
+        if told and told[0].startswith("200"):
+            self._rules.after(action, params)
+        return answer
+
+    def _forward(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        answer: Iterable[bytes] = self._moto(environ, start_response)
+        return answer
+
+
+def _instance(backend: Any, server: PostgresServer, name: str) -> StandInInstance:
+    major, minor = server.version
+    # moto's base class says it makes BaseModels and that cloud formation is still to be added.
+    make: Any = StandInInstance
+    instance: StandInInstance = make(
+        backend,
+        host=HOST,
+        db_instance_identifier=name,
+        db_instance_class="db.m6g.large",
+        engine="postgres",
+        engine_version=f"{major}.{minor}",
+        port=server.port,
+        db_parameter_group_name=f"default.postgres{major}",
+        master_username="migrator",
+        # Named, so that moto need not build a network first.
+        vpc_security_group_ids=["sg-5a4db0c5"],
+    )
+    backend.databases[name] = instance
+    return instance
+
+
+def _engine_versions(params: Params) -> str:
+    version = params.get("EngineVersion", "")
+    family = f"postgres{version.split('.')[0]}"
+    return (
+        f"<DescribeDBEngineVersionsResponse {_XMLNS}><DescribeDBEngineVersionsResult><DBEngineVersions>"
+        f"<DBEngineVersion><Engine>postgres</Engine><EngineVersion>{escape(version)}</EngineVersion>"
+        f"<DBParameterGroupFamily>{escape(family)}</DBParameterGroupFamily></DBEngineVersion>"
+        "</DBEngineVersions></DescribeDBEngineVersionsResult></DescribeDBEngineVersionsResponse>"
+    )
+
+
+def _denial(action: str, region: str) -> str:
+    return (
+        f"User: arn:aws:iam::{DEFAULT_ACCOUNT_ID}:user/sandbox is not authorized to perform: rds:{action}"
+        f" on resource: arn:aws:rds:{region}:{DEFAULT_ACCOUNT_ID}:* because no identity-based policy allows"
+        f" the rds:{action} action"
+    )
+
+
+def _error(start_response: Any, status: int, code: str, message: str) -> Iterable[bytes]:
+    error = (
+        f"<Error><Type>Sender</Type><Code>{escape(code)}</Code><Message>{escape(message)}</Message></Error>"
+    )
+    text = f"<ErrorResponse {_XMLNS}>{error}<RequestId>{uuid.uuid4()}</RequestId></ErrorResponse>"
+    return _answer(start_response, status, text)
+
+
+def _answer(start_response: Any, status: int, text: str) -> Iterable[bytes]:
+    start_response(f"{status} {'OK' if status == 200 else 'Refused'}", [("Content-Type", "text/xml")])
+    return [text.encode()]

@@ -1,0 +1,137 @@
+"""Turns a State into JSON text and back, and refuses whatever is not exactly that."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from planrunner.errors import StateUnfit
+from planrunner.model import StepStatus
+from planrunner.state.record import FORMAT_VERSION, ApprovalRecord, State, StepState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+T = TypeVar("T")
+
+
+def to_json(state: State) -> str:
+    """The state as indented JSON with a final newline."""
+    return json.dumps(_plain(state), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def from_json(text: str) -> State:
+    """Read what ``to_json`` wrote; StateUnfit for a newer format and for anything else."""
+    try:
+        tree = json.loads(text)
+        _check_version(tree)
+        return _state(tree)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise StateUnfit(f"it is damaged: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"{error.args[0]} is missing"
+    return str(error) or type(error).__name__
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, State | StepState | ApprovalRecord):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, StepStatus):
+        return value.value
+    if isinstance(value, dict):
+        return {key: _plain(member) for key, member in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(member) for member in value]
+    return value
+
+
+def _check_version(tree: object) -> None:
+    found = _of(dict, tree, "the file")["format_version"]
+    version = _of(int, found, "format_version")
+    if version > FORMAT_VERSION:
+        raise StateUnfit(
+            f"it has format version {version}, and this planrunner knows up to {FORMAT_VERSION}",
+            remedy="Use the planrunner that wrote it, or a newer one.",
+        )
+    if version < 1:
+        raise ValueError(f"format_version {version} never was")
+
+
+def _state(tree: Mapping[str, Any]) -> State:
+    _exactly(tree, State)
+    steps = _of(dict, tree["steps"], "steps")
+    return State(
+        format_version=tree["format_version"],
+        lineage=_of(str, tree["lineage"], "lineage"),
+        serial=_of(int, tree["serial"], "serial"),
+        plan=_of(str, tree["plan"], "plan"),
+        plan_id=_optional(str, tree["plan_id"], "plan_id"),
+        plan_digest=_of(str, tree["plan_digest"], "plan_digest"),
+        steps={step_id: _step(step) for step_id, step in steps.items()},
+        approvals=tuple(_approval(a) for a in _of(list, tree["approvals"], "approvals")),
+        facts=_of(dict, tree["facts"], "facts"),
+    )
+
+
+def _step(tree: object) -> StepState:
+    step = _of(dict, tree, "step")
+    _exactly(step, StepState)
+    return StepState(
+        uses=_of(str, step["uses"], "uses"),
+        status=StepStatus(step["status"]),
+        digest=_of(str, step["digest"], "digest"),
+        parts=_of(dict, step["parts"], "parts"),
+        started=_time(step["started"]),
+        resumed=_time(step["resumed"]),
+        finished=_time(step["finished"]),
+        worked=_of(float, step["worked"], "worked"),
+        attempts=_of(int, step["attempts"], "attempts"),
+        progress=_of(dict, step["progress"], "progress"),
+        error=_optional(str, step["error"], "error"),
+        touched=_of(bool, step["touched"], "touched"),
+        intent=_optional(str, step["intent"], "intent"),
+        performed=tuple(_of(str, name, "performed") for name in _of(list, step["performed"], "performed")),
+    )
+
+
+def _approval(tree: object) -> ApprovalRecord:
+    given = _of(dict, tree, "approval")
+    _exactly(given, ApprovalRecord)
+    texts = {name: _of(str, given[name], name) for name in ("step", "action", "digest", "who", "why")}
+    when = _time(given["when"])
+    if when is None:
+        raise ValueError("an approval has no time")
+    return ApprovalRecord(when=when, **texts)
+
+
+def _exactly(tree: Mapping[str, Any], kind: type[State | StepState | ApprovalRecord]) -> None:
+    wrong = set(tree) ^ {f.name for f in fields(kind)}
+    if wrong:
+        raise ValueError(f"{kind.__name__} has other fields than expected: {', '.join(sorted(wrong))}")
+
+
+def _of(kind: type[T], value: object, name: str) -> T:
+    # bool is an int to isinstance, and no serial is True.
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise TypeError(f"{name} is {type(value).__name__}, expected {kind.__name__}")
+    return value
+
+
+def _optional(kind: type[T], value: object, name: str) -> T | None:
+    return None if value is None else _of(kind, value, name)
+
+
+def _time(value: object) -> datetime | None:
+    if value is None:
+        return None
+    moment = datetime.fromisoformat(_of(str, value, "time"))
+    if moment.tzinfo is None:
+        raise ValueError(f"time without a zone: {cast('str', value)}")
+    return moment

@@ -1,0 +1,335 @@
+"""Brings the source to ``wal_level = logical``: on RDS by its parameter group and one reboot."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
+
+from planrunner.aws.names import group_name_for
+from planrunner.errors import ServerError, StepConflict, StepFailed
+from planrunner.failpoints import failpoint
+from planrunner.model import Side
+from planrunner.step import Action
+from planrunner.units import seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from planrunner.aws.rds import DbInstance, ParameterGroup, Rds
+    from planrunner.step import Run
+
+_PARAMETER = "rds.logical_replication"
+_DESCRIPTION = "Logical replication for a migration by planrunner"
+# How long a server that is available again may still tell the old wal_level.
+_GRACE_SECONDS = 120.0
+_POLL_SECONDS = 0.5
+# From these statuses an instance comes back only when somebody acts.
+_LASTING = frozenset({"stopped", "failed", "storage-full", "inaccessible-encryption-credentials"})
+
+
+class EnableLogical:
+    """Wishes that ``SHOW wal_level`` on the source says ``logical``; believes nothing else.
+
+    It leaves nothing to clean up: a parameter group that it made stays attached to the instance.
+    """
+
+    uses: ClassVar[str] = "enable_logical"
+
+    def actions(self, run: Run) -> Sequence[Action]:
+        """The missing AWS calls in order, or on other servers ALTER SYSTEM and what a person must do."""
+        cloud = run.cloud if run.plan.source.rds else None
+        if cloud is None:
+            return () if _level(run) == "logical" else _on_own_server(run)
+        now = cloud.describe()
+        # A server that is rebooting does not answer, which is no reason to fail.
+        level = _level(run) if now.available else _level_if_answering(run)
+        return () if level == "logical" else _on_rds(run, cloud, now)
+
+
+def _level(run: Run) -> str:
+    return str(run.source.value("SHOW wal_level"))
+
+
+def _level_if_answering(run: Run) -> str | None:
+    try:
+        return _level(run)
+    except ServerError:
+        return None
+
+
+def _on_rds(run: Run, cloud: Rds, now: DbInstance) -> list[Action]:
+    refused = _out_of_reach(cloud, now)
+    if refused is not None:
+        return [refused]
+    name = _group_name(run, now)
+    group = cloud.group(name)
+    _must_fit(group, now)
+    value = cloud.parameter(name, _PARAMETER) if group else None
+    attached = now.group == name
+    if attached and value == "1" and now.status == "rebooting":
+        return [_waiting(cloud)]
+    missing = [
+        None if now.available else _becoming_available(cloud, now),
+        None if group else _creating(cloud, name, now),
+        None if value == "1" else _setting(cloud, name),
+        None if attached else _attaching(cloud, name, now),
+        _rebooting(run, cloud),
+        _waiting(cloud),
+    ]
+    return [action for action in missing if action is not None]
+
+
+def _out_of_reach(cloud: Rds, now: DbInstance) -> Action | None:
+    if now.engine != "postgres":
+        return _blocked(
+            "engine",
+            f"{now.identifier} is of engine {now.engine}, whose {_PARAMETER} is set for the whole cluster",
+            f"Set {_PARAMETER}=1 in the cluster's own parameter group (aws rds"
+            " modify-db-cluster-parameter-group), reboot its writer, then run again.",
+            where=Side.AWS,
+        )
+    if now.status in _LASTING:
+        return _blocked(
+            "status",
+            f"{now.identifier} is {now.status}",
+            "Bring it to the status available, then run again: "
+            + cloud.command("start-db-instance", "--db-instance-identifier", now.identifier),
+            where=Side.AWS,
+        )
+    return None
+
+
+def _group_name(run: Run, now: DbInstance) -> str:
+    """The plan's group, else the instance's own, else one we make: AWS's default ones can't be changed."""
+    named = run.option("parameter_group", "")
+    if named.startswith("default."):
+        raise StepFailed(
+            f"aws: parameter group {named} is one of AWS's own, which can't be changed",
+            remedy="Give the step another parameter_group, or none: it then makes one of the right family.",
+        )
+    if named:
+        return named.lower()  # as AWS keeps it
+    return group_name_for(now.identifier) if now.group.startswith("default.") else now.group
+
+
+def _must_fit(group: ParameterGroup | None, now: DbInstance) -> None:
+    if group is not None and group.family != now.family:
+        raise StepConflict(
+            f"aws: parameter group {group.name} is of family {group.family};"
+            f" {now.identifier} ({now.engine} {now.engine_version}) needs {now.family}",
+            remedy="Give the step another parameter_group, or none: it then makes one of the right family.",
+        )
+
+
+def _creating(cloud: Rds, name: str, now: DbInstance) -> Action:
+    def perform(_: Run) -> None:
+        if cloud.group(name) is None:
+            cloud.create_group(name, now.family, _DESCRIPTION)
+            failpoint("rds.after_create_call")
+
+    group = ("--db-parameter-group-name", name)
+    family = ("--db-parameter-group-family", now.family, "--description", _DESCRIPTION)
+    return Action(
+        name="create_group",
+        summary=f"create parameter group {name} of family {now.family}",
+        where=Side.AWS,
+        perform=perform,
+        statements=(cloud.command("create-db-parameter-group", *group, *family),),
+        needs=("rds:CreateDBParameterGroup",),
+        undo=cloud.command("delete-db-parameter-group", *group),
+    )
+
+
+def _setting(cloud: Rds, name: str) -> Action:
+    def perform(_: Run) -> None:
+        cloud.set_parameter(name, _PARAMETER, "1")
+        failpoint("rds.after_set_call")
+
+    others = cloud.others_with(name)
+    reach = f" (reaches {', '.join(others)} too, at their next reboot)" if others else ""
+    group = ("--db-parameter-group-name", name)
+    return Action(
+        name="set_parameter",
+        summary=f"set {_PARAMETER}=1 in parameter group {name}{reach}",
+        where=Side.AWS,
+        perform=perform,
+        statements=(cloud.command("modify-db-parameter-group", *group, "--parameters", _wish("1")),),
+        needs=("rds:ModifyDBParameterGroup",),
+        undo=cloud.command("modify-db-parameter-group", *group, "--parameters", _wish("0")),
+    )
+
+
+def _wish(value: str) -> str:
+    return f"ParameterName={_PARAMETER},ParameterValue={value},ApplyMethod=pending-reboot"
+
+
+def _attaching(cloud: Rds, name: str, now: DbInstance) -> Action:
+    def perform(run: Run) -> None:
+        cloud.attach(name)
+        failpoint("rds.after_attach_call")
+        cloud.wait_available(_timeout(run), run.tell)
+
+    def call(group: str) -> str:
+        words = ("--db-instance-identifier", now.identifier, "--db-parameter-group-name", group)
+        return cloud.command("modify-db-instance", *words, "--apply-immediately")
+
+    return Action(
+        name="attach_group",
+        summary=f"attach parameter group {name} to {now.identifier} in place of {now.group}",
+        where=Side.AWS,
+        perform=perform,
+        statements=(call(name),),
+        needs=("rds:ModifyDBInstance",),
+        undo=call(now.group),
+    )
+
+
+def _rebooting(run: Run, cloud: Rds) -> Action:
+    instance = cloud.instance.instance
+    command = cloud.command("reboot-db-instance", "--db-instance-identifier", instance)
+    consent = run.option("reboot", "ask")
+    asks = f"Reboot {instance} now? Its sessions are cut off and it is away for a minute or so."
+    blocked = (
+        f"{instance} needs a reboot and the plan says reboot: never. Reboot it, then run again: {command}"
+    )
+    return Action(
+        name="reboot",
+        summary=f"reboot {instance} once, so that {_PARAMETER} takes effect",
+        where=Side.AWS,
+        perform=partial(_reboot, cloud=cloud),
+        statements=(command,),
+        needs=("rds:RebootDBInstance",),
+        asks=asks if consent == "ask" else None,
+        blocked=blocked if consent == "never" else None,
+        restarts=True,
+    )
+
+
+def _reboot(run: Run, *, cloud: Rds) -> None:
+    """Reboot once the group waits for it; a reboot that is under way or done is not repeated."""
+    now = cloud.wait_available(_timeout(run), run.tell)
+    if _level(run) == "logical":
+        return
+    if now.apply_status != "pending-reboot":
+        raise StepFailed(
+            f"aws: parameter group {now.group} of {now.identifier} is {now.apply_status}, not pending-reboot,"
+            " and SHOW wal_level does not say logical",
+            remedy="AWS may need a minute to notice the change: run again. If that does not help, see what"
+            f" the instance says: {_events(cloud)}",
+        )
+    started = run.source.value("SELECT pg_postmaster_start_time()::text")
+    run.tell(f"rebooting {now.identifier}", {"instance": now.identifier, "running_since": str(started)})
+    failpoint("rds.before_reboot_call")
+    cloud.reboot()
+    failpoint("rds.after_reboot_call")
+
+
+def _becoming_available(cloud: Rds, now: DbInstance) -> Action:
+    def perform(run: Run) -> None:
+        cloud.wait_available(_timeout(run), run.tell)
+
+    return Action(
+        name="wait_available",
+        summary=f"wait until {now.identifier}, now {now.status}, is available",
+        where=Side.AWS,
+        perform=perform,
+        statements=(_describing(cloud),),
+    )
+
+
+def _waiting(cloud: Rds) -> Action:
+    return Action(
+        name="wait",
+        summary=f"wait until {cloud.instance.instance} is available and SHOW wal_level says logical",
+        where=Side.SOURCE,
+        perform=partial(_await_logical, cloud=cloud),
+        statements=(_describing(cloud), "SHOW wal_level"),
+    )
+
+
+def _await_logical(run: Run, *, cloud: Rds) -> None:
+    now = cloud.wait_available(_timeout(run), run.tell)
+    deadline = run.clock.monotonic() + _GRACE_SECONDS
+    while (level := _level_if_answering(run)) != "logical":
+        if run.clock.monotonic() > deadline:
+            # A server that does not answer at all tells why itself.
+            level = level or _level(run)
+            raise StepFailed(
+                f"source: wal_level is {level} although {now.identifier} is available"
+                f" and its parameter group {now.group} is {now.apply_status}",
+                remedy=f"Run again. If it stays so, see what the instance says: {_events(cloud)}",
+            )
+        run.clock.sleep(_POLL_SECONDS)
+
+
+def _describing(cloud: Rds) -> str:
+    return cloud.command("describe-db-instances", "--db-instance-identifier", cloud.instance.instance)
+
+
+def _events(cloud: Rds) -> str:
+    kind = ("--source-type", "db-instance", "--source-identifier", cloud.instance.instance)
+    return cloud.command("describe-events", *kind)
+
+
+def _timeout(run: Run) -> float:
+    return seconds(run.option("timeout", "30m"))
+
+
+def _on_own_server(run: Run) -> list[Action]:
+    restart = _blocked(
+        "restart",
+        "restart the source, so that wal_level = logical takes effect",
+        "Restart the source's server (systemctl restart postgresql, pg_ctl restart, or your provider's"
+        " console), then run again: wal_level is set to logical and takes effect with the restart.",
+    )
+    if _configured(run):
+        return [restart]
+    if _may_alter_system(run):
+        return [_altering(), restart]
+    return [
+        _blocked(
+            "set_wal_level",
+            "set wal_level = logical on the source and restart it",
+            "wal_level must be logical, and this role may not set it. Run on the source as a superuser:"
+            " ALTER SYSTEM SET wal_level = 'logical'; (or set it in postgresql.conf, or in your provider's"
+            " console), restart the server, then run again.",
+        )
+    ]
+
+
+def _configured(run: Run) -> bool:
+    """True when the files say logical already, as far as the role may see them."""
+    if run.source.value("SELECT has_table_privilege('pg_catalog.pg_file_settings', 'SELECT')"):
+        query = "SELECT setting FROM pg_file_settings WHERE name = 'wal_level' ORDER BY seqno DESC LIMIT 1"
+        return bool(run.source.value(query) == "logical")
+    return bool(run.source.value("SELECT pending_restart FROM pg_settings WHERE name = 'wal_level'"))
+
+
+def _may_alter_system(run: Run) -> bool:
+    identity = run.source.identity()
+    if identity.superuser or identity.major < 15:
+        return identity.superuser
+    return bool(run.source.value("SELECT has_parameter_privilege('wal_level', 'ALTER SYSTEM')"))
+
+
+def _altering() -> Action:
+    def perform(run: Run) -> None:
+        # Not run.source.execute: ALTER SYSTEM refuses to run in a transaction block.
+        with run.source.session() as session:
+            session.execute("ALTER SYSTEM SET wal_level = 'logical'")
+
+    return Action(
+        name="alter_system",
+        summary="set wal_level = logical on the source",
+        where=Side.SOURCE,
+        perform=perform,
+        statements=("ALTER SYSTEM SET wal_level = 'logical'",),
+        undo="ALTER SYSTEM RESET wal_level",
+    )
+
+
+def _blocked(name: str, summary: str, reason: str, *, where: Side = Side.SOURCE) -> Action:
+    def perform(_: Run) -> None:
+        raise StepFailed(summary, remedy=reason)
+
+    return Action(name=name, summary=summary, where=where, perform=perform, blocked=reason)

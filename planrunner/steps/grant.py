@@ -1,0 +1,153 @@
+"""The step ``grant``: gives the source's login what it lacks to copy and to replicate."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
+
+from planrunner.errors import StepBlocked
+from planrunner.model import Side
+from planrunner.postgres import privileges
+from planrunner.step import Action, Run
+from planrunner.workspace import workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from planrunner.postgres.privileges import Grant, Login
+
+STEP = "grant"
+
+
+class GrantRights:
+    """Grants only what is missing, as the plan's own login; what it may not do itself is told."""
+
+    uses: ClassVar[str] = STEP
+
+    def actions(self, run: Run) -> Sequence[Action]:
+        """The replication right, memberships in the roles that own tables, USAGE and SELECT."""
+        wanted = run.option("memberships", True)  # noqa: FBT003  # the option's default
+        held = privileges.rights(run.source, memberships=wanted)
+        replication = privileges.replication_gap(held.login)
+        memberships = privileges.membership_gaps(held) if wanted else ()
+        access = privileges.access_gaps(held)
+        everything = (*((replication,) if replication else ()), *memberships, *access)
+        found: list[Action] = []
+        if replication is not None and replication.possible:
+            found.append(_replication(replication))
+        found += _rest("memberships", "join the roles that own tables", memberships)
+        found += _rest("access", "allow reading", access)
+        if not held.login.replicates and not held.login.rds:
+            found.append(_attribute(held.login))
+        found += _by_others(held.login, [grant for grant in everything if not grant.possible])
+        return found
+
+    def leftovers(self, run: Run) -> Sequence[Action]:
+        """The grants that this plan made, to be taken back; the ledger on the target remembers them."""
+        made = [privileges.Grant.from_detail(d) for d in workspace(run).ledger.effects(STEP).values()]
+        if not made:
+            return ()
+        return [
+            Action(
+                name="take back",
+                summary=f"take back what {made[0].login} was granted: {_names(made)}",
+                where=Side.SOURCE,
+                statements=tuple(grant.take_back().as_string() for grant in made),
+                undo=privileges.by_hand(None, made),
+                perform=partial(_take_back, grants=made),
+            )
+        ]
+
+
+def _replication(grant: Grant) -> Action:
+    return Action(
+        name="replication",
+        summary=f"make {grant.login} a member of {grant.names[0]} and wait until it may replicate",
+        where=Side.SOURCE,
+        statements=(grant.give().as_string(),),
+        needs=(f"ADMIN OPTION on {grant.names[0]}, or CREATEROLE before PostgreSQL 16",),
+        undo=grant.take_back().as_string(),
+        perform=partial(_give_replication, grant=grant),
+    )
+
+
+def _give_replication(run: Run, *, grant: Grant) -> None:
+    _give(run, grants=[grant])
+    privileges.await_replication(run.source, run.clock)
+
+
+def _rest(name: str, aim: str, grants: Sequence[Grant]) -> list[Action]:
+    mine = [grant for grant in grants if grant.possible]
+    if not mine:
+        return []
+    return [
+        Action(
+            name=name,
+            summary=f"{aim}: {_names(mine)}",
+            where=Side.SOURCE,
+            statements=tuple(grant.give().as_string() for grant in mine),
+            needs=("ADMIN OPTION on the roles, or CREATEROLE before PostgreSQL 16",)
+            if name == "memberships"
+            else ("the owner's rights on the objects",),
+            undo=" ".join(f"{grant.take_back().as_string()};" for grant in mine),
+            perform=partial(_give, grants=mine),
+        )
+    ]
+
+
+def _give(run: Run, *, grants: Sequence[Grant]) -> None:
+    # Recorded first: a grant shows on the server, but not who made it, so cleanup would miss it.
+    for grant in grants:
+        workspace(run).done(STEP, grant.key, grant.detail())
+    privileges.give(run.source, grants)
+
+
+def _take_back(run: Run, *, grants: Sequence[Grant]) -> None:
+    privileges.take_back(run.source, grants)
+    workspace(run).ledger.forget(STEP)
+
+
+def _attribute(who: Login) -> Action:
+    statement = privileges.attribute_statement(who)
+    return _blocked(
+        name="replication attribute",
+        summary=f"give {who.name} the REPLICATION attribute",
+        statements=(statement,),
+        reason=f'Missing REPLICATION privilege: role "{who.name}" may not replicate, nor give itself that.'
+        f" Run on the source as a superuser: {statement}",
+    )
+
+
+def _by_others(who: Login, grants: Sequence[Grant]) -> list[Action]:
+    if not grants:
+        return []
+    text = privileges.by_hand(who, grants)
+    return [
+        _blocked(
+            name="grants by the master user",
+            summary=f"grant what {who.name} may not grant itself: {_names(grants)}",
+            statements=tuple(grant.give().as_string() for grant in grants),
+            reason=f"Run on the source as the master user (elsewhere: a superuser): {text}",
+        )
+    ]
+
+
+def _blocked(*, name: str, summary: str, statements: tuple[str, ...], reason: str) -> Action:
+    def perform(_: Run) -> None:
+        raise StepBlocked(f"source: not done: {summary}", remedy=reason)
+
+    return Action(
+        name=name,
+        summary=summary,
+        where=Side.SOURCE,
+        statements=statements,
+        needs=("the master user on RDS, a superuser or the owners elsewhere",),
+        blocked=reason,
+        perform=perform,
+    )
+
+
+def _names(grants: Sequence[Grant]) -> str:
+    names = [name if g.schema is None else f"{g.schema}.{name}" for g in grants for name in g.names]
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more

@@ -1,0 +1,284 @@
+"""The step ``snapshot``: publication, slot with its snapshot, schema, rows, indexes, statistics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from planrunner.model import Json, Side
+from planrunner.postgres import catalog
+from planrunner.replication import (
+    copy,
+    generations,
+    identities,
+    ledger,
+    publications,
+    restore,
+    roles,
+    slots,
+    verify,
+)
+from planrunner.replication.schema_dump import Wishes
+from planrunner.step import Action, Run
+from planrunner.units import human_bytes
+from planrunner.workspace import workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from planrunner.postgres.catalog import Table
+
+
+class Snapshot:
+    """Copies the database as of one instant, and never copies a finished table twice."""
+
+    uses: ClassVar[str] = "snapshot"
+
+    def actions(self, run: Run) -> Sequence[Action]:
+        """Identities, roles, slot and snapshot, schema, copy, indexes, statistics: what is missing of them."""
+        todo = remaining(run)
+        done = workspace(run).ledger.effects(restore.STEP)
+        found = [*_identities(run), *_roles(run)]
+        if todo:
+            found.append(_capture(run, todo))
+        if restore.PRE_DATA not in done:
+            found.append(_pre_data(run, todo))
+        if todo:
+            found.append(_copy(run, todo))
+        if restore.POST_DATA not in done:
+            found.append(_post_data(run))
+        if restore.ANALYZED not in done:
+            found.append(_analyze(run))
+        return found
+
+    def progress(self, run: Run) -> Mapping[str, Json]:
+        """Tables, rows and bytes copied, generations, and what our slots retain."""
+        space = workspace(run)
+        units = space.ledger.units()
+        retained = {s.name: s.retained for s in slots.existing(run.source, space.names).values()}
+        return {
+            "tables_done": len(units),
+            "tables": len(verify.followed_tables(space)),
+            "rows": sum(unit.rows for unit in units.values()),
+            "bytes": sum(unit.bytes for unit in units.values()),
+            "generations": len(space.ledger.generations()),
+            "retained_bytes": retained,
+        }
+
+    def leftovers(self, run: Run) -> Sequence[Action]:
+        """Slots, publications, barrier tables, changed identities and the ledger."""
+        space = workspace(run)
+        found = [_clear(generation, space.names.stream(generation)) for generation in generations.left(space)]
+        if space.ledger.effects(identities.STEP):
+            found.append(_restore_identities(run))
+        if space.ledger.units() or space.ledger.effects(restore.STEP):
+            found.append(_forget())
+        return found
+
+
+def remaining(run: Run) -> tuple[Table, ...]:
+    """The tables whose rows are not copied yet."""
+    space = workspace(run)
+    units = space.ledger.units()
+    return tuple(t for t in verify.followed_tables(space) if t.qualified not in units)
+
+
+def _wishes(run: Run) -> Wishes:
+    return Wishes(
+        owners=run.option("owners", "keep") == "keep", grants=run.option("grants", "keep") == "keep"
+    )
+
+
+def _identities(run: Run) -> Sequence[Action]:
+    bare = [t for t in verify.followed_tables(workspace(run)) if not t.identifiable]
+    if not bare:
+        return ()
+    names = ", ".join(t.qualified for t in bare)
+    refused = run.option("without_replica_identity", "refuse") != "full"
+    return [
+        Action(
+            name="identities",
+            summary=f"set REPLICA IDENTITY FULL on {len(bare)} tables without one: {names}",
+            where=Side.SOURCE,
+            statements=tuple(identities.statement_full(t) for t in bare),
+            locks=("ACCESS EXCLUSIVE on each table, for an instant",),
+            needs=("ownership of the tables",),
+            undo="cleanup puts the former identity back",
+            blocked=f"{names}: no replica identity, so updates and deletes can't be followed. Add a primary key, or"
+            " set without_replica_identity: full"
+            if refused
+            else None,
+            perform=lambda run: identities.set_full(workspace(run), bare),
+        )
+    ]
+
+
+def _roles(run: Run) -> Sequence[Action]:
+    if not (_wishes(run).owners or _wishes(run).grants):
+        return ()
+    absent = roles.missing(run.source, run.target)
+    found: list[Action] = []
+    who = run.target.identity()
+    if absent:
+        made = roles.statements(absent, login=who.user, superuser=who.superuser)
+        found.append(
+            Action(
+                name="roles",
+                summary=f"create {len(absent)} roles without passwords: {', '.join(r.name for r in absent)}",
+                where=Side.TARGET,
+                statements=tuple(s.as_string() for s in made),
+                needs=("CREATEROLE",),
+                undo="DROP ROLE, by hand: roles belong to the whole server",
+                perform=lambda run: roles.create(workspace(run), absent),
+            )
+        )
+    strangers = roles.unassumable(run.source, run.target) if _wishes(run).owners else ()
+    if strangers:
+        found.append(
+            Action(
+                name="assume roles",
+                summary=f"own objects as {', '.join(strangers)}",
+                where=Side.TARGET,
+                perform=lambda _: None,
+                blocked=f'the target\'s login "{who.user}" may not act as {", ".join(strangers)}. Run on the target as'
+                f' an administrator: GRANT "{strangers[0]}" TO "{who.user}"; or set owners: login in the snapshot step',
+            )
+        )
+    return found
+
+
+def _capture(run: Run, todo: Sequence[Table]) -> Action:
+    space = workspace(run)
+    now = generations.outlook(space)
+    stream = space.names.stream(now.next)
+    clearing = tuple(f"-- remove what a lost snapshot left: {space.names.stream(g)}" for g in now.useless)
+    made = tuple(s.as_string() for s in publications.statements(space.names, now.next, todo))
+    return Action(
+        name="capture",
+        summary=f"create publication and slot {stream} for {len(todo)} tables, and hold its snapshot",
+        where=Side.SOURCE,
+        statements=(
+            *clearing,
+            *ledger.CREATE,
+            *made,
+            publications.barrier_table(space.names, now.next).as_string(),
+            f"CREATE_REPLICATION_SLOT {stream} LOGICAL pgoutput (SNAPSHOT 'export')",
+        ),
+        locks=("SHARE UPDATE EXCLUSIVE on each table; the slot waits for open writing transactions",),
+        needs=("ownership of the tables", "CREATE on the database", "rds_replication or REPLICATION"),
+        undo="planrunner cleanup drops them",
+        perform=lambda run: generations.begin(workspace(run), todo),
+    )
+
+
+def _pre_data(run: Run, todo: Sequence[Table]) -> Action:
+    there = {t.qualified for t in catalog.tables(run.target)}
+    already = sorted({t.qualified for t in todo} & there)
+    return Action(
+        name="schema",
+        summary="create schemas, types, functions, tables and sequences",
+        where=Side.TARGET,
+        statements=("pg_dump --schema-only --snapshot=…, section pre-data, in one transaction",),
+        needs=("CREATE on the database",),
+        undo="DROP SCHEMA … CASCADE, by hand",
+        blocked=f"the target already has {', '.join(already[:5])}: empty it, or plan for another database"
+        if already
+        else None,
+        perform=lambda run: restore.pre_data(workspace(run), _wishes(run)),
+    )
+
+
+def _copy(run: Run, todo: Sequence[Table]) -> Action:
+    size = human_bytes(sum(t.bytes for t in todo))
+    jobs = run.option("jobs", 4)
+    example = " | ".join(s.as_string() for s in copy.statements(todo[0]))
+    return Action(
+        name="copy",
+        summary=f"copy {len(todo)} tables, {size} with indexes, over {jobs} streams",
+        where=Side.TARGET,
+        statements=(f"{example}  -- and so for each of {len(todo)} tables, with its ledger row",),
+        locks=("ACCESS SHARE on the source's tables",),
+        undo="TRUNCATE, by hand",
+        perform=lambda run: _perform_copy(run, jobs),
+    )
+
+
+def _perform_copy(run: Run, jobs: int) -> None:
+    space = workspace(run)
+    todo = remaining(run)
+    if space.snapshot is None or not space.snapshot.alive():
+        generations.begin(space, todo)
+    assert space.snapshot is not None
+    copy.copy_tables(space, space.snapshot, todo, jobs=jobs)
+    space.let_go()
+
+
+def _post_data(run: Run) -> Action:
+    jobs = run.option("index_jobs", 2)
+    return Action(
+        name="indexes",
+        summary=f"create indexes, constraints and triggers, {jobs} tables at a time",
+        where=Side.TARGET,
+        statements=("pg_dump --schema-only, section post-data, an entry a transaction",),
+        undo="DROP SCHEMA … CASCADE, by hand",
+        perform=lambda run: restore.post_data(
+            workspace(run),
+            _wishes(run),
+            jobs=jobs,
+            # Rows of several snapshots fit together only after every stream has caught up.
+            foreign_keys=len(workspace(run).ledger.generations()) <= 1,
+        ),
+    )
+
+
+def _analyze(run: Run) -> Action:
+    tables = verify.followed_tables(workspace(run))
+    return Action(
+        name="analyze",
+        summary=f"gather statistics of {len(tables)} tables",
+        where=Side.TARGET,
+        statements=("ANALYZE of each table",),
+        perform=lambda run: restore.analyze(workspace(run), tables),
+    )
+
+
+def _clear(generation: int, stream: str) -> Action:
+    return Action(
+        name=f"clear {stream}",
+        summary=f"drop slot, publication and barrier table {stream}",
+        where=Side.SOURCE,
+        statements=(
+            f"SELECT pg_drop_replication_slot('{stream}')",
+            f"DROP PUBLICATION IF EXISTS {stream}",
+            "DROP TABLE of its barrier on both sides",
+        ),
+        destructive=True,
+        perform=lambda run: generations.clear(workspace(run), generation),
+    )
+
+
+def _restore_identities(run: Run) -> Action:
+    statements = identities.restore_statements(workspace(run))
+    return Action(
+        name="restore identities",
+        summary=f"put back the replica identity of {len(statements)} tables, on both sides",
+        where=Side.SOURCE,
+        statements=tuple(s.as_string() for s in statements),
+        perform=lambda run: identities.restore(workspace(run)),
+    )
+
+
+def _forget() -> Action:
+    def perform(run: Run) -> None:
+        space = workspace(run)
+        space.ledger.forget(restore.STEP)
+        space.ledger.forget("snapshot")
+        publications.drop_empty_schema(run.source)
+
+    return Action(
+        name="forget",
+        summary="remove this plan's ledger from the target, and schema planrunner where it is empty then",
+        where=Side.TARGET,
+        statements=("DELETE FROM planrunner.unit, planrunner.effect; DROP SCHEMA planrunner on both sides",),
+        destructive=True,
+        perform=perform,
+    )

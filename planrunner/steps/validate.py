@@ -1,0 +1,71 @@
+"""The step ``validate``: the report of everything that would stop the migration, or slow it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from planrunner.model import Finding, Mark
+from planrunner.postgres.preflight import preflight
+from planrunner.postgres.preflight_section import Needs
+from planrunner.replication import roles, subscriptions
+from planrunner.replication.names import Names
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from planrunner.model import Json
+    from planrunner.postgres.connection import Server
+    from planrunner.step import Action, Run
+
+
+class Validate:
+    """Checks both servers, the line between them and this machine; changes nothing."""
+
+    uses: ClassVar[str] = "validate"
+
+    def actions(self, run: Run) -> Sequence[Action]:  # noqa: ARG002  # every step has this shape
+        """Nothing is ever missing: what the checks find is told by ``findings``."""
+        return ()
+
+    def findings(self, run: Run) -> Sequence[Finding]:
+        """Every check with its verdict; with ``warnings_fail`` a warning counts as a failure."""
+        found = preflight(run.source, run.target, _needs(run))
+        if not run.option("warnings_fail", False):  # noqa: FBT003  # the option's default
+            return found
+        return tuple(_stricter(finding) for finding in found)
+
+
+def _stricter(finding: Finding) -> Finding:
+    mark = Mark.FAIL if finding.mark is Mark.WARN else finding.mark
+    return Finding(
+        section=finding.section,
+        mark=mark,
+        text=finding.text,
+        remedy=finding.remedy,
+        mended_by=finding.mended_by,
+    )
+
+
+def _needs(run: Run) -> Needs:
+    options = _snapshot_options(run)
+    jobs = options.get("jobs", 4)
+    return Needs(
+        plan_id=run.plan_id,
+        owned=Names(plan_id=run.plan_id).prefix,
+        dial=subscriptions.dial_parameters(run.source),
+        jobs=jobs if isinstance(jobs, int) else 4,
+        keep_owners="keep" in (options.get("owners", "keep"), options.get("grants", "keep")),
+        roles=_role_names,
+        identities_full=options.get("without_replica_identity") == "full",
+        unlogged_empty=options.get("unlogged") == "schema_only",
+        large_objects_skipped=options.get("large_objects") == "skip",
+    )
+
+
+def _snapshot_options(run: Run) -> Mapping[str, Json]:
+    """What the plan's snapshot step says; a step knows the others only by the plan."""
+    return next((spec.options for spec in run.plan.steps if spec.uses == "snapshot"), {})
+
+
+def _role_names(source: Server) -> tuple[str, ...]:
+    return tuple(role.name for role in roles.named(source))

@@ -1,0 +1,113 @@
+"""Secrets out of AWS, against moto's server."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import boto3
+import pytest
+
+from planrunner.aws.secrets import rds_iam_token, secretsmanager_value, ssm_value
+from planrunner.errors import SecretUnavailable
+
+if TYPE_CHECKING:
+    from planrunner.model import RdsInstance
+
+
+def _store(instance: RdsInstance, text: str, region: str = "us-east-1") -> tuple[str, str]:
+    service = boto3.client("secretsmanager", endpoint_url=instance.endpoint_url, region_name=region)
+    made = service.create_secret(Name=f"db-{uuid4()}", SecretString=text)
+    return made["Name"], made["ARN"]
+
+
+def test_plain_secret_is_found_by_name_and_arn(instance: RdsInstance) -> None:
+    name, arn = _store(instance, "s3cret")
+
+    assert secretsmanager_value(name, None, instance).reveal() == "s3cret"
+    assert secretsmanager_value(arn, None, instance).reveal() == "s3cret"
+
+
+def test_region_of_an_arn_wins_over_the_instances(instance: RdsInstance) -> None:
+    _, arn = _store(instance, "far away", region="eu-west-1")
+
+    assert secretsmanager_value(arn, None, instance).reveal() == "far away"
+
+
+def test_member_of_a_json_secret_is_picked(instance: RdsInstance) -> None:
+    name, _ = _store(instance, json.dumps({"username": "u", "password": "p:/@"}))
+
+    assert secretsmanager_value(name, "password", instance).reveal() == "p:/@"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "message", "remedy"),
+    [
+        ('{"username": "u", "password": "hush"}', None, "is a JSON object", "password, username"),
+        ('{"username": "u", "password": "hush"}', "pasword", "no text under pasword", "password, username"),
+        ("hush", "password", "no text under password", "no JSON object"),
+        ('{"password": {"value": "hush"}}', "password", "no text under password", "password"),
+    ],
+)
+def test_unusable_secret_names_its_members_and_never_its_value(
+    text: str, key: str | None, message: str, remedy: str, instance: RdsInstance
+) -> None:
+    name, _ = _store(instance, text)
+
+    with pytest.raises(SecretUnavailable, match=message) as caught:
+        secretsmanager_value(name, key, instance)
+    assert remedy in (caught.value.remedy or "")
+    assert "hush" not in str(caught.value)
+
+
+def test_binary_secret_is_refused(instance: RdsInstance) -> None:
+    service = boto3.client("secretsmanager", endpoint_url=instance.endpoint_url)
+    made = service.create_secret(Name=f"db-{uuid4()}", SecretBinary=b"\x00")
+
+    with pytest.raises(SecretUnavailable, match="is binary"):
+        secretsmanager_value(made["Name"], None, instance)
+
+
+def test_parameter_is_decrypted(instance: RdsInstance) -> None:
+    service = boto3.client("ssm", endpoint_url=instance.endpoint_url)
+    service.put_parameter(Name="/db/password", Value="s3cret", Type="SecureString", Overwrite=True)
+
+    assert ssm_value("/db/password", instance).reveal() == "s3cret"
+
+
+@pytest.mark.parametrize(
+    ("read", "reference"),
+    [
+        (lambda i: secretsmanager_value("nope", None, i), "aws_secretsmanager:nope"),
+        (lambda i: ssm_value("/nope", i), "aws_ssm:/nope"),
+    ],
+    ids=["secretsmanager", "ssm"],
+)
+def test_missing_secret_names_the_reference_and_the_region(
+    read: Any, reference: str, instance: RdsInstance
+) -> None:
+    with pytest.raises(SecretUnavailable, match=reference) as caught:
+        read(instance)
+    assert "us-east-1" in (caught.value.remedy or "")
+
+
+def test_token_is_signed_for_host_port_and_user(instance: RdsInstance) -> None:
+    token = rds_iam_token("db.example.com", 5433, "migrator", instance)
+
+    text = token.reveal()
+    assert text.startswith("db.example.com:5433/?Action=connect&DBUser=migrator&")
+    assert "X-Amz-Expires=900" in text
+    assert "%2Fus-east-1%2Frds-db%2Faws4_request" in text
+    assert repr(token) == "***"
+
+
+def test_token_without_credentials_says_how_to_give_them(
+    instance: RdsInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+
+    with pytest.raises(SecretUnavailable, match="no credentials") as caught:
+        rds_iam_token("db.example.com", 5432, "migrator", instance)
+    assert "aws sts get-caller-identity" in (caught.value.remedy or "")

@@ -1,0 +1,35 @@
+"""Taking away what steps left, in reverse order and after asking."""
+
+from typing import Any
+
+import pytest
+
+from planrunner.engine.cleanup import clean
+from planrunner.engine.runner import RunOptions, run_plan
+from planrunner.errors import DecisionNeeded
+
+
+def refuse(_: object) -> None:
+    raise DecisionNeeded("no")
+
+
+def test_leftovers_are_removed_last_step_first(bench: Any) -> None:
+    steps = bench.touch("one", "a"), bench.touch("two", "b")
+    run_plan(bench.setup(*steps), RunOptions())
+    bench.events.clear()
+    removed = clean(bench.setup(*steps), lambda _: None)
+    assert [leftovers.step for leftovers in removed] == ["two", "one"]
+    assert [e.message for e in bench.events if e.kind.value == "intent"] == ["remove b", "remove a"]
+    assert bench.made() == {}
+
+
+def test_nothing_is_removed_without_consent(bench: Any) -> None:
+    steps = bench.touch("one", "a"), bench.touch("two", "b")
+    run_plan(bench.setup(*steps), RunOptions())
+    with pytest.raises(DecisionNeeded):
+        clean(bench.setup(*steps), refuse)
+    assert set(bench.made()) == {"a", "b"}
+
+
+def test_nothing_left_asks_nobody(bench: Any) -> None:
+    assert clean(bench.setup(bench.touch("one", "a")), refuse) == ()

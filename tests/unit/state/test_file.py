@@ -1,0 +1,104 @@
+"""The state file on the disk: whole, private, backed up, and never silently empty."""
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from planrunner.errors import StateUnfit
+from planrunner.state.file import BACKUPS, FileStore
+from planrunner.state.record import State
+
+STATE = State(lineage="l", plan="orders", plan_digest="d")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FileStore:
+    return FileStore(tmp_path / "orders.yaml.state.json")
+
+
+def save_serials(store: FileStore, last: int) -> None:
+    for serial in range(1, last + 1):
+        store.save(replace(STATE, serial=serial))
+
+
+@pytest.fixture
+def _open_umask() -> Iterator[None]:
+    former = os.umask(0)
+    yield
+    os.umask(former)
+
+
+@pytest.mark.usefixtures("_open_umask")
+def test_the_file_is_readable_by_its_owner_only(store: FileStore) -> None:
+    save_serials(store, 2)
+    for path in (store.path, store.backup(1)):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_the_previous_serials_are_kept_newest_first(store: FileStore) -> None:
+    save_serials(store, 9)
+    kept = [FileStore(store.backup(n)).load() for n in range(1, BACKUPS + 1)]
+    assert [state.serial for state in kept if state] == [8, 7, 6, 5, 4]
+    assert not store.backup(BACKUPS + 1).exists()
+
+
+def test_no_temporary_file_stays(store: FileStore) -> None:
+    save_serials(store, 3)
+    assert sorted(p.name for p in store.path.parent.iterdir()) == [
+        store.path.name,
+        store.backup(1).name,
+        store.backup(2).name,
+    ]
+
+
+def test_damage_at_any_byte_is_noticed_or_harmless(store: FileStore) -> None:
+    save_serials(store, 2)
+    whole = store.path.read_bytes()
+    for offset in range(len(whole)):
+        store.path.write_bytes(whole[:offset] + b"\xff" + whole[offset + 1 :])
+        with pytest.raises(StateUnfit):
+            store.load()
+
+
+def test_a_cut_file_names_the_newest_good_backup(store: FileStore) -> None:
+    save_serials(store, 4)
+    store.path.write_text("{")
+    store.backup(1).write_text("also damaged")
+    with pytest.raises(StateUnfit) as refused:
+        store.load()
+    assert str(store.path) in refused.value.message
+    assert f"cp {store.backup(2)} {store.path}" in (refused.value.remedy or "")
+
+
+def test_an_empty_file_is_not_a_fresh_start(store: FileStore) -> None:
+    store.path.touch()
+    with pytest.raises(StateUnfit, match="damaged"):
+        store.load()
+
+
+def test_a_vanished_file_with_backups_is_not_a_fresh_start(store: FileStore) -> None:
+    save_serials(store, 3)
+    store.path.unlink()
+    with pytest.raises(StateUnfit, match="gone"):
+        store.load()
+
+
+def test_a_symbolic_link_is_refused_and_its_goal_untouched(store: FileStore, tmp_path: Path) -> None:
+    goal = tmp_path / "precious"
+    goal.write_text("keep me")
+    store.path.symlink_to(goal)
+    with pytest.raises(StateUnfit, match="symbolic link"):
+        store.load()
+    with pytest.raises(StateUnfit, match="symbolic link"):
+        store.save(STATE)
+    assert goal.read_text() == "keep me"
+
+
+def test_a_missing_folder_is_told_with_its_remedy(tmp_path: Path) -> None:
+    with pytest.raises(StateUnfit, match="cannot write") as refused:
+        FileStore(tmp_path / "nowhere" / "state.json").save(STATE)
+    assert "--state" in (refused.value.remedy or "")

@@ -1,0 +1,80 @@
+"""The lock on a state file, held by real processes."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from planrunner.clock import SystemClock
+from planrunner.errors import LockedByAnother, StateUnfit
+from planrunner.state.lock import holder, locked
+
+HOLD = """
+import sys, pathlib
+from planrunner.clock import SystemClock
+from planrunner.state.lock import locked
+with locked(pathlib.Path(sys.argv[1]), SystemClock()):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "orders.yaml.state.json.lock"
+
+
+@pytest.fixture
+def other(path: Path) -> Iterator[subprocess.Popen[str]]:
+    child = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "held\n"
+    yield child
+    child.kill()
+    child.communicate()
+
+
+def test_a_second_process_is_refused_and_told_who_holds(path: Path, other: subprocess.Popen[str]) -> None:
+    with pytest.raises(LockedByAnother) as refused, locked(path, SystemClock()):
+        pass
+    assert f"process {other.pid}" in refused.value.message
+    assert os.uname().nodename in refused.value.message
+
+
+def test_looking_names_the_holder(path: Path, other: subprocess.Popen[str]) -> None:
+    found = holder(path)
+    assert found is not None
+    assert found.pid == other.pid
+
+
+def test_the_death_of_the_holder_frees_the_lock(path: Path, other: subprocess.Popen[str]) -> None:
+    other.send_signal(signal.SIGKILL)
+    other.wait()
+    assert holder(path) is None
+    with locked(path, SystemClock()):
+        found = holder(path)
+    assert found is not None
+    assert found.pid == os.getpid()
+
+
+def test_nobody_holds_a_lock_that_was_given_back(path: Path) -> None:
+    with locked(path, SystemClock()):
+        pass
+    assert holder(path) is None
+    with locked(path, SystemClock()):
+        pass
+
+
+def test_a_linked_lock_file_is_refused(path: Path, tmp_path: Path) -> None:
+    goal = tmp_path / "precious"
+    goal.write_text("keep me")
+    path.symlink_to(goal)
+    with pytest.raises(StateUnfit), locked(path, SystemClock()):
+        pass
+    assert goal.read_text() == "keep me"
