@@ -1,11 +1,16 @@
 """``planrunner demo``: a whole migration between two throw-away servers on this machine."""
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from planrunner.cli.options import Output, OutputFormat
+from planrunner.errors import DifferencesFound
+
+if TYPE_CHECKING:
+    from planrunner.sandbox.demo import Outcome
 
 
 def demo(
@@ -22,4 +27,21 @@ def demo(
     """Migrate a busy little shop from one PostgreSQL to a newer one, and show the proof."""
     from planrunner.sandbox.demo import run_demo
 
-    run_demo(output=output.value, keep=keep, source_bin=source_bin, target_bin=target_bin, scale=scale)
+    outcome = run_demo(
+        shown=output is Output.TEXT, keep=keep, source_bin=source_bin, target_bin=target_bin, scale=scale
+    )
+    typer.echo(json.dumps(outcome.to_json(), indent=2) if output is Output.JSON else _text(outcome))
+    if outcome.lost_writes:
+        raise DifferencesFound(f"{outcome.lost_writes} acknowledged writes are not on the target")
+
+
+def _text(outcome: "Outcome") -> str:
+    figures = outcome.to_json()
+    lines = [
+        "",
+        f"The writer had {figures['acknowledged_writes']} transactions acknowledged during the migration;"
+        f" {figures['lost_writes']} are missing on the target.",
+        f"Plan, state and report: {outcome.folder}",
+    ]
+    lines += [f"{side}: {dsn}" for side, dsn in outcome.kept.items()]
+    return "\n".join(lines)

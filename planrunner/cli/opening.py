@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from planrunner.engine.context import Connect, World
+    from planrunner.engine.context import Connect, Tell, World
     from planrunner.engine.events import Listener
     from planrunner.engine.files import RunFiles
     from planrunner.engine.launch import Parts
@@ -47,11 +47,11 @@ class OpenedPlan:
 
         return FileStore(self.files.state).load()
 
-    def looking(self) -> AbstractContextManager[View]:
-        """Open the servers for reading."""
+    def looking(self, tell: Tell | None = None) -> AbstractContextManager[View]:
+        """Open the servers for reading; ``tell`` hears what the steps say meanwhile."""
         from planrunner.engine.looking import looking_at
 
-        return looking_at(self.plan, self.state(), connect=connector(), clock=SystemClock())
+        return looking_at(self.plan, self.state(), connect=connector(), clock=SystemClock(), tell=tell)
 
 
 def open_plan(

@@ -18,12 +18,12 @@ def verify(
 ) -> None:
     """Compare every table of both sides; changes nothing. Exit 7 when they differ."""
     from planrunner.cli.opening import open_plan
-    from planrunner.cli.screen import out
+    from planrunner.cli.screen import note, out
     from planrunner.engine import looking
     from planrunner.errors import DifferencesFound
 
     opened = open_plan(plan, state, var, var_file)
-    with opened.looking() as view:
+    with opened.looking(lambda message, _: note(message)) as view:
         _, found = looking.verify(view)
     out(_as_json(found) if output is Output.JSON else _as_text(found))
     if not found.equal:

@@ -17,7 +17,7 @@ from planrunner.step import Progressing, Verifying
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from planrunner.engine.context import Connect, Context
+    from planrunner.engine.context import Connect, Context, Tell
     from planrunner.engine.preflight import Checked
     from planrunner.model import Json, Plan, StepSpec, Verification
     from planrunner.ports import Clock
@@ -33,12 +33,13 @@ class View:
     state: State
     context: Context
     find: Callable[[str], Step]
+    tell: Tell
 
     def run(self, spec: StepSpec) -> Run:
         """What that step sees: the steps before it that are not done yet count as planned."""
         position = self.plan.steps.index(spec)
         earlier = (s for s in self.plan.steps[:position] if not self.is_done(s))
-        return self.context.run(spec, _unheard, frozenset(s.uses for s in earlier))
+        return self.context.run(spec, self.tell, frozenset(s.uses for s in earlier))
 
     def is_done(self, spec: StepSpec) -> bool:
         """True when the state says that the step is done."""
@@ -76,12 +77,16 @@ def looking_at(
     connect: Connect,
     clock: Clock,
     find: Callable[[str], Step] = registry.step,
+    tell: Tell | None = None,
 ) -> Iterator[View]:
-    """Open the servers of a plan for reading; ConnectionFailed and StateUnfit as ``context.opened``."""
+    """Open the servers of a plan for reading; ConnectionFailed and StateUnfit as ``context.opened``.
+
+    ``tell`` hears what the steps have to say meanwhile.
+    """
     known = state or fresh_state(plan)
     facts = {side: known.facts.get(side) for side in ("source", "target")}
     with opened(plan, connect, clock, {"plan_id": known.plan_id, **facts}) as context:
-        yield View(plan=plan, state=known, context=context, find=find)
+        yield View(plan=plan, state=known, context=context, find=find, tell=tell or _unheard)
 
 
 def recorded(plan: Plan, state: State | None, *, running: bool) -> tuple[StepView, ...]:

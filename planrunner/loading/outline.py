@@ -80,7 +80,9 @@ VARIABLE = mapping(
             "minItems": 1,
             "examples": [["us-east-1", "eu-central-1"]],
         },
-        "pattern": text("Pattern", "A regular expression that the whole text must match.", "[a-z]{2}-[a-z]+-[0-9]"),
+        "pattern": text(
+            "Pattern", "A regular expression that the whole text must match.", "[a-z]{2}-[a-z]+-[0-9]"
+        ),
     },
 )
 VARIABLES: Schema = {
@@ -96,9 +98,13 @@ SECRET = mapping(
     "Where the password is kept: exactly one of env, file, command, aws_secretsmanager, aws_ssm. It is"
     " looked up each time it is needed and never written anywhere.",
     {
-        "env": text("Environment variable", "The variable that holds it.", "SOURCE_PASSWORD", pattern="^[^=]+$"),
+        "env": text(
+            "Environment variable", "The variable that holds it.", "SOURCE_PASSWORD", pattern="^[^=]+$"
+        ),
         "file": text(
-            "File", "The file that holds it, relative to the plan's folder and inside it.", "./target.password"
+            "File",
+            "The file that holds it, relative to the plan's folder and inside it.",
+            "./target.password",
         ),
         "command": {
             "title": "Command",

@@ -6,9 +6,7 @@ import math
 import re
 
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
-_BOOLEANS = {word: True for word in ("true", "True", "TRUE")} | {
-    word: False for word in ("false", "False", "FALSE")
-}
+_BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _INTEGERS = (
     (re.compile(r"[-+]?[0-9]+"), 10),
     (re.compile(r"0o[0-7]+"), 8),

@@ -33,9 +33,7 @@ def _assemble(leaves: Callable[[Schema], Schema]) -> Schema:
         "kind": _constant("Kind", "What this file is.", outline.KIND),
         "metadata": leaves(outline.METADATA),
         "vars": outline.VARIABLES,
-        "connections": mapping(
-            "Connections", "The two databases.", sides, required=["source", "target"]
-        ),
+        "connections": mapping("Connections", "The two databases.", sides, required=["source", "target"]),
         "steps": {
             "type": "array",
             "title": "Steps",
@@ -45,7 +43,9 @@ def _assemble(leaves: Callable[[Schema], Schema]) -> Schema:
         },
     }
     required = ["apiVersion", "kind", "metadata", "connections", "steps"]
-    plan = mapping("planrunner plan", "The migration of one PostgreSQL database.", properties, required=required)
+    plan = mapping(
+        "planrunner plan", "The migration of one PostgreSQL database.", properties, required=required
+    )
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **plan}
 
 

@@ -166,18 +166,17 @@ class _Reader:
         spot = _spot(event)
         self._values[keys] = spot
         if isinstance(event, AliasEvent):
-            return self._broken(keys, spot, f"an alias (*{event.anchor})", "Write the value out.")
+            self._fail(keys, spot, f"an alias (*{event.anchor}) is not allowed", "Write the value out.")
+            return None
         if event.anchor is not None:
             self.complain(keys, spot, f"an anchor (&{event.anchor}) is not allowed", "Take it away.")
         tag = event.tag if isinstance(event, ScalarEvent | MappingStartEvent | SequenceStartEvent) else None
         value = self._content(event, keys)
         if tag is None:
             return value
-        return self._broken(keys, spot, f"a tag ({_short(tag)})", "Take it away; quotes make any value text.")
-
-    def _broken(self, keys: Keys, spot: Spot, what: str, remedy: str) -> None:
-        self.complain(keys, spot, f"{what} is not allowed", remedy)
-        self.told.add(keys)
+        remedy = "Take it away; quotes make any value text."
+        self._fail(keys, spot, f"a tag ({_short(tag)}) is not allowed", remedy)
+        return None
 
     def _count(self, event: Event, keys: Keys) -> None:
         self._nodes += 1
@@ -198,16 +197,19 @@ class _Reader:
 
     def _scalar(self, event: ScalarEvent, keys: Keys) -> Json:
         if any(char == "\0" or "\ud800" <= char <= "\udfff" for char in event.value):
-            return self._fail(event, keys, "a character that no text may hold", "Remove the escape.")
+            self._fail(keys, _spot(event), "a character that no text may hold", "Remove the escape.")
+            return None
         if not event.implicit[0]:
             return event.value
         try:
             return plain(event.value)
         except ValueError as error:
-            return self._fail(event, keys, str(error), "Put it in quotes if it is text.")
+            self._fail(keys, _spot(event), str(error), "Put it in quotes if it is text.")
+            return None
 
-    def _fail(self, event: ScalarEvent, keys: Keys, message: str, remedy: str) -> None:
-        self.complain(keys, _spot(event), message, remedy)
+    def _fail(self, keys: Keys, spot: Spot, message: str, remedy: str) -> None:
+        """Tell what is wrong with a value, so that nothing else is told about it."""
+        self.complain(keys, spot, message, remedy)
         self.told.add(keys)
 
     def _sequence(self, keys: Keys) -> list[Json]:
@@ -239,9 +241,9 @@ class _Reader:
     def _name(self, event: Event, keys: Keys) -> str | None:
         spot = _spot(event)
         if not isinstance(event, ScalarEvent):
-            opening = self._text[event.start_mark.index - 1 :][:2] if event.start_mark.index else ""
+            line = self._lines[spot.line - 1]
             self._node(event, (*keys, ""))
-            self.complain(keys, spot, *_complex_key(templated=opening == "{{"))
+            self.complain(keys, spot, *_complex_key(templated=line[: spot.column].endswith("{{")))
             return None
         if event.value == "<<" and event.implicit[0]:
             self.complain(keys, spot, "a merge key (<<) is not allowed", "Write the keys out.")
@@ -268,4 +270,5 @@ def _short(tag: str) -> str:
 
 
 def _spot(event: Event) -> Spot:
-    return Spot(line=event.start_mark.line + 1, column=event.start_mark.column + 1)
+    mark = event.start_mark
+    return Spot(line=mark.line + 1, column=mark.column + 1) if mark else Spot()

@@ -13,7 +13,7 @@ from planrunner.loading.outline import NOUNS
 from planrunner.loading.schema import rendered_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from jsonschema.exceptions import ValidationError
 
@@ -25,16 +25,19 @@ _YES_AND_NO = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "
 
 def violations(document: Document, tree: Json, told: frozenset[Keys]) -> list[Problem]:
     """Every place where ``tree`` departs from the schema, but for those whose fault is told already."""
-    errors = _validator().iter_errors(tree)
-    return [p for e in errors if tuple(e.absolute_path) not in told for p in _problems(document, e)]
+    errors = [e for e in _validator().iter_errors(tree) if tuple(e.absolute_path) not in told]
+    # What is of the wrong type is also not in a list of choices; once is enough.
+    mistyped = {tuple(e.absolute_path) for e in errors if e.validator == "type"}
+    kept = (e for e in errors if e.validator == "type" or tuple(e.absolute_path) not in mistyped)
+    return [problem for error in kept for problem in _problems(document, error)]
 
 
 @cache
 def _validator() -> Draft202012Validator:
     # To JSON Schema 4.0 and true are nearly integers; to a step's option they are not.
     checker = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
-    strict = extend(Draft202012Validator, type_checker=checker)
-    return cast("Draft202012Validator", strict(rendered_schema()))
+    make: Any = extend  # it has no types
+    return cast("Draft202012Validator", make(Draft202012Validator, type_checker=checker)(rendered_schema()))
 
 
 def _problems(document: Document, error: ValidationError) -> Iterator[Problem]:
@@ -66,7 +69,8 @@ def _unknown(document: Document, keys: Keys, error: ValidationError) -> Iterator
 def _missing(document: Document, keys: Keys, error: ValidationError) -> Iterator[Problem]:
     # The library reports each missing key on its own and names it in its message only.
     present = cast("dict[str, Json]", error.instance)
-    name = next(n for n in error.validator_value if n not in present and error.message.startswith(repr(n)))
+    wanted = cast("list[str]", error.validator_value)
+    name = next(n for n in wanted if n not in present and error.message.startswith(repr(n)))
     about = _schema(error).get("properties", {}).get(name, {})
     example = about.get("const") or next(iter(about.get("examples", [])), None)
     lead = f"{about['description']} " if "description" in about else ""
@@ -102,8 +106,8 @@ def _got(error: ValidationError) -> str:
 
 
 def _types(error: ValidationError) -> list[str]:
-    value = error.validator_value
-    wanted: Iterable[str] = [value] if isinstance(value, str) else value
+    value = cast("str | list[str]", error.validator_value)
+    wanted = [value] if isinstance(value, str) else value
     return [_TYPE_NAMES.get(name, name) for name in wanted]
 
 
@@ -135,13 +139,13 @@ def _text_remedy(value: str, wanted: str) -> str | None:
 
 
 def _not_listed(error: ValidationError) -> tuple[str, str]:
-    known = [str(value) for value in error.validator_value]
+    known = [str(value) for value in cast("list[Json]", error.validator_value)]
     remedy = suggestion(str(error.instance), known, label="Known here")
     return f"unknown value {_got(error)}", remedy
 
 
 def _not_constant(error: ValidationError) -> tuple[str, str]:
-    wanted = shown(error.validator_value)
+    wanted = shown(cast("Json", error.validator_value))
     return f"expected {wanted}, got {_got(error)}", f"Write {wanted.strip(chr(34))}."
 
 

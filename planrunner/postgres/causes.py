@@ -225,15 +225,19 @@ QUERY_CAUSES: tuple[Cause, ...] = (
         ),
     ),
     Cause(sqlstate="40P01", message="a deadlock was broken at our expense", remedy="Run again."),
-    Cause(
-        sqlstate="08001",
-        words=r"could not connect|could not establish",
-        message="the {side} could not dial the other server",
-        remedy=(
-            "The connection is made by the target's server, not from here. Give the address it can reach in"
-            " connections.source.source_as_seen_from_target, and let it through the source's firewall or"
-            " security group."
-        ),
+    *(
+        Cause(
+            sqlstate=code,
+            words=r"could not connect|could not establish",
+            message="the {side} could not dial the other server",
+            remedy=(
+                "The connection is made by the target's server, not from here. Give the address it can reach in"
+                " connections.source.source_as_seen_from_target, and let it through the source's firewall or"
+                " security group."
+            ),
+        )
+        # Before and after PostgreSQL 15.
+        for code in ("08001", "08006")
     ),
     *(
         Cause(sqlstate=code, message="the server ended the session", remedy=_RUN_AGAIN)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _PASSWORDS = (
     (re.compile(r"(\w+://[^\s:/@]*):[^\s@/]+@"), r"\1:***@"),
     (re.compile(r"(password\s*=\s*)('(?:[^'\\]|\\.)*'|\S+)", re.IGNORECASE), r"\1***"),
+    (re.compile(r"(password\s+)'(?:[^']|'')*'", re.IGNORECASE), r"\1***"),
 )
 # libpq and psycopg repeat who failed to connect to what in several layers; one is ours.
 _PREFIXES = re.compile(
@@ -67,8 +68,9 @@ def query_failure(error: psycopg.Error, side: Side, what: str | None) -> QueryFa
     told = _server_words(error)
     subject = f"{what}: " if what else ""
     cause = _query_cause(error, told)
-    remedy = cause.remedy.format_map({"side": side.value}) if cause else error.diag.message_hint
-    lead = f"{cause.message}: " if cause and cause.message else ""
+    facts = {"side": side.value}
+    remedy = cause.remedy.format_map(facts) if cause else error.diag.message_hint
+    lead = f"{cause.message.format_map(facts)}: " if cause else ""
     return QueryFailed(f"{side.value}: {subject}{lead}{told}", remedy=remedy, sqlstate=error.sqlstate)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from planrunner.postgres import privileges
+from planrunner.postgres.grants import Kind
 from planrunner.postgres.preflight_section import SOURCE, counted, some
-from planrunner.postgres.privileges import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, ClassVar
 from planrunner.errors import StepBlocked
 from planrunner.model import Side
 from planrunner.postgres import privileges
+from planrunner.postgres.grants import Grant, give, take_back
 from planrunner.step import Action, Run
 from planrunner.workspace import workspace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from planrunner.postgres.privileges import Grant, Login
+    from planrunner.postgres.privileges import Login
 
 STEP = "grant"
 
@@ -44,7 +45,7 @@ class GrantRights:
 
     def leftovers(self, run: Run) -> Sequence[Action]:
         """The grants that this plan made, to be taken back; the ledger on the target remembers them."""
-        made = [privileges.Grant.from_detail(d) for d in workspace(run).ledger.effects(STEP).values()]
+        made = [Grant.from_detail(d) for d in workspace(run).ledger.effects(STEP).values()]
         if not made:
             return ()
         return [
@@ -99,11 +100,11 @@ def _give(run: Run, *, grants: Sequence[Grant]) -> None:
     # Recorded first: a grant shows on the server, but not who made it, so cleanup would miss it.
     for grant in grants:
         workspace(run).done(STEP, grant.key, grant.detail())
-    privileges.give(run.source, grants)
+    give(run.source, grants)
 
 
 def _take_back(run: Run, *, grants: Sequence[Grant]) -> None:
-    privileges.take_back(run.source, grants)
+    take_back(run.source, grants)
     workspace(run).ledger.forget(STEP)
 
 

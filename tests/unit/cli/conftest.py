@@ -21,11 +21,11 @@ kind: MigrationPlan
 metadata: {{name: shop}}
 connections:
   source:
-    dsn: postgresql://postgres@127.0.0.1:{port}/old?sslmode=disable
+    dsn: postgresql://postgres@127.0.0.1:{old}/shop?sslmode=disable
     password: {{secret: {{env: OLD_PASSWORD}}}}
   target:
-    dsn: postgresql://postgres@127.0.0.1:{port}/new?sslmode=disable
-    password: {{secret: {{env: OLD_PASSWORD}}}}
+    dsn: postgresql://postgres@127.0.0.1:{new}/shop?sslmode=disable
+    password: {{secret: {{env: NEW_PASSWORD}}}}
 steps:
   - {{id: copy, uses: snapshot, with: {{owners: login}}}}
 """
@@ -39,7 +39,7 @@ def environment(**extra: str) -> dict[str, str]:
 def cli(tmp_path: Path) -> Cli:
     def call(*arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "/tmp/drv/dbg.py", *arguments],
+            [sys.executable, "-m", "planrunner", *arguments],
             cwd=tmp_path,
             env=environment(**extra),
             stdin=subprocess.DEVNULL,
@@ -53,26 +53,40 @@ def cli(tmp_path: Path) -> Cli:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[PostgresServer]:
+def old() -> Iterator[PostgresServer]:
     with PostgresServer(wheel_bin(16), settings={"wal_level": "logical"}, max_life=900) as running:
         yield running
 
 
+@pytest.fixture(scope="session")
+def new() -> Iterator[PostgresServer]:
+    with PostgresServer(wheel_bin(18), max_life=900) as running:
+        yield running
+
+
+def shop(server: PostgresServer) -> str:
+    return server.dsn("postgres", "shop", password=server.password)
+
+
 @pytest.fixture
-def plan(server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A plan between two fresh databases of one server; its password is in the environment."""
-    monkeypatch.setenv("OLD_PASSWORD", server.password)
-    with psycopg.connect(server.superuser_dsn, autocommit=True) as session:
-        session.execute("CREATE DATABASE old")
-        session.execute("CREATE DATABASE new")
-    with psycopg.connect(server.dsn("postgres", "old", password=server.password), autocommit=True) as session:
+def plan(
+    old: PostgresServer, new: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """A plan between two fresh databases; their passwords are in the environment."""
+    monkeypatch.setenv("OLD_PASSWORD", old.password)
+    monkeypatch.setenv("NEW_PASSWORD", new.password)
+    for server in (old, new):
+        with psycopg.connect(server.superuser_dsn, autocommit=True) as session:
+            session.execute("CREATE DATABASE shop")
+    with psycopg.connect(shop(old), autocommit=True) as session:
         session.execute("CREATE TABLE item (id int PRIMARY KEY, name text)")
         session.execute("INSERT INTO item SELECT n, 'item ' || n FROM generate_series(1, 100) n")
     path = tmp_path / "shop.yaml"
-    path.write_text(PLAN.format(port=server.port))
+    path.write_text(PLAN.format(old=old.port, new=new.port))
     yield path
-    with psycopg.connect(server.superuser_dsn, autocommit=True) as session:
+    with psycopg.connect(old.superuser_dsn, autocommit=True) as session:
         session.execute("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active")
         session.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
-        session.execute("DROP DATABASE old WITH (FORCE)")
-        session.execute("DROP DATABASE new WITH (FORCE)")
+    for server in (old, new):
+        with psycopg.connect(server.superuser_dsn, autocommit=True) as session:
+            session.execute("DROP DATABASE shop WITH (FORCE)")

@@ -9,7 +9,22 @@ from typing import Any
 
 import pytest
 
-VERBS = "init lint preview run approve status verify cleanup report explain schema doctor demo state".split()
+VERBS = [
+    "init",
+    "lint",
+    "preview",
+    "run",
+    "approve",
+    "status",
+    "verify",
+    "cleanup",
+    "report",
+    "explain",
+    "schema",
+    "doctor",
+    "demo",
+    "state",
+]
 HEAVY = ("psycopg", "boto3", "botocore", "jinja2", "jsonschema", "rich", "yaml")
 LOADED = """
 import sys

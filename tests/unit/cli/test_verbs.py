@@ -15,7 +15,9 @@ import pytest
 def test_lint_accepts_a_good_plan_and_tells_all_problems_of_a_bad_one(cli: Any, plan: Path) -> None:
     assert cli("lint", str(plan)).returncode == 0
     bad = plan.with_name("bad.yaml")
-    bad.write_text(plan.read_text().replace("owners: login", "jobs: many").replace("kind: MigrationPlan", "kind: No"))
+    bad.write_text(
+        plan.read_text().replace("owners: login", "jobs: many").replace("kind: MigrationPlan", "kind: No")
+    )
     ended = cli("lint", str(plan), str(bad))
     assert ended.returncode == 2
     assert "2 problems" in ended.stdout
@@ -44,11 +46,11 @@ def test_preview_shows_the_statements_and_tells_by_its_exit_code(cli: Any, plan:
     assert not plan.with_name("shop.yaml.state.json").exists()
 
 
-def test_run_moves_the_rows_and_leaves_state_journal_and_report(cli: Any, plan: Path, server: Any) -> None:
+def test_run_moves_the_rows_and_leaves_state_journal_and_report(cli: Any, plan: Path, new: Any) -> None:
     ended = cli("run", str(plan))
     assert ended.returncode == 0, ended.stderr
     assert "100 rows of 1 tables" in ended.stdout
-    with psycopg.connect(server.dsn("postgres", "new", password=server.password)) as session:
+    with psycopg.connect(new.dsn("postgres", "shop", password=new.password)) as session:
         assert session.execute("SELECT count(*) FROM item").fetchall() == [(100,)]
     for name in ("state.json", "events.jsonl", "report.md", "report.json"):
         assert plan.with_name(f"shop.yaml.{name}").stat().st_size > 0
@@ -90,9 +92,9 @@ def test_status_tells_steps_before_and_after_the_run(cli: Any, plan: Path) -> No
     assert "copy  snapshot  done" in drift.stdout
 
 
-def test_status_works_while_a_server_is_away(cli: Any, plan: Path, server: Any) -> None:
+def test_status_works_while_a_server_is_away(cli: Any, plan: Path, new: Any) -> None:
     cli("run", str(plan))
-    plan.write_text(plan.read_text().replace(f":{server.port}/new", ":1/new"))
+    plan.write_text(plan.read_text().replace(f":{new.port}/", ":1/"))
     ended = cli("status", str(plan))
     assert ended.returncode == 0
     assert "no live figures: target" in ended.stdout
@@ -113,26 +115,26 @@ def test_another_state_file_is_honoured_by_all_verbs(cli: Any, plan: Path) -> No
     assert cli("state", "show", str(plan), "--state", str(elsewhere)).returncode == 0
 
 
-def test_cleanup_needs_consent_and_then_leaves_nothing(cli: Any, plan: Path, server: Any) -> None:
+def test_cleanup_needs_consent_and_then_leaves_nothing(cli: Any, plan: Path, old: Any) -> None:
     cli("run", str(plan))
     assert cli("cleanup", str(plan), "--no-input").returncode == 4
     ended = cli("cleanup", str(plan), "--yes")
     assert ended.returncode == 0, ended.stderr
-    with psycopg.connect(server.dsn("postgres", "old", password=server.password)) as session:
+    with psycopg.connect(old.dsn("postgres", "shop", password=old.password)) as session:
         assert session.execute("SELECT count(*) FROM pg_replication_slots").fetchall() == [(0,)]
         assert session.execute("SELECT count(*) FROM pg_publication").fetchall() == [(0,)]
 
 
 def test_a_wrong_password_is_one_message_without_a_traceback_or_a_secret(cli: Any, plan: Path) -> None:
-    ended = cli("preview", str(plan), OLD_PASSWORD="correcthorse")  # noqa: S106
+    ended = cli("preview", str(plan), OLD_PASSWORD="correcthorse")
     assert ended.returncode == 1
     assert "password" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert "correcthorse" not in ended.stderr + ended.stdout
 
 
-def test_a_server_that_is_down_is_one_message(cli: Any, plan: Path, server: Any) -> None:
-    plan.write_text(plan.read_text().replace(f":{server.port}/new", ":1/new"))
+def test_a_server_that_is_down_is_one_message(cli: Any, plan: Path, new: Any) -> None:
+    plan.write_text(plan.read_text().replace(f":{new.port}/", ":1/"))
     ended = cli("run", str(plan))
     assert ended.returncode == 1
     assert ended.stderr.startswith("error: target:")
@@ -154,9 +156,9 @@ def test_an_edited_finished_step_is_refused_until_accepted(cli: Any, plan: Path)
 
 
 @pytest.fixture
-def held_run(plan: Path, server: Any) -> Any:
+def held_run(plan: Path, old: Any) -> Any:
     """A run that waits in the middle of its step, since a writer keeps the slot from being made."""
-    with psycopg.connect(server.dsn("postgres", "old", password=server.password)) as writer:
+    with psycopg.connect(old.dsn("postgres", "shop", password=old.password)) as writer:
         writer.execute("INSERT INTO item VALUES (1000, 'open')")
         child = subprocess.Popen(
             [sys.executable, "-m", "planrunner", "run", str(plan), "--output", "json"],
@@ -209,7 +211,9 @@ def test_doctor_checks_this_machine(cli: Any) -> None:
 
 
 def test_init_writes_a_plan_that_lints(cli: Any, tmp_path: Path) -> None:
-    ended = cli("init", "--source", "postgresql://a:hunter2@h/d", "--target", "postgresql://b@i/d", "--name", "x")
+    ended = cli(
+        "init", "--source", "postgresql://a:hunter2@h/d", "--target", "postgresql://b@i/d", "--name", "x"
+    )
     assert ended.returncode == 0, ended.stderr
     text = (tmp_path / "plan.yaml").read_text()
     assert "hunter2" not in text

@@ -1,0 +1,38 @@
+# The two commands of the README are `make demo` and `make test`; `make check` is the fast loop.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test check docs clean
+
+demo: $(VENV)/.sandbox
+	$(BIN)/planrunner demo $(DEMO_ARGS)
+
+test: check
+	$(BIN)/python -m pytest -q tests/contract tests/integration tests/acceptance
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/basedpyright
+	$(BIN)/python -m pytest -q tests/unit
+
+# What is generated: the plan's JSON Schema and the reference pages.
+docs: $(VENV)/.dev
+	$(BIN)/python -m planrunner.loading.reference
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.sandbox: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e '.[sandbox]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e '.[sandbox,dev]'
+	touch $@ $(VENV)/.sandbox
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -1,0 +1,97 @@
+"""What no schema can say: ids used twice, DSNs that are wrong, secrets that are ambiguous or out of reach."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from planrunner.loading import dsn
+from planrunner.loading.document import Document, Keys, shown
+from planrunner.loading.validate import at
+from planrunner.model import SecretKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from planrunner.model import Json, Problem
+
+_SIDES = ("source", "target")
+
+
+def faults(document: Document, tree: Json, told: frozenset[Keys], folder: Path) -> list[Problem]:
+    """Every such fault; values of the wrong type are the schema's to tell and passed over."""
+    found = [*_repeated_ids(document, tree)]
+    strings: dict[str, dsn.Dsn] = {}
+    for side in _SIDES:
+        keys: Keys = ("connections", side, "dsn")
+        text = at(tree, keys)
+        if isinstance(text, str) and text and keys not in told:
+            strings[side] = dsn.parse(text)
+            found += [document.problem(keys, f.message, f.remedy) for f in strings[side].faults]
+        found += _password_faults(document, tree, side, folder)
+        found += _login_faults(document, tree, side, strings)
+    found += _same_database(document, strings)
+    return found
+
+
+def _repeated_ids(document: Document, tree: Json) -> Iterator[Problem]:
+    steps = at(tree, ("steps",))
+    seen: dict[str, Keys] = {}
+    for index in range(len(cast("list[Json]", steps)) if isinstance(steps, list) else 0):
+        keys: Keys = ("steps", index, "id")
+        name = at(tree, keys)
+        if isinstance(name, str) and name in seen:
+            line = document.values[seen[name]].line
+            text = f"the id {shown(name)} is used twice; first on line {line}"
+            yield document.problem(keys, text, "Give each step an id of its own.")
+        elif isinstance(name, str):
+            seen[name] = keys
+
+
+def _password_faults(document: Document, tree: Json, side: str, folder: Path) -> Iterator[Problem]:
+    keys: Keys = ("connections", side, "password", "secret")
+    secret = at(tree, keys)
+    if not isinstance(secret, dict):
+        return
+    kinds = [kind.value for kind in SecretKind]
+    given = [name for name in kinds if name in secret]
+    if len(given) != 1:
+        text = f"expected exactly one of {', '.join(kinds)}, got {' and '.join(given) or 'none'}"
+        yield document.problem(keys, text, "For example: {env: SOURCE_PASSWORD}")
+    locator = secret.get("file")
+    if isinstance(locator, str) and not _stays_inside(folder, locator):
+        yield document.problem(
+            (*keys, "file"),
+            "the file is not in the plan's folder",
+            "Name a file beside the plan or below it; for another place use command, such as [cat, FILE].",
+        )
+
+
+def _stays_inside(folder: Path, locator: str) -> bool:
+    try:
+        return (folder / locator).resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):
+        # A loop of symbolic links, or a name that no file can have.
+        return False
+
+
+def _login_faults(
+    document: Document, tree: Json, side: str, strings: dict[str, dsn.Dsn]
+) -> Iterator[Problem]:
+    keys: Keys = ("connections", side, "password", "rds_iam")
+    parsed = strings.get(side)
+    if at(tree, keys) is not True or parsed is None or parsed.faults:
+        return
+    missing = [name for name in ("host", "user") if not parsed.parameters.get(name)]
+    if missing:
+        text = f"a token is signed for host and user; the DSN names no {' and no '.join(missing)}"
+        yield document.problem(keys, text, "Write postgresql://USER@HOST:PORT/DATABASE.")
+
+
+def _same_database(document: Document, strings: dict[str, dsn.Dsn]) -> Iterator[Problem]:
+    if len(strings) < len(_SIDES) or any(parsed.faults for parsed in strings.values()):
+        return
+    source, target = (strings[side] for side in _SIDES)
+    if not source.parameters.get("service") and source.place == target.place:
+        text = "source and target are the same database"
+        yield document.problem(("connections", "target", "dsn"), text, "Name the new database here.")

