@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-import typer
-
 from planrunner.cli.options import NoInput, Output, OutputFormat, PlanFile, StateFile, VarFiles, Vars, Yes
 
 if TYPE_CHECKING:
@@ -37,7 +35,7 @@ def cleanup(
 
 
 def _confirm(found: "tuple[Leftovers, ...]", *, yes: bool, asking: bool) -> None:
-    from planrunner.cli.screen import note
+    from planrunner.cli.screen import agrees, note
     from planrunner.errors import DecisionNeeded
 
     if yes:
@@ -45,5 +43,5 @@ def _confirm(found: "tuple[Leftovers, ...]", *, yes: bool, asking: bool) -> None
     for leftovers in found:
         for action in leftovers.actions:
             note(f"{leftovers.step}: {action.where.value}: {action.summary}")
-    if not (asking and typer.confirm("Remove all of this?", default=False)):
+    if not (asking and agrees("Remove all of this?")):
         raise DecisionNeeded("nothing was removed", remedy="Agree with --yes.")

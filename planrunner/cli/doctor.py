@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from planrunner.model import Finding
 
 _PACKAGES = ("psycopg", "boto3", "PyYAML", "jsonschema", "Jinja2", "rich", "typer")
-_NEWEST_KNOWN = 120000
+_OLDEST_SOURCE = 120000
 
 
 def doctor(
@@ -86,9 +86,9 @@ def _tools() -> "Finding":
     from planrunner.postgres.tools import candidates, missing_tools
 
     section = "Local Environment"
-    found = candidates(_NEWEST_KNOWN)
+    found = candidates(_OLDEST_SOURCE)
     if found:
         listed = ", ".join(f"{tools.version} ({tools.pg_dump.parent})" for tools in found)
         return Finding(section=section, mark=Mark.PASS, text=f"pg_dump, pg_restore and psql: {listed}")
-    error = missing_tools(_NEWEST_KNOWN)
+    error = missing_tools(_OLDEST_SOURCE)
     return Finding(section=section, mark=Mark.FAIL, text=error.message, remedy=error.remedy)

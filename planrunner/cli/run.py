@@ -83,9 +83,10 @@ def _launch(opened: "OpenedPlan", options: "RunOptions", output: Output, *, aski
 
 def _ask(display: "Display", question: str) -> str | None:
     from planrunner.cli.opening import person
+    from planrunner.cli.screen import agrees
 
     with display.paused():
-        agreed = typer.confirm(f"{question}\nGo on?", default=False)
+        agreed = agrees(f"{question}\nGo on?")
     return person() if agreed else None
 
 

@@ -55,6 +55,14 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+def agrees(question: str) -> bool:
+    """Ask the person at the terminal; everything but a clear yes is a no."""
+    try:
+        return typer.confirm(question, default=False)
+    except typer.Abort:
+        return False
+
+
 def may_ask(*, no_input: bool) -> bool:
     """True when a person sits at the terminal and may be asked."""
     return not no_input and sys.stdin.isatty() and sys.stdout.isatty()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from planrunner.engine.events import Journal
 from planrunner.engine.report import write_report
 from planrunner.engine.runner import run_plan
 from planrunner.engine.setup import Setup
+from planrunner.errors import PlanrunnerError
 from planrunner.state.file import FileStore
 from planrunner.state.lock import locked
 
@@ -67,6 +68,12 @@ def at_work(plan: Plan, files: RunFiles, parts: Parts) -> Iterator[Setup]:
                 find=parts.find,
                 flags=parts.flags,
             )
+        except BaseException:
+            # What stopped the work is the news, not that its report can't be written either.
+            with suppress(PlanrunnerError):
+                write_report(plan, files)
+            raise
+        else:
+            write_report(plan, files)
         finally:
             journal.close()
-            write_report(plan, files)

@@ -43,6 +43,7 @@ class Fault:
 
     message: str
     remedy: str
+    is_password: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +165,7 @@ def _secret(key: str) -> Fault:
     return Fault(
         message="a password stands in the DSN",
         remedy="Take it out, and beside dsn refer to where it is kept: password: {secret: {env: NAME}}",
+        is_password=True,
     )
 
 

@@ -158,7 +158,10 @@ QUERY_CAUSES: tuple[Cause, ...] = (
         sqlstate="42501",
         words=r"row-level security",
         message="rows would be hidden by row-level security",
-        remedy="Run on the {side} as a superuser (on RDS: the master user): ALTER ROLE the plan's login BYPASSRLS;",
+        remedy=(
+            "Run on the {side} as a superuser: ALTER ROLE the plan's login BYPASSRLS; or make it a member of"
+            " the tables' owner."
+        ),
     ),
     Cause(
         sqlstate="42501",

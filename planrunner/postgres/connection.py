@@ -11,7 +11,7 @@ import psycopg
 from psycopg import conninfo, sql
 
 from planrunner.model import Endpoint, Secret, SecretRef, Side
-from planrunner.postgres.failures import connection_failure, query_failure
+from planrunner.postgres.failures import connection_failure, dsn_parameters, query_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -93,8 +93,8 @@ class Server:
         return self.endpoint.side
 
     def parameters(self) -> dict[str, str]:
-        """The libpq parameters of a session, without the password."""
-        given = {k: str(v) for k, v in conninfo.conninfo_to_dict(self.endpoint.dsn).items() if v is not None}
+        """The libpq parameters of a session, without the password; ConnectionFailed for a DSN that is none."""
+        given = dsn_parameters(self.endpoint)
         default_tls = {} if given.get("host", "/").startswith("/") else {"sslmode": "verify-full"}
         merged = {**LIVENESS, **default_tls, **given, "application_name": self._label}
         if self.endpoint.self_signed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import psycopg
 from psycopg import conninfo
 
 from planrunner.errors import ConnectionFailed, QueryFailed
@@ -12,8 +13,6 @@ from planrunner.postgres.causes import BROKEN_SESSION, CONNECTION_CAUSES, PASSIN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import psycopg
 
     from planrunner.model import Endpoint, Side
     from planrunner.postgres.causes import Cause
@@ -58,6 +57,19 @@ def connection_failure(error: psycopg.Error, endpoint: Endpoint) -> ConnectionFa
     )
 
 
+def dsn_parameters(endpoint: Endpoint) -> dict[str, str]:
+    """The libpq parameters that the endpoint's DSN names; ConnectionFailed when it is not a DSN."""
+    try:
+        given = conninfo.conninfo_to_dict(endpoint.dsn)
+    except psycopg.ProgrammingError as error:
+        side = endpoint.side.value
+        raise ConnectionFailed(
+            f"{side}: connections.{side}.dsn is not a DSN: {condensed(str(error))}",
+            remedy="Write postgresql://user@host:5432/database?sslmode=verify-full or host=… dbname=… user=…",
+        ) from error
+    return {name: str(value) for name, value in given.items() if value is not None}
+
+
 def is_passing(error: ConnectionFailed) -> bool:
     """True when the same attempt may well succeed a moment later: starting up, too many sessions."""
     return error.sqlstate in PASSING_CAUSES
@@ -89,17 +101,17 @@ def _server_words(error: psycopg.Error) -> str:
 
 def endpoint_facts(endpoint: Endpoint) -> dict[str, str]:
     """What messages say of an endpoint: where, who, and the AWS command that shows its network."""
-    given = conninfo.conninfo_to_dict(endpoint.dsn)
-    host, port = str(given.get("host") or "localhost"), str(given.get("port") or "5432")
+    given = dsn_parameters(endpoint)
+    host, port = given.get("host") or "localhost", given.get("port") or "5432"
     local = host.startswith("/")
     return {
         "side": endpoint.side.value,
         "host": host,
         "port": port,
         "place": f"the socket in {host} (port {port})" if local else f"{host}:{port}",
-        "user": str(given.get("user") or "(the system's user)"),
-        "database": str(given.get("dbname") or given.get("user") or ""),
-        "rootcert": str(given.get("sslrootcert") or "~/.postgresql/root.crt"),
+        "user": given.get("user") or "(the system's user)",
+        "database": given.get("dbname") or given.get("user") or "",
+        "rootcert": given.get("sslrootcert") or "~/.postgresql/root.crt",
         "network": _network_remedy(endpoint, host, port),
         "tls_remedy": _certificate_remedy(endpoint, host),
     }

@@ -38,7 +38,7 @@ def preflight(source: Server, target: Server, needs: Needs) -> tuple[Finding, ..
         (NETWORK, there, preflight_network.session_quality(source)),
         (NETWORK, here, preflight_network.session_quality(target)),
         (NETWORK, there and here, preflight_network.between(source, target, needs)),
-        (SOURCE, there, preflight_source.permissions(source)),
+        (SOURCE, there, preflight_source.permissions(source, needs)),
         (TARGET, here, preflight_target.permissions(target, source.endpoint, needs)),
         (TARGET, there and here, preflight_target.reception(source, target, needs)),
         (CAPACITY, there, preflight_capacity.source(source, needs)),

@@ -129,6 +129,8 @@ def fit(source: Server, target: Server) -> Iterator[Finding]:
 
 def _extensions(source: Server, target: Server) -> Finding:
     wanted = [row[0] for row in source.rows(_EXTENSIONS)]
+    if not wanted:
+        return SCHEMA.passed("Source uses no extension")
     there = {row[0] for row in target.rows("SELECT name::text FROM pg_available_extensions")}
     missing = [name for name in wanted if name not in there]
     if missing:

@@ -21,13 +21,15 @@ class Needs:
 
     ``owned`` is the prefix of the plan's slots and subscriptions: what an earlier run left is no
     surprise. ``dial`` holds libpq parameters, without password, as the target will dial the source.
-    ``roles`` reads the names that the target needs when owners or grants are kept.
+    ``memberships``: whether the grant step may join the roles that own tables. ``roles`` reads the
+    names that the target needs when owners or grants are kept.
     """
 
     plan_id: str
     owned: str
     dial: Mapping[str, str] = field(default_factory=dict)
     jobs: int = 4
+    memberships: bool = True
     keep_owners: bool = True
     roles: Callable[[Server], Sequence[str]] | None = None
     identities_full: bool = False

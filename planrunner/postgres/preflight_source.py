@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from psycopg import sql
+
 from planrunner.postgres import privileges
 from planrunner.postgres.grants import Kind
 from planrunner.postgres.preflight_section import SOURCE, counted, some
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from planrunner.model import Finding
     from planrunner.postgres.connection import Server
-    from planrunner.postgres.privileges import Rights
+    from planrunner.postgres.grants import Grant
+    from planrunner.postgres.preflight_section import Needs
+    from planrunner.postgres.privileges import Access, Login, Rights
 
 _GRANT = "grant"
 # Policies that would apply to our login: not to superusers, BYPASSRLS, nor owners unless forced.
 _ROW_SECURITY = """
-SELECT format('%I.%I', n.nspname, c.relname), NOT c.relforcerowsecurity, pg_has_role(c.relowner, 'USAGE')
+SELECT format('%I.%I', n.nspname, c.relname), NOT c.relforcerowsecurity
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, pg_roles me
 WHERE me.rolname = current_user AND c.relkind IN ('r', 'p') AND c.relrowsecurity
   AND NOT me.rolsuper AND NOT me.rolbypassrls
@@ -27,16 +31,16 @@ ORDER BY 1
 """
 
 
-def permissions(source: Server) -> Iterator[Finding]:
+def permissions(source: Server, needs: Needs) -> Iterator[Finding]:
     """The replication right, reading, ownership, CREATE, row-level security."""
-    held = privileges.rights(source)
+    held = privileges.rights(source, memberships=needs.memberships)
     yield _replication(source, held)
     yield _access(held, Kind.SCHEMA, "USAGE on {} {}")
     yield _access(held, Kind.TABLE, "SELECT on {} {}")
     yield _access(held, Kind.SEQUENCE, "SELECT on {} {}")
-    yield _ownership(held)
+    yield _ownership(held, needs)
     yield _create(held)
-    yield _row_security(source, held)
+    yield _row_security(source, held, needs)
 
 
 def _replication(source: Server, held: Rights) -> Finding:
@@ -68,8 +72,7 @@ def _access(held: Rights, kind: Kind, wording: str) -> Finding:
     if not lacking:
         return SOURCE.passed("Has " + wording.format("all", counted(len(objects), noun)))
     of_all = f"{len(lacking)} of {counted(len(objects), noun)}: {some([o.qualified for o in lacking])}"
-    gaps = privileges.access_gaps(held, [kind])
-    grants = gaps or privileges.membership_gaps(held)
+    gaps, grants = _mending(held, kind, lacking)
     return SOURCE.failed(
         "Lacks " + wording.format("", of_all).replace("  ", " "),
         f"Run on the source as the owner or master user: {privileges.by_hand(held.login, grants)}",
@@ -77,7 +80,16 @@ def _access(held: Rights, kind: Kind, wording: str) -> Finding:
     )
 
 
-def _ownership(held: Rights) -> Finding:
+def _mending(
+    held: Rights, kind: Kind, lacking: Sequence[Access]
+) -> tuple[tuple[Grant, ...], tuple[Grant, ...]]:
+    """What memberships alone do not bring, and all grants that close the gap."""
+    gaps = privileges.access_gaps(held, [kind])
+    joined = privileges.membership_gaps(held) if any(o.inherited for o in lacking) else ()
+    return gaps, (*joined, *gaps)
+
+
+def _ownership(held: Rights, needs: Needs) -> Finding:
     objects = held.of(Kind.TABLE)
     strange = [o for o in objects if not o.owned]
     if not strange:
@@ -88,7 +100,7 @@ def _ownership(held: Rights) -> Finding:
         f"Lacks the owner's rights on {counted(len(strange), 'table')} of {some(owners)}; publications and"
         " the cutover's fence need them",
         f"Run on the source as the master user: {privileges.by_hand(held.login, gaps)}",
-        mended_by=_GRANT if all(grant.possible for grant in gaps) else None,
+        mended_by=_GRANT if needs.memberships and all(grant.possible for grant in gaps) else None,
     )
 
 
@@ -96,8 +108,7 @@ def _create(held: Rights) -> Finding:
     database = held.of(Kind.DATABASE)[0]
     if database.held:
         return SOURCE.passed(f'Can create publications and schema planrunner in "{database.name}"')
-    gaps = privileges.access_gaps(held, [Kind.DATABASE])
-    grants = gaps or privileges.membership_gaps(held)
+    gaps, grants = _mending(held, Kind.DATABASE, [database])
     return SOURCE.failed(
         f'Lacks CREATE on database "{database.name}", which publications and schema planrunner need',
         f"Run on the source as its owner ({database.owner}) or the master user:"
@@ -106,16 +117,21 @@ def _create(held: Rights) -> Finding:
     )
 
 
-def _row_security(source: Server, held: Rights) -> Finding:
+def _row_security(source: Server, held: Rights, needs: Needs) -> Finding:
     rows = source.rows(_ROW_SECURITY)
     if not rows:
         return SOURCE.passed("No row-level security hides rows from the login")
     # As a member of the owning role it is exempt, unless the table forces its policies on owners.
-    joinable = {o.qualified for o in held.of(Kind.TABLE) if o.joinable}
-    mendable = all(row[1] for row in rows) and all(o.joinable or o.owned for o in held.of(Kind.TABLE))
+    owners_are_exempt = all(row[1] for row in rows)
+    joining = needs.memberships and all(o.joinable or o.owned for o in held.of(Kind.TABLE))
     names = [str(row[0]) for row in rows]
     return SOURCE.failed(
         f"Row-level security would hide rows of {counted(len(names), 'table')}: {some(names)}",
-        f'Run on the source as a superuser (on RDS: the master user): ALTER ROLE "{held.login.name}" BYPASSRLS;',
-        mended_by=_GRANT if mendable and joinable else None,
+        f"Run on the source as a superuser: {_bypass(held.login)}"
+        + (" Or make the login a member of the roles that own the tables." if owners_are_exempt else ""),
+        mended_by=_GRANT if owners_are_exempt and joining else None,
     )
+
+
+def _bypass(who: Login) -> str:
+    return sql.SQL("ALTER ROLE {} BYPASSRLS;").format(sql.Identifier(who.name)).as_string()

@@ -47,13 +47,14 @@ def _stricter(finding: Finding) -> Finding:
 
 
 def _needs(run: Run) -> Needs:
-    options = _snapshot_options(run)
+    options, granting = _options_of(run, "snapshot"), _options_of(run, "grant")
     jobs = options.get("jobs", 4)
     return Needs(
         plan_id=run.plan_id,
         owned=Names(plan_id=run.plan_id).prefix,
         dial=subscriptions.dial_parameters(run.source),
         jobs=jobs if isinstance(jobs, int) else 4,
+        memberships=granting.get("memberships", True) is True,
         keep_owners="keep" in (options.get("owners", "keep"), options.get("grants", "keep")),
         roles=_role_names,
         identities_full=options.get("without_replica_identity") == "full",
@@ -62,9 +63,9 @@ def _needs(run: Run) -> Needs:
     )
 
 
-def _snapshot_options(run: Run) -> Mapping[str, Json]:
-    """What the plan's snapshot step says; a step knows the others only by the plan."""
-    return next((spec.options for spec in run.plan.steps if spec.uses == "snapshot"), {})
+def _options_of(run: Run, uses: str) -> Mapping[str, Json]:
+    """What the plan says of another step; a step knows the others only by the plan."""
+    return next((spec.options for spec in run.plan.steps if spec.uses == uses), {})
 
 
 def _role_names(source: Server) -> tuple[str, ...]:

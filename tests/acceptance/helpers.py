@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from planrunner.sandbox.demo import Stage
 
 
-def run(scene: Stage, *options: str, failpoints: str = "", verb: str = "run") -> subprocess.CompletedProcess[str]:
+def run(
+    scene: Stage, *options: str, failpoints: str = "", verb: str = "run"
+) -> subprocess.CompletedProcess[str]:
     """Run a verb on the stage's plan to its end, or to its kill."""
     return subprocess.run(
         scene.command(verb, *options),

@@ -39,7 +39,9 @@ def test_a_changed_row_on_the_target_stops_the_cutover_before_any_writer_is_stop
     with stage(None, None, scale=SCALE) as scene:
         follow(scene)
         with psycopg.connect(scene.target_database.superuser_dsn) as session:
-            session.execute("UPDATE products SET name = name || '!' WHERE id = (SELECT min(id) FROM products)")
+            session.execute(
+                "UPDATE products SET name = name || '!' WHERE id = (SELECT min(id) FROM products)"
+            )
         compared = run(scene, verb="verify")
         assert compared.returncode == 7
         assert "products" in compared.stdout + compared.stderr
@@ -54,7 +56,8 @@ def test_a_pause_over_its_budget_rolls_back_and_the_source_goes_on() -> None:
         text = scene.plan.read_text()
         assert "write_pause_budget" in text
         lines = [
-            "      write_pause_budget: 1ms" if "write_pause_budget" in line else line for line in text.splitlines()
+            "      write_pause_budget: 1ms" if "write_pause_budget" in line else line
+            for line in text.splitlines()
         ]
         scene.plan.write_text("\n".join(lines) + "\n")
         follow(scene)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 import subprocess
-import time
 
 import psycopg
 import pytest
 from psycopg import conninfo
 
+from planrunner.clock import SystemClock
 from planrunner.sandbox.demo import Stage, stage
 from planrunner.sandbox.writer import Writer
 from tests.acceptance.helpers import contents, run, slots, state_of
@@ -38,7 +38,10 @@ def test_a_kill_at_every_journalled_event_is_resumed_without_loss() -> None:
     event = 0
     while True:
         event += 1
-        with stage(None, None, scale=SCALE) as scene, Writer(application_dsn(scene), threads=1, rate=40) as writer:
+        with (
+            stage(None, None, scale=SCALE) as scene,
+            Writer(application_dsn(scene), threads=1, rate=40) as writer,
+        ):
             killed = run(scene, "--yes", "--no-input", failpoints=f"journal#{event}:kill")
             if killed.returncode == 0:
                 break
@@ -63,7 +66,7 @@ def test_kills_at_random_moments_are_resumed_without_loss(seed: int) -> None:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
-            time.sleep(chance.uniform(0.3, 4.0))
+            SystemClock().sleep(chance.uniform(0.3, 4.0))
             child.kill()
             child.wait()
         resumed = run(scene, "--yes", "--no-input")
@@ -85,7 +88,9 @@ def test_a_snapshot_lost_in_mid_copy_costs_no_finished_table() -> None:
         assert resumed.returncode == 0, resumed.stdout[-2000:] + resumed.stderr
         with psycopg.connect(target) as session:
             units = dict(session.execute("SELECT unit_id, done FROM planrunner.unit").fetchall())
-            generations = session.execute("SELECT DISTINCT generation FROM planrunner.unit ORDER BY 1").fetchall()
+            generations = session.execute(
+                "SELECT DISTINCT generation FROM planrunner.unit ORDER BY 1"
+            ).fetchall()
         assert all(units[name] == done for name, done in first)
         assert generations == [(1,), (2,)]
         assert_moved(scene)
@@ -99,7 +104,7 @@ def test_a_second_run_beside_a_running_one_is_refused() -> None:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )
-        time.sleep(1.5)
+        SystemClock().sleep(1.5)
         assert first.poll() is None
         second = run(scene, "--yes", "--no-input")
         assert second.returncode == 5

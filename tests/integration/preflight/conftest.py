@@ -166,9 +166,11 @@ def make_run() -> Iterator[Callable[..., Run]]:
         target: Server,
         uses: str = "validate",
         snapshot: dict[str, Any] | None = None,
+        grant: dict[str, Any] | None = None,
         **options: Any,
     ) -> Run:
         spec = StepSpec(id="step", uses=uses, options=options)
+        before = () if uses == "grant" else (StepSpec(id="grant", uses="grant", options=grant or {}),)
         copy = StepSpec(id="copy", uses="snapshot", options=snapshot or {})
         run = Run(
             plan=Plan(
@@ -177,7 +179,7 @@ def make_run() -> Iterator[Callable[..., Run]]:
                 digest="",
                 source=source.endpoint,
                 target=target.endpoint,
-                steps=(spec, copy),
+                steps=(*before, spec, copy),
             ),
             spec=spec,
             plan_id="0123abcd",

@@ -43,11 +43,12 @@ def check(source: Any, target: Any, make_run: Callable[..., Any]) -> Callable[..
         login: str | None = None,
         receiver: str | None = None,
         snapshot: dict[str, Any] | None = None,
+        grant: dict[str, Any] | None = None,
         **source_endpoint: Any,
     ) -> tuple[Finding, ...]:
         there = source.connect(login, **source_endpoint)
         here = target.connect(receiver, side=Side.TARGET)
-        return tuple(Validate().findings(make_run(there, here, snapshot=snapshot)))
+        return tuple(Validate().findings(make_run(there, here, snapshot=snapshot, grant=grant)))
 
     return run
 
@@ -143,6 +144,9 @@ def test_lacking_select_counts_the_tables_and_says_who_can_mend_it(
     findings = check(login)
     assert _one(findings, "Lacks SELECT on").mended_by == "grant"
     assert _one(findings, "Lacks the owner's rights on 2 tables").mended_by == "grant"
+    alone = check(login, grant={"memberships": False})
+    assert _one(alone, "Lacks SELECT on").mended_by is None
+    assert _one(alone, "Lacks the owner's rights on 2 tables").mended_by is None
 
 
 def test_tables_without_replica_identity_fail_unless_the_plan_sets_full(

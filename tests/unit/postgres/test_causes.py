@@ -5,8 +5,9 @@ from __future__ import annotations
 import psycopg
 import pytest
 
+from planrunner.errors import ConnectionFailed
 from planrunner.model import Endpoint, RdsInstance, Side
-from planrunner.postgres.failures import condensed, connection_failure, is_passing
+from planrunner.postgres.failures import condensed, connection_failure, dsn_parameters, is_passing
 
 SAID = {
     "sorry, too many clients already": "no connection left",
@@ -82,3 +83,9 @@ def test_what_looks_like_a_password_is_not_shown(text: str) -> None:
 
 def test_given_secrets_are_not_shown_wherever_they_stand() -> None:
     assert condensed("a\n  geheim b\n\n", ["geheim", ""]) == "a; *** b"
+
+
+def test_a_dsn_that_is_none_is_told_with_its_place_in_the_plan() -> None:
+    with pytest.raises(ConnectionFailed, match=r"connections\.target\.dsn is not a DSN") as caught:
+        dsn_parameters(_endpoint("host=h user m"))
+    assert caught.value.remedy
