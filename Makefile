@@ -10,7 +10,7 @@ demo: $(VENV)/.sandbox
 	$(BIN)/planrunner demo $(DEMO_ARGS)
 
 test: check
-	$(BIN)/python -m pytest -q tests/contract tests/integration tests/acceptance
+	$(BIN)/python -m pytest -q -n 2 tests/contract tests/integration tests/acceptance
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

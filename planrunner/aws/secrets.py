@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 
     from planrunner.model import RdsInstance
 
+# Where the secrets that RDS itself writes keep the password.
+_RDS_MEMBER = "password"
+
 
 def secretsmanager_value(locator: str, key: str | None, instance: RdsInstance | None) -> Secret:
-    """The secret of that name or ARN; ``key`` picks a member of a JSON secret such as RDS writes.
+    """The secret of that name or ARN; ``key`` picks a member of a JSON secret.
 
+    Without a key that is ``password``, where RDS writes it.
     An ARN's region wins over the instance's. SecretUnavailable when there is none, it can't be read,
     or it has no such member.
     """
@@ -68,18 +72,19 @@ def _region(locator: str) -> str | None:
 
 def _member(locator: str, text: str, key: str | None) -> str:
     members = _json_object(text)
-    if key is None:
-        if members is None:
-            return text
+    if key is None and members is None:
+        return text
+    value = (members or {}).get(key or _RDS_MEMBER)
+    if key is None and value is None:
         raise SecretUnavailable(
             f"aws_secretsmanager:{locator} is a JSON object",
-            remedy=f"Say which member is the password, with key: {', '.join(sorted(members))}",
+            remedy=f"Say which member is the password, with key: {', '.join(sorted(members or {}))}",
         )
-    value = (members or {}).get(key)
     if not isinstance(value, str):
         found = ", ".join(sorted(members)) if members is not None else "no JSON object"
         raise SecretUnavailable(
-            f"aws_secretsmanager:{locator} has no text under {key}", remedy=f"It holds: {found}."
+            f"aws_secretsmanager:{locator} has no text under {key or _RDS_MEMBER}",
+            remedy=f"It holds: {found}.",
         )
     return value
 

@@ -18,11 +18,16 @@ Keys: TypeAlias = tuple[str | int, ...]
 
 _LONGEST_EXCERPT = 160
 _LONGEST_QUOTE = 60
+# Beyond these a look for passwords, or for what was meant, would take too long.
+_LONGEST_LINE = 2_000
+_MOST_NAMES = 200
+_MOST_LISTED = 16
 # An excerpt is shown on terminals and in CI logs; these are passwords in the wrong place.
 _PASSWORDS = (
     re.compile(r"://[^/@]*?:(.*)@"),
-    re.compile(r"""(?i)(?:password|passwd|pwd|passphrase)\w*["']?\s*=\s*(.*)"""),
-    re.compile(r"""(?i)(?:password|passwd|pwd|passphrase|secret)["']?\s*:\s*(?![\s{])(.*)"""),
+    # Also misspelt: p…w…d.
+    re.compile(r"""(?i)(?:p\w{0,12}w\w{0,12}d|passphrase)\w*["']?\s*=\s*(.*)"""),
+    re.compile(r"""(?i)(?:p\w{0,12}w\w{0,12}d|passphrase|secret)["']?\s*:\s*(?![\s{])(.*)"""),
 )
 
 
@@ -81,6 +86,8 @@ def excerpt(lines: tuple[str, ...], spot: Spot) -> str | None:
     if spot.line > len(lines):
         return None
     line = lines[spot.line - 1]
+    if len(line) > _LONGEST_LINE:
+        return None
     hidden = len(line)
     for pattern in _PASSWORDS:
         if match := pattern.search(line, 0, hidden):
@@ -112,6 +119,10 @@ def shown(value: Json) -> str:
 def suggestion(word: str, known: Iterable[str], *, label: str) -> str:
     """``Did you mean "jobs"?`` where one is near, then what there is."""
     names = list(known)
-    near = get_close_matches(word[:_LONGEST_QUOTE], names, n=1, cutoff=0.6)
+    searched = names if len(names) <= _MOST_NAMES else []
+    near = get_close_matches(word[:_LONGEST_QUOTE], searched, n=1, cutoff=0.6)
+    if near and len(names) > _MOST_LISTED:
+        return f'Did you mean "{near[0]}"?'
     lead = f'Did you mean "{near[0]}"? ' if near else ""
-    return f"{lead}{label}: {', '.join(names) or 'none'}."
+    more = ", …" if len(names) > _MOST_LISTED * 4 else ""
+    return f"{lead}{label}: {', '.join(names[: _MOST_LISTED * 4]) or 'none'}{more}."

@@ -110,7 +110,7 @@ def _type(schema: Schema) -> str:
         return " or ".join(_code(value) for value in schema["enum"])
     if schema.get("pattern") in _PATTERNS:
         return _PATTERNS[schema["pattern"]]
-    kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    kinds: list[str] = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     return " or ".join(_TYPES.get(kind, kind) for kind in kinds) + _bounds(schema)
 
 

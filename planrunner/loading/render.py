@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _LONGEST_TEMPLATE = 10_000
 _LONGEST_RESULT = 10_000
+_MOST_TEMPLATES = 2_000
 _DEEPEST_EXPRESSION = 20
 _FILTERS = ("lower", "upper", "trim", "string")
 _STATEMENTS = {
@@ -82,6 +83,7 @@ class _Renderer:
         self._scope = {"vars": SimpleNamespace(**variables.values)}
         self.problems: list[Problem] = []
         self.told: set[Keys] = set()
+        self._count = 0
 
     def value(self, value: Json, keys: Keys) -> Json:
         if keys == ("vars",):
@@ -114,6 +116,11 @@ class _Renderer:
             )
         if _is_literal(keys):
             raise _Refused(f"{keys[-1]} can't be a template", "Write it out.")
+        self._count += 1
+        if self._count > _MOST_TEMPLATES:
+            # Said once; each costs about half a millisecond.
+            first = self._count == _MOST_TEMPLATES + 1
+            raise _Refused(f"more than {_MOST_TEMPLATES:,} templates" if first else None, "Split the plan.")
         if len(text) > _LONGEST_TEMPLATE:
             raise _Refused(f"a template longer than {_LONGEST_TEMPLATE:,} characters", "Shorten it.")
         try:

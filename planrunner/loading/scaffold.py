@@ -71,8 +71,8 @@ steps:
     with:
       write_pause_budget: 5s              # past it everything is rolled back
 """
-_PASSWORD = "    password: {secret: {env: %s}}\n"
-_NO_PASSWORD = "    # Without this libpq looks in ~/.pgpass.\n    # password: {secret: {env: %s}}\n"
+_REFERENCE = "    password: {secret: {env: %s}}\n"
+_NO_REFERENCE = "    # Without this libpq looks in ~/.pgpass.\n    # password: {secret: {env: %s}}\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +119,8 @@ def draft(
         name=_quoted(_name(name, given["source"])),
         source=_quoted(dsn.without_password(source)),
         target=_quoted(dsn.without_password(target)),
-        source_password=(_PASSWORD if passwords["source"] else _NO_PASSWORD) % "SOURCE_PASSWORD",
-        target_password=(_PASSWORD if passwords["target"] else _NO_PASSWORD) % "TARGET_PASSWORD",
+        source_password=(_REFERENCE if passwords["source"] else _NO_REFERENCE) % "SOURCE_PASSWORD",
+        target_password=(_REFERENCE if passwords["target"] else _NO_REFERENCE) % "TARGET_PASSWORD",
         rds="".join(_rds(rds_instance, rds_region)),
     )
     needed = tuple(f"{side.upper()}_PASSWORD" for side, is_set in passwords.items() if is_set)
@@ -165,6 +165,6 @@ def _quoted(text: str) -> str:
     # Every JSON string is a YAML string of the same value.
     return (
         text
-        if re.fullmatch(r"[a-z][a-z0-9_-]*", text) and text not in {"null", "true", "false"}
+        if re.fullmatch(r"[a-z][a-z0-9_-]{3,}", text) and text not in {"null", "true", "false"}
         else json.dumps(text)
     )

@@ -112,6 +112,9 @@ def _types(error: ValidationError) -> list[str]:
 
 
 def _wrong_type(error: ValidationError) -> tuple[str, str | None]:
+    choices = _schema(error).get("enum")
+    if choices:
+        return f"expected one of {', '.join(map(str, choices))}, got {_got(error)}", None
     wanted = _types(error)
     return f"expected {' or '.join(wanted)}, got {_got(error)}", _type_remedy(error, wanted)
 
@@ -122,6 +125,8 @@ def _type_remedy(error: ValidationError, wanted: list[str]) -> str | None:
         return "Refer to where the password is kept, such as password: {secret: {env: SOURCE_PASSWORD}}"
     if value is None:
         return "Give it a value or leave the key out."
+    if len(error.absolute_path) == 2 and error.absolute_path[0] == "vars":
+        return f"Write {error.absolute_path[1]}: {{default: {shown(cast('Json', value))}}}"
     if isinstance(value, str):
         return _text_remedy(value, wanted[0])
     if wanted == ["string"] and not isinstance(value, dict | list):

@@ -138,3 +138,8 @@ def _table(row: Row, columns: tuple[Column, ...]) -> Table:
 def stored_tables(server: Server) -> tuple[Table, ...]:
     """The tables that hold rows themselves: everything but partitioned parents."""
     return tuple(t for t in tables(server) if not t.partitioned)
+
+
+def has_large_objects(server: Server) -> bool:
+    """True when the database holds any large object."""
+    return bool(server.value("SELECT EXISTS (SELECT FROM pg_largeobject_metadata)"))

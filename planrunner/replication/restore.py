@@ -5,6 +5,7 @@ Each entry is executed in one transaction with its ledger row, so a resume does 
 
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import groupby
@@ -117,7 +118,13 @@ def _perform(workspace: Workspace, script: Script, entries: Sequence[Entry]) -> 
                 _send(session, script.preamble + entry.sql)
                 workspace.ledger.record_effect(session, STEP, entry.key, {"type": entry.type})
             failpoint("schema.entry_done")
-            workspace.tell(f"created {entry.type.lower()} {entry.name}", {"entry": entry.name})
+    workspace.tell(f"created {_described(entries)}", {"entries": [entry.name for entry in entries]})
+
+
+def _described(entries: Sequence[Entry]) -> str:
+    kinds = Counter(entry.type.lower() for entry in entries)
+    words = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    return f"{words} ({entries[0].name}{', …' if len(entries) > 1 else ''})"
 
 
 def _send(session: Session, script: str) -> None:

@@ -37,7 +37,7 @@ class Snapshot:
         """Identities, roles, slot and snapshot, schema, copy, indexes, statistics: what is missing of them."""
         todo = remaining(run)
         done = workspace(run).ledger.effects(restore.STEP)
-        found = [*_identities(run), *_roles(run)]
+        found = [*_uncarried(run), *_identities(run), *_roles(run)]
         if todo:
             found.append(_capture(run, todo))
         if restore.PRE_DATA not in done:
@@ -86,6 +86,32 @@ def _wishes(run: Run) -> Wishes:
     return Wishes(
         owners=run.option("owners", "keep") == "keep", grants=run.option("grants", "keep") == "keep"
     )
+
+
+def _uncarried(run: Run) -> Sequence[Action]:
+    """What the migration does not carry, blocked unless the plan has chosen so."""
+    found: list[str] = []
+    unlogged = [t.qualified for t in catalog.stored_tables(run.source) if t.unlogged]
+    if unlogged and run.option("unlogged", "refuse") == "refuse":
+        found.append(
+            f"the rows of unlogged tables can't be followed: {', '.join(unlogged)}. ALTER TABLE … SET LOGGED, or set"
+            " unlogged: schema_only to carry them empty"
+        )
+    if run.option("large_objects", "refuse") == "refuse" and catalog.has_large_objects(run.source):
+        found.append(
+            "large objects can't be followed. Move them into a bytea column, or set large_objects: skip to leave"
+            " them behind"
+        )
+    return [
+        Action(
+            name=f"uncarried {number}",
+            summary="decide about what is not carried",
+            where=Side.LOCAL,
+            perform=lambda _: None,
+            blocked=text,
+        )
+        for number, text in enumerate(found, 1)
+    ]
 
 
 def _identities(run: Run) -> Sequence[Action]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import subprocess
+from itertools import count
 
 import psycopg
 import pytest
@@ -15,7 +16,8 @@ from planrunner.sandbox.writer import Writer
 from tests.acceptance.helpers import contents, run, slots, state_of
 
 SCALE = 0.02
-FEWEST_EVENTS = 40
+FEWEST_EVENTS = 60
+LANES = 4
 
 
 def application_dsn(scene: Stage) -> str:
@@ -34,10 +36,9 @@ def assert_moved(scene: Stage) -> None:
 
 
 @pytest.mark.timeout(2400)
-def test_a_kill_at_every_journalled_event_is_resumed_without_loss() -> None:
-    event = 0
-    while True:
-        event += 1
+@pytest.mark.parametrize("first", range(1, LANES + 1))
+def test_a_kill_at_every_journalled_event_is_resumed_without_loss(first: int) -> None:
+    for event in count(first, LANES):
         with (
             stage(None, None, scale=SCALE) as scene,
             Writer(application_dsn(scene), threads=1, rate=40) as writer,

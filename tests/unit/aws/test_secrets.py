@@ -38,13 +38,20 @@ def test_region_of_an_arn_wins_over_the_instances(instance: RdsInstance) -> None
 def test_member_of_a_json_secret_is_picked(instance: RdsInstance) -> None:
     name, _ = _store(instance, json.dumps({"username": "u", "password": "p:/@"}))
 
+    assert secretsmanager_value(name, "username", instance).reveal() == "u"
     assert secretsmanager_value(name, "password", instance).reveal() == "p:/@"
+
+
+def test_json_secret_as_rds_writes_it_needs_no_key(instance: RdsInstance) -> None:
+    name, _ = _store(instance, json.dumps({"username": "u", "password": "p:/@"}))
+
+    assert secretsmanager_value(name, None, instance).reveal() == "p:/@"
 
 
 @pytest.mark.parametrize(
     ("text", "key", "message", "remedy"),
     [
-        ('{"username": "u", "password": "hush"}', None, "is a JSON object", "password, username"),
+        ('{"username": "u", "secret": "hush"}', None, "is a JSON object", "secret, username"),
         ('{"username": "u", "password": "hush"}', "pasword", "no text under pasword", "password, username"),
         ("hush", "password", "no text under password", "no JSON object"),
         ('{"password": {"value": "hush"}}', "password", "no text under password", "password"),
