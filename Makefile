@@ -19,9 +19,10 @@ check: $(VENV)/.dev
 	$(BIN)/basedpyright
 	$(BIN)/python -m pytest -q tests/unit
 
-# What is generated: the plan's JSON Schema and the reference pages.
+# What is generated: the plan's JSON Schema and the reference pages; tests compare them.
 docs: $(VENV)/.dev
 	$(BIN)/python -m planrunner.loading.reference
+	$(BIN)/python -m typer planrunner.cli.main utils docs --name planrunner --title "The commands" --output docs/reference/commands.md
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -25,8 +25,10 @@ def init(
     path = out or Path("plan.yaml")
     if path.exists() and not force:
         raise UsageError(f"{path} is there already", remedy="Name another file with --out, or add --force.")
-    from planrunner.loading.scaffold import scaffold
+    from planrunner.loading.scaffold import draft
 
-    text = scaffold(source=source, target=target, rds_instance=rds_instance, rds_region=rds_region, name=name)
-    screen.out(text, path)
+    made = draft(source=source, target=target, rds_instance=rds_instance, rds_region=rds_region, name=name)
+    screen.out(made.text, path)
     screen.out(f"{path} is written. Look at it, then: planrunner lint {path}; planrunner preview {path}")
+    for variable in made.environment:
+        screen.out(f"Before that, put the password into the environment: export {variable}=…")

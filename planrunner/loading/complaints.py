@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from yaml import MarkedYAMLError
+    from yaml.error import Mark
 
 _KNOWN = (
     ("'\\t' that cannot start", "a tab where spaces belong", "Indent with spaces."),
@@ -47,6 +48,8 @@ _KNOWN = (
         "Put it in quotes, or write the value.",
     ),
 )
+# What was begun and not ended is told where it begins; the parser notices it far below.
+_LEFT_OPEN = ("could not find expected ':'", "expected ',' or", "found unexpected end of stream")
 
 
 def syntax(error: MarkedYAMLError) -> tuple[str, str]:
@@ -57,3 +60,10 @@ def syntax(error: MarkedYAMLError) -> tuple[str, str]:
             return message, remedy
     # The parser quotes single characters at most, never a value.
     return f"this is not YAML: {words or 'it can not be read'}", "Check quotes, brackets and indentation."
+
+
+def decisive_mark(error: MarkedYAMLError) -> Mark | None:
+    """Where to look: the place of the complaint, or of what was left open above it."""
+    left_open = any(part in (error.problem or "") for part in _LEFT_OPEN)
+    first, second = error.problem_mark, error.context_mark
+    return (second or first) if left_open else (first or second)

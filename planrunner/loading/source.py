@@ -20,7 +20,7 @@ from yaml.events import (
 from yaml.reader import ReaderError
 
 from planrunner.errors import UsageError
-from planrunner.loading.complaints import syntax
+from planrunner.loading.complaints import decisive_mark, syntax
 from planrunner.loading.document import Document, Keys, Spot, dotted, excerpt, shown
 from planrunner.loading.scalars import plain
 from planrunner.model import Json, Problem
@@ -152,7 +152,7 @@ class _Reader:
             raise _Unreadable(self._problem((), spot, text, remedy)) from error
         except yaml.MarkedYAMLError as error:
             message, remedy = syntax(error)
-            mark = error.problem_mark or error.context_mark
+            mark = decisive_mark(error)
             spot = Spot(line=mark.line + 1, column=mark.column + 1) if mark else Spot()
             raise _Unreadable(self._problem((), spot, message, remedy)) from error
         except (ValueError, OverflowError, RecursionError) as error:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from planrunner.model import Json, Problem
 
 _TYPE_NAMES = {"object": "mapping", "array": "list"}
+_SHAPES = {"mapping": "Write KEY: VALUE lines.", "list": "Begin each entry with a dash."}
 _YES_AND_NO = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 
 
@@ -75,7 +76,7 @@ def _missing(document: Document, keys: Keys, error: ValidationError) -> Iterator
     example = about.get("const") or next(iter(about.get("examples", [])), None)
     lead = f"{about['description']} " if "description" in about else ""
     remedy = f"{lead}For example {name}: {example}" if example is not None else lead.strip() or None
-    yield document.problem(keys, f'the key "{name}" is missing', remedy)
+    yield document.problem_with_name(keys, f'the key "{name}" is missing', remedy)
 
 
 def _template_remedy(document: Document, keys: Keys, error: ValidationError) -> str | None:
@@ -116,7 +117,8 @@ def _wrong_type(error: ValidationError) -> tuple[str, str | None]:
     if choices:
         return f"expected one of {', '.join(map(str, choices))}, got {_got(error)}", None
     wanted = _types(error)
-    return f"expected {' or '.join(wanted)}, got {_got(error)}", _type_remedy(error, wanted)
+    noun = NOUNS.get(_schema(error).get("pattern", ""), " or ".join(wanted))
+    return f"expected {noun}, got {_got(error)}", _type_remedy(error, wanted)
 
 
 def _type_remedy(error: ValidationError, wanted: list[str]) -> str | None:
@@ -130,15 +132,17 @@ def _type_remedy(error: ValidationError, wanted: list[str]) -> str | None:
     if isinstance(value, str):
         return _text_remedy(value, wanted[0])
     if wanted == ["string"] and not isinstance(value, dict | list):
-        return "Put it in quotes."
-    return None
+        return None if "pattern" in _schema(error) else "Put it in quotes."
+    if wanted == ["integer"] and isinstance(value, float) and value.is_integer():
+        return f"Write {int(value)}."
+    return _SHAPES.get(wanted[0])
 
 
 def _text_remedy(value: str, wanted: str) -> str | None:
     if wanted == "integer" and value.strip().lstrip("-").isdigit():
         return f"Write {value.strip()} without quotes."
     if wanted != "boolean":
-        return None
+        return _SHAPES.get(wanted)
     meant = _YES_AND_NO.get(value.lower(), value.lower())
     return f"Write {meant}." if meant in {"true", "false"} else "Write true or false."
 

@@ -90,13 +90,13 @@ def statements(roles: tuple[Role, ...], *, login: str, superuser: bool) -> tuple
     made: list[sql.Composed] = []
     for role in roles:
         words = [
-            "LOGIN" if role.login else "NOLOGIN",
-            "CREATEDB" if role.createdb else "NOCREATEDB",
-            "CREATEROLE" if role.createrole else "NOCREATEROLE",
-            "INHERIT" if role.inherit else "NOINHERIT",
+            sql.SQL("LOGIN" if role.login else "NOLOGIN"),
+            sql.SQL("CREATEDB" if role.createdb else "NOCREATEDB"),
+            sql.SQL("CREATEROLE" if role.createrole else "NOCREATEROLE"),
+            sql.SQL("INHERIT" if role.inherit else "NOINHERIT"),
         ]
         name = sql.Identifier(role.name)
-        options = sql.SQL(" ").join([sql.SQL(word) for word in words])
+        options = sql.SQL(" ").join(words)
         made.append(sql.SQL("CREATE ROLE {} {}").format(name, options))
         if not superuser:
             made.append(sql.SQL("GRANT {} TO {}").format(name, sql.Identifier(login)))

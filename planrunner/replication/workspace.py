@@ -42,8 +42,10 @@ class Workspace:
     def lease(self) -> Lease:
         """The lease, taken now if it was not; a former runner's sessions on both sides are ended."""
         if self._lease is None:
+            # Both sides' sessions are ours: source and target may be databases of one server.
+            ours = self.source.pids | self.target.pids
             for server in (self.source, self.target):
-                end_stale_sessions(server, self.names.plan_id)
+                end_stale_sessions(server, self.names.plan_id, ours)
             self._lease = Lease.take(self.target, self.names.plan_id)
         return self._lease
 
@@ -71,14 +73,14 @@ class Workspace:
         self.let_go()
 
 
-def end_stale_sessions(server: Server, plan_id: str) -> None:
+def end_stale_sessions(server: Server, plan_id: str, ours: set[int]) -> None:
     """End the sessions that a former runner of this plan left on ``server``.
 
     A killed client's backend goes on until it next talks to it: in mid-index-build, or waiting for a
-    slot. Ours are known by pid.
+    slot. ``ours`` are the pids of this runner's own.
     """
     server.rows(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = current_user"
         " AND application_name LIKE %s AND pid <> ALL (%s::int[]) AND pid <> pg_backend_pid()",
-        [f"planrunner/{plan_id}%", sorted(server.pids)],
+        [f"planrunner/{plan_id}%", sorted(ours)],
     )

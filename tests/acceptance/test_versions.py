@@ -149,3 +149,24 @@ def test_a_source_without_logical_wal_stops_as_blocked_and_says_what_to_do(tmp_p
         source.restart()
         code, text = planrunner(tmp_path, (source, target), "run", "plan.yaml", "--no-input", "--yes")
         assert code == 0, text
+
+
+def test_two_databases_of_one_server_keep_their_own_sessions(tmp_path: Path) -> None:
+    with PostgresServer(wheel_bin(16), settings={"wal_level": "logical"}) as server:
+        ours = create(
+            server, "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 100)"
+        )
+        with psycopg.connect(server.superuser_dsn, autocommit=True) as session:
+            session.execute("CREATE DATABASE moved")
+        plan = tmp_path / "plan.yaml"
+        text = PLAN.format(source=server.port, target=server.port)
+        plan.write_text(
+            text.replace(
+                "  target:\n    dsn: postgresql://postgres@127.0.0.1:" + str(server.port) + "/app",
+                "  target:\n    dsn: postgresql://postgres@127.0.0.1:" + str(server.port) + "/moved",
+            )
+        )
+        code, text = planrunner(tmp_path, (server, server), "run", "plan.yaml", "--no-input")
+        assert code == 0, text
+        assert contents(ours) == contents(server.dsn("postgres", "moved", password=server.password))
+        assert slots(ours) == []

@@ -216,7 +216,8 @@ def test_init_writes_a_plan_that_lints(cli: Any, tmp_path: Path) -> None:
     )
     assert ended.returncode == 0, ended.stderr
     text = (tmp_path / "plan.yaml").read_text()
-    assert "hunter2" not in text
+    assert "hunter2" not in text + ended.stdout
+    assert "SOURCE_PASSWORD" in ended.stdout
     assert cli("lint", "plan.yaml").returncode == 0
 
 
