@@ -108,10 +108,15 @@ class RdsInstance:
 
 @dataclass(frozen=True, kw_only=True)
 class DialAddress:
-    """The source as the target's subscription dials it, where that differs from ours."""
+    """The source as the target's subscription dials it, where that differs from ours.
+
+    ``sslrootcert`` lies on the target's host, or is ``system``.
+    """
 
     host: str | None = None
     port: int | None = None
+    sslmode: str | None = None
+    sslrootcert: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -120,7 +120,7 @@ def suggestion(word: str, known: Iterable[str], *, label: str) -> str:
     """``Did you mean "jobs"?`` where one is near, then what there is."""
     names = list(known)
     searched = names if len(names) <= _MOST_NAMES else []
-    near = get_close_matches(word[:_LONGEST_QUOTE], searched, n=1, cutoff=0.7)
+    near = get_close_matches(word[:_LONGEST_QUOTE], searched, n=1, cutoff=0.6)
     if near and len(names) > _MOST_LISTED:
         return f'Did you mean "{near[0]}"?'
     lead = f'Did you mean "{near[0]}"? ' if near else ""

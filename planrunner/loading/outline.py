@@ -169,6 +169,18 @@ SEEN_FROM_TARGET = mapping(
             "maximum": 65535,
             "examples": [5432],
         },
+        "sslmode": {
+            "type": "string",
+            "title": "TLS mode",
+            "description": "How the subscription proves who the source is; by default as the source's DSN says.",
+            "enum": ["verify-full", "verify-ca", "require", "disable"],
+            "examples": ["verify-full"],
+        },
+        "sslrootcert": text(
+            "CA file",
+            "The CA certificates on the target's own host, or system.",
+            "/etc/ssl/rds-ca.pem",
+        ),
     },
     minProperties=1,
 )

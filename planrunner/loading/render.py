@@ -164,6 +164,8 @@ class _Renderer:
             return
         if isinstance(node, nodes.Name):
             raise _Refused(_bare_name(node.name), _HOW)
+        if isinstance(node, nodes.Const):
+            _bounded(node.value)
         if isinstance(node, nodes.Filter):
             _check_filter(node)
         for child in node.iter_child_nodes():
@@ -189,7 +191,11 @@ def _is_literal(keys: Keys) -> bool:
 @cache
 def _environment() -> ImmutableSandboxedEnvironment:
     made = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, keep_trailing_newline=True, finalize=_as_text, cache_size=0
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        finalize=_as_text,
+        cache_size=0,
+        optimized=False,
     )
     made.globals.clear()
     made.tests.clear()

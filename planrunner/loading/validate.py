@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -131,11 +132,17 @@ def _type_remedy(error: ValidationError, wanted: list[str]) -> str | None:
         return f"Write {error.absolute_path[1]}: {{default: {shown(cast('Json', value))}}}"
     if isinstance(value, str):
         return _text_remedy(value, wanted[0])
-    if wanted == ["string"] and not isinstance(value, dict | list):
-        return None if "pattern" in _schema(error) else "Put it in quotes."
-    if wanted == ["integer"] and isinstance(value, float) and value.is_integer():
-        return f"Write {int(value)}."
+    if isinstance(value, int | float):
+        return _number_remedy(value, wanted[0], _schema(error).get("pattern", ""))
     return _SHAPES.get(wanted[0])
+
+
+def _number_remedy(value: float, wanted: str, pattern: str) -> str | None:
+    if wanted == "string":
+        return "Put it in quotes." if re.search(pattern, str(value)) else None
+    if wanted == "integer" and isinstance(value, float) and value.is_integer():
+        return f"Write {int(value)}."
+    return _SHAPES.get(wanted)
 
 
 def _text_remedy(value: str, wanted: str) -> str | None:

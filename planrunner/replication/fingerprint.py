@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from planrunner.postgres.connection import Server
 
 # Not-null constraints have rows of their own since PostgreSQL 18; the column line tells them already.
@@ -12,45 +14,57 @@ _CATALOGUE = """
 WITH ours AS (SELECT oid, nspname FROM pg_namespace WHERE nspname NOT LIKE 'pg\\_%'
               AND nspname NOT IN ('information_schema', 'planrunner')),
      ext AS (SELECT classid, objid FROM pg_depend WHERE deptype = 'e')
-SELECT format('column %s.%s.%s %s%s', n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod),
+SELECT format('%s.%s', n.nspname, c.relname),
+       format('column %s.%s.%s %s%s', n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod),
               CASE WHEN a.attnotnull THEN ' not null' ELSE '' END)
 FROM ours n JOIN pg_class c ON c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 WHERE c.oid NOT IN (SELECT objid FROM ext WHERE classid = 'pg_class'::regclass)
 UNION ALL
-SELECT format('index %s.%s%s%s', n.nspname, c.relname, CASE WHEN i.indisunique THEN ' unique' ELSE '' END,
+SELECT (SELECT format('%s.%s', m.nspname, t.relname) FROM pg_class t
+        JOIN pg_namespace m ON m.oid = t.relnamespace WHERE t.oid = i.indrelid),
+       format('index %s.%s%s%s', n.nspname, c.relname, CASE WHEN i.indisunique THEN ' unique' ELSE '' END,
               CASE WHEN i.indisvalid THEN '' ELSE ' invalid' END)
 FROM ours n JOIN pg_class c ON c.relnamespace = n.oid JOIN pg_index i ON i.indexrelid = c.oid
 WHERE i.indrelid NOT IN (SELECT objid FROM ext WHERE classid = 'pg_class'::regclass)
 UNION ALL
-SELECT format('constraint %s.%s %s%s', n.nspname, coalesce(c.relname, ''), k.conname,
+SELECT format('%s.%s', n.nspname, coalesce(c.relname, '')),
+       format('constraint %s.%s %s%s', n.nspname, coalesce(c.relname, ''), k.conname,
               CASE WHEN k.convalidated THEN '' ELSE ' not valid' END)
 FROM ours n JOIN pg_constraint k ON k.connamespace = n.oid LEFT JOIN pg_class c ON c.oid = k.conrelid
 WHERE k.contype NOT IN ('n', 't') AND k.conrelid NOT IN (SELECT objid FROM ext WHERE classid = 'pg_class'::regclass)
 UNION ALL
-SELECT format('trigger %s.%s %s', n.nspname, c.relname, t.tgname)
+SELECT format('%s.%s', n.nspname, c.relname), format('trigger %s.%s %s', n.nspname, c.relname, t.tgname)
 FROM ours n JOIN pg_class c ON c.relnamespace = n.oid JOIN pg_trigger t ON t.tgrelid = c.oid
 WHERE NOT t.tgisinternal AND t.tgname NOT LIKE 'planrunner\\_fence%'
 UNION ALL
-SELECT format('%s %s.%s', CASE c.relkind WHEN 'S' THEN 'sequence' ELSE 'relation' END, n.nspname, c.relname)
+SELECT '', format('%s %s.%s', CASE c.relkind WHEN 'S' THEN 'sequence' ELSE 'relation' END, n.nspname, c.relname)
 FROM ours n JOIN pg_class c ON c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
 WHERE c.oid NOT IN (SELECT objid FROM ext WHERE classid = 'pg_class'::regclass)
 UNION ALL
-SELECT format('function %s.%s(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid))
+SELECT '', format('function %s.%s(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid))
 FROM ours n JOIN pg_proc p ON p.pronamespace = n.oid
 WHERE p.oid NOT IN (SELECT objid FROM ext WHERE classid = 'pg_proc'::regclass)
 """
 
 
-def catalogue(server: Server) -> frozenset[str]:
-    """One line for each thing of the user's in the catalogue."""
-    return frozenset(str(row[0]) for row in server.rows(_CATALOGUE))
+def catalogue(server: Server) -> Mapping[str, str]:
+    """One line for each thing of the user's in the catalogue, with the table it belongs to, if any."""
+    return {str(row[1]): str(row[0]) for row in server.rows(_CATALOGUE)}
 
 
 def differences(source: Server, target: Server) -> tuple[str, ...]:
-    """What one side's catalogue has and the other's has not."""
+    """What the target lacks of the source's catalogue, and what it has more on the source's own tables.
+
+    Other things that only the target has (a provider's helpers, an unrelated schema) are no difference.
+    """
     ours, theirs = catalogue(source), catalogue(target)
+    tables = set(ours.values()) - {""}
     return tuple(
-        [f"{line}: only on the source" for line in sorted(ours - theirs)]
-        + [f"{line}: only on the target" for line in sorted(theirs - ours)]
+        [f"{line}: only on the source" for line in sorted(ours.keys() - theirs.keys())]
+        + [
+            f"{line}: only on the target"
+            for line in sorted(theirs.keys() - ours.keys())
+            if theirs[line] in tables
+        ]
     )

@@ -53,6 +53,11 @@ def dial_parameters(source: Server) -> dict[str, str]:
         parameters.pop("hostaddr", None)
         parameters.update({"host": seen.host} if seen.host else {})
         parameters.update({"port": str(seen.port)} if seen.port else {})
+        if seen.sslmode is not None:
+            # Our CA file lies on this machine, not on the target's.
+            parameters.pop("sslrootcert", None)
+            parameters["sslmode"] = seen.sslmode
+        parameters.update({"sslrootcert": seen.sslrootcert} if seen.sslrootcert else {})
     return parameters
 
 

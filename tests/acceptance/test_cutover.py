@@ -81,3 +81,33 @@ def test_cleanup_of_an_abandoned_migration_leaves_nothing_on_the_source() -> Non
             ).fetchone()
         assert left == (0, 0, 0, 0)
         write_to_source(scene)
+
+
+@pytest.mark.parametrize("point", ["locked", "fenced", "barrier_passed", "before_commit", "after_commit"])
+def test_a_kill_inside_the_cutover_leaves_one_writable_side_and_is_resumed(point: str) -> None:
+    with stage(None, None, scale=SCALE) as scene:
+        follow(scene)
+        killed = run(scene, "--yes", "--no-input", failpoints=f"cutover.{point}:kill")
+        assert killed.returncode == -9, killed.stdout[-2000:] + killed.stderr
+        if point == "after_commit":
+            with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+                write_to_source(scene)
+        else:
+            write_to_source(scene)
+        resumed = run(scene, "--yes", "--no-input")
+        assert resumed.returncode == 0, resumed.stdout[-2000:] + resumed.stderr
+        assert contents(scene.source_database.superuser_dsn) == contents(scene.target_database.superuser_dsn)
+        assert slots(scene.source_database.superuser_dsn) == []
+
+
+def test_the_first_thousand_inserts_after_the_cutover_collide_with_nothing() -> None:
+    with stage(None, None, scale=SCALE) as scene:
+        moved = run(scene, "--yes", "--no-input")
+        assert moved.returncode == 0, moved.stdout[-2000:] + moved.stderr
+        with psycopg.connect(scene.target_database.superuser_dsn) as session:
+            session.execute(
+                "INSERT INTO products (sku, title, price) SELECT 'new-' || i, 'new', 1 FROM generate_series(1, 1000) i"
+            )
+        again = run(scene, verb="verify")
+        assert again.returncode == 7
+        assert "public.products" in again.stdout + again.stderr

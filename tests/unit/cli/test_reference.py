@@ -12,8 +12,10 @@ ROOT = Path(__file__).parents[3]
 def test_the_command_reference_is_up_to_date(tmp_path: Path) -> None:
     fresh = tmp_path / "commands.md"
     subprocess.run(
-        [sys.executable, "-m", "typer", "planrunner.cli.main", "utils", "docs", "--name", "planrunner"]
-        + ["--title", "The commands", "--output", str(fresh)],
+        [
+            *(sys.executable, "-m", "typer", "planrunner.cli.main", "utils", "docs", "--name", "planrunner"),
+            *("--title", "The commands", "--output", str(fresh)),
+        ],
         check=True,
         capture_output=True,
         timeout=60,
