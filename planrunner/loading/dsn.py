@@ -111,7 +111,7 @@ def _hosts(text: str) -> dict[str, str]:
     ports = [match["port"] or "" for match in found]
     return {
         "host": ",".join(match["host"].strip("[]") for match in found),
-        "port": ",".join(ports) if any(ports) else "",
+        "port": ",".join(ports),
     }
 
 

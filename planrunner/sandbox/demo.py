@@ -104,10 +104,14 @@ class Outcome:
 
 
 @contextmanager
-def stage(source_bin: Path | None, target_bin: Path | None, *, scale: float) -> Iterator[Stage]:
-    """Build the stage, and take its servers down at the end; the folder with plan and report stays."""
+def stage(
+    source_bin: Path | None, target_bin: Path | None, *, scale: float, leave_files: bool = False
+) -> Iterator[Stage]:
+    """Build the stage, and take its servers down at the end; ``leave_files`` lets plan, state and report stay."""
     folder = Path(tempfile.mkdtemp(prefix="planrunner-demo-"))
     with ExitStack() as stack:
+        if not leave_files:
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
         source = stack.enter_context(PostgresServer(source_bin or wheel_bin(16)))
         target = stack.enter_context(PostgresServer(target_bin or wheel_bin(18)))
         databases = prepare_source(source), prepare_target(target)
@@ -136,7 +140,7 @@ def run_demo(
     ``shown`` lets the run's own lines through to the terminal. StepFailed when the run ends with an error;
     the servers are removed even then, the plan's folder with state and report stays.
     """
-    with stage(source_bin, target_bin, scale=scale) as scene:
+    with stage(source_bin, target_bin, scale=scale, leave_files=True) as scene:
         dsn = conninfo.make_conninfo(
             scene.source_database.application_dsn or "", password=scene.source_database.password
         )
