@@ -130,17 +130,19 @@ class _Variable:
         self._document = document
         self._name = name
         self._declaration = declaration
-        self._type = declaration.get("type", "string")
+        # What is no type at all is the schema's to tell.
+        declared = declaration.get("type", "string")
+        self._type = declared if isinstance(declared, str) and declared in _FITS else None
 
     def resolve(self, candidates: Iterator[_Candidate]) -> Value | list[Problem]:
         """The value, or what is wrong; nothing is wrong twice, so a bad declaration yields no problem here."""
         problems = [*self._declaration_faults()]
-        if problems or self._type not in _FITS or ("vars", self._name) in self._document.told:
+        if problems or self._type is None or ("vars", self._name) in self._document.told:
             return problems
         chosen = next(candidates, None) or self._default()
         if chosen is None:
             return [] if self._told("default") else [self._missing()]
-        value = _read(chosen.value, str(self._type)) if chosen.text else chosen.value
+        value = _read(chosen.value, self._type) if chosen.text else chosen.value
         fault = self._fault(value)
         if fault is not None:
             return [chosen.complain(*fault)]
@@ -168,7 +170,7 @@ class _Variable:
         if isinstance(default, str) and "{{" in default:
             text = "a default is taken literally, so it can't be a template"
             yield self._at("default", text, "Put the template where the variable is used.")
-        elif default is not None and self._type in _FITS and (fault := self._fault(default)):
+        elif default is not None and self._type is not None and (fault := self._fault(default)):
             yield self._at("default", *fault)
         if not isinstance(self._pattern(), re.Pattern | None):
             yield self._at("pattern", "this is not a regular expression", str(self._pattern()))

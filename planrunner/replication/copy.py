@@ -80,7 +80,6 @@ def copy_tables(workspace: Workspace, snapshot: HeldSnapshot, tables: Sequence[T
     for table in sorted(tables, key=lambda t: (-t.bytes, t.qualified)):
         waiting.put(table)
     stop = threading.Event()
-    workspace.lease  # noqa: B018  # taken here once, not by every thread at the same time
     with ThreadPoolExecutor(min(jobs, len(tables)), thread_name_prefix="copy") as pool:
         futures = [
             pool.submit(_stream, workspace, snapshot, waiting, stop) for _ in range(min(jobs, len(tables)))

@@ -110,7 +110,6 @@ def add_foreign_keys(workspace: Workspace, wishes: Wishes) -> None:
 def _perform(workspace: Workspace, script: Script, entries: Sequence[Entry]) -> None:
     if not entries:
         return
-    workspace.lease  # noqa: B018  # taken once, before threads need it
     with workspace.target.session() as session:
         for entry in entries:
             with session.transaction():

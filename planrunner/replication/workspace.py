@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -37,17 +38,20 @@ class Workspace:
         self.ledger = Ledger(target, plan_id)
         self.snapshot: HeldSnapshot | None = None
         self._lease: Lease | None = None
+        self._taking = threading.Lock()
 
     @property
     def lease(self) -> Lease:
         """The lease, taken now if it was not; a former runner's sessions on both sides are ended."""
-        if self._lease is None:
-            # Both sides' sessions are ours: source and target may be databases of one server.
-            ours = self.source.pids | self.target.pids
-            for server in (self.source, self.target):
-                end_stale_sessions(server, self.names.plan_id, ours)
-            self._lease = Lease.take(self.target, self.names.plan_id)
-        return self._lease
+        # Several threads may need it first: taken twice, the second would fence off the first.
+        with self._taking:
+            if self._lease is None:
+                # Both sides' sessions are ours: source and target may be databases of one server.
+                ours = self.source.pids | self.target.pids
+                for server in (self.source, self.target):
+                    end_stale_sessions(server, self.names.plan_id, ours)
+                self._lease = Lease.take(self.target, self.names.plan_id)
+            return self._lease
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
