@@ -81,10 +81,11 @@ def end_stale_sessions(server: Server, plan_id: str, ours: set[int]) -> None:
     """End the sessions that a former runner of this plan left on ``server``.
 
     A killed client's backend goes on until it next talks to it: in mid-index-build, or waiting for a
-    slot. ``ours`` are the pids of this runner's own.
+    slot. ``ours`` are the pids of this runner's own; one that another thread opens meanwhile is younger.
     """
     server.rows(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = current_user"
-        " AND application_name LIKE %s AND pid <> ALL (%s::int[]) AND pid <> pg_backend_pid()",
-        [f"planrunner/{plan_id}%", sorted(ours)],
+        " AND application_name LIKE %(label)s AND pid <> ALL (%(ours)s::int[]) AND backend_start <"
+        " (SELECT min(backend_start) FROM pg_stat_activity WHERE pid = ANY (%(ours)s::int[]))",
+        {"label": f"planrunner/{plan_id}%", "ours": sorted(ours)},
     )
