@@ -39,6 +39,10 @@ def _text(outcome: "Outcome") -> str:
     figures = outcome.to_json()
     lines = [
         "",
+        *(f"  {s['id']:<8} {s['uses']:<15} {s['status']:<8} {s['seconds']} s" for s in figures["steps"]),
+    ]
+    lines += [
+        "",
         f"The writer had {figures['acknowledged_writes']} transactions acknowledged during the migration;"
         f" {figures['lost_writes']} are missing on the target.",
         f"Plan, state and report: {outcome.folder}",

@@ -130,14 +130,14 @@ def _dialing(target: Server, needs: Needs, here: Identity) -> Finding:
     if _is_local(needs.dial) and not _is_local(target.parameters()):
         return NETWORK.failed(
             f"Target can't dial the source: for the target, {place} is the target itself",
-            "Give connections.source.source_as_seen_from_target the host that the target reaches it by.",
+            "Give connections.target.source_as_seen_from_target the host that the target reaches it by.",
         )
     schema = target.value(
         "SELECT n.nspname::text FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace"
         " WHERE e.extname = 'dblink'"
     )
     if schema is None:
-        return _not_probed(place, needs)
+        return _probe_by_subscription(target, needs, place, superuser=here.superuser)
     return _probe(target, str(schema), needs, place, superuser=here.superuser)
 
 
@@ -147,7 +147,7 @@ def _not_probed(place: str, needs: Needs) -> Finding:
         f", and needs the file {certificate} on its own host" if certificate not in {None, "system"} else ""
     )
     return NETWORK.warned(
-        f"Target's own line to the source is not probed (no dblink there); sync will dial {place}{files}",
+        f"Target's own line to the source is not probed (the login may not); sync will dial {place}{files}",
         "To have it probed, run on the target: CREATE EXTENSION dblink; and check again. Otherwise make sure that"
         " the source's firewall or security group lets the target's address in.",
     )
@@ -166,12 +166,33 @@ def _probe(target: Server, schema: str, needs: Needs, place: str, *, superuser: 
     return _passwordless(place)
 
 
+def _probe_by_subscription(target: Server, needs: Needs, place: str, *, superuser: bool) -> Finding:
+    """Let the target dial as sync will, in a transaction that is rolled back, with a wrong password."""
+    command = sql.SQL(
+        "CREATE SUBSCRIPTION planrunner_probe CONNECTION {} PUBLICATION planrunner_probe"
+        " WITH (enabled = false, create_slot = false, slot_name = NONE)"
+    ).format(sql.Literal(conninfo.make_conninfo("", **{**needs.dial, "password": _NOT_A_PASSWORD})))
+    session = target.open(read_only=False, autocommit=False)
+    try:
+        with target.translated("dial the source"):
+            session.execute(command)
+    except QueryFailed as error:
+        if error.sqlstate in {"42501", "25006"}:
+            return _not_probed(place, needs)
+        return _probe_verdict(error, place)
+    finally:
+        session.close()
+    if superuser:
+        return NETWORK.passed(f"Target reaches the source at {place}")
+    return _passwordless(place)
+
+
 def _probe_verdict(error: QueryFailed, place: str) -> Finding:
     if _REFUSED_BY_SOURCE.search(error.message):
-        return NETWORK.passed(f"Target reaches the source at {place} (dialled with dblink)")
+        return NETWORK.passed(f"Target reaches the source at {place} (dialled)")
     if _WITHOUT_PASSWORD.search(error.message):
         return _passwordless(place)
-    if error.sqlstate == "08001":
+    if error.sqlstate in {"08001", "08006"}:
         words = error.message.partition("could not establish connection; ")[2] or error.message
         return NETWORK.failed(f"Target can't dial the source at {place}: {words}", error.remedy)
     return NETWORK.warned(

@@ -277,12 +277,18 @@ def test_the_same_database_on_both_sides_fails(source: Any, make_run: Callable[.
     assert _one(Validate().findings(run), "the same database").mark is Mark.FAIL
 
 
-def test_without_dblink_the_line_is_a_warning_that_names_what_will_be_dialled(
-    check: Callable[..., Any],
+def test_a_target_dials_the_source_as_sync_will_and_never_with_the_password(
+    source: Any, target: Any, make_run: Callable[..., Any]
 ) -> None:
-    finding = _one(check(seen_from_target=DialAddress(host="10.0.3.7")), "not probed")
-    assert finding.mark is Mark.WARN
-    assert "10.0.3.7:" in finding.text
+    here = target.connect(side=Side.TARGET)
+    findings = Validate().findings(make_run(source.connect(), here))
+    assert _one(findings, "Target reaches the source at 127.0.0.1").mark is Mark.PASS
+    nowhere = source.connect(seen_from_target=DialAddress(port=1))
+    refused = _one(Validate().findings(make_run(nowhere, here)), "Target can't dial the source")
+    assert refused.mark is Mark.FAIL
+    assert "refused" in refused.text
+    assert source.server.password not in target.server.log.read_text()
+    assert here.rows("SELECT subname FROM pg_subscription WHERE subname LIKE 'planrunner%%'", []) == []
 
 
 def test_a_target_with_dblink_really_dials_and_never_with_the_password(
@@ -305,10 +311,13 @@ def test_a_target_with_dblink_really_dials_and_never_with_the_password(
 def test_warnings_fail_turns_warnings_into_failures(
     source: Any, target: Any, make_run: Callable[..., Any]
 ) -> None:
+    source.execute("CREATE UNLOGGED TABLE fleeting (x int PRIMARY KEY)")
     servers = source.connect(), target.connect(side=Side.TARGET)
-    assert _one(Validate().findings(make_run(*servers)), "not probed").mark is Mark.WARN
-    strict = Validate().findings(make_run(*servers, warnings_fail=True))
-    assert _one(strict, "not probed").mark is Mark.FAIL
+    chosen = {"unlogged": "schema_only"}
+    mild = Validate().findings(make_run(*servers, snapshot=chosen))
+    assert _one(mild, "public.fleeting").mark is Mark.WARN
+    strict = Validate().findings(make_run(*servers, snapshot=chosen, warnings_fail=True))
+    assert _one(strict, "public.fleeting").mark is Mark.FAIL
 
 
 def test_the_number_of_queries_does_not_grow_with_the_tables(
