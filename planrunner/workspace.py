@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from planrunner.replication.workspace import Workspace
 
 if TYPE_CHECKING:
     from planrunner.step import Run
+
+T = TypeVar("T")
 
 
 def workspace(run: Run) -> Workspace:
@@ -19,3 +21,9 @@ def workspace(run: Run) -> Workspace:
         )
         run.held.put("workspace", found)
     return found
+
+
+def snapshot_option(run: Run, name: str, default: T) -> T:
+    """An option of the plan's snapshot step, for the steps that go on from what it made."""
+    spec = next((s for s in run.plan.steps if s.uses == "snapshot"), None)
+    return cast("T", spec.options.get(name, default)) if spec is not None else default

@@ -90,7 +90,7 @@ def begin(workspace: Workspace, tables: Sequence[Table], division: Division) -> 
         publications.create(
             workspace.source, workspace.names, generation, [u for u in units if u.part is None]
         )
-        _barrier_on_target(workspace, generation)
+        barrier_on_target(workspace, generation)
     ranges.tell_truncates_to(workspace, (*now.finished, *groups))
     _capture_all(workspace, groups, failover=division.failover)
 
@@ -142,7 +142,8 @@ def writes(source: Server) -> dict[int, int]:
     }
 
 
-def _barrier_on_target(workspace: Workspace, generation: int) -> None:
+def barrier_on_target(workspace: Workspace, generation: int) -> None:
+    """Make the generation's barrier table on the target."""
     table = publications.barrier_table(workspace.names, generation)
     with workspace.writing() as session:
         session.execute("SET LOCAL client_min_messages = warning")

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from planrunner.replication.names import Names
     from planrunner.replication.units import Unit
 
-# ``truncated`` is set by the trigger of a split table: see ``ranges``.
+# ``truncated`` is set by the trigger of a split table (see ``ranges``), ``stop`` where streams are to be joined
+# (see ``merge``).
 BARRIER_COLUMNS = sql.SQL(
-    "(token uuid PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp(), truncated int)"
+    "(token uuid PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp(), truncated int, stop boolean)"
 )
 
 
@@ -103,11 +104,12 @@ def drop(source: Server, names: Names, generation: int) -> None:
 def drop_barrier(server: Server, names: Names, generation: int) -> None:
     """Drop a generation's barrier table on one side, with its trigger and that one's function."""
     table = sql.Identifier(SCHEMA, names.barrier(generation))
-    function = sql.Identifier(SCHEMA, names.truncate_part_function(generation))
+    functions = (names.truncate_part_function(generation), names.stop_function(generation))
     with server.transaction() as session:
         session.execute("SET LOCAL client_min_messages = warning")
         session.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
-        session.execute(sql.SQL("DROP FUNCTION IF EXISTS {}()").format(function))
+        for function in functions:
+            session.execute(sql.SQL("DROP FUNCTION IF EXISTS {}()").format(sql.Identifier(SCHEMA, function)))
 
 
 def drop_empty_schema(source: Server) -> None:

@@ -88,6 +88,21 @@ def create_exporting(
             return str(row[2])
 
 
+def create_plain(workspace: Workspace, generation: int) -> None:
+    """Make the generation's slot without a snapshot; it waits for writers as ``create_exporting`` does."""
+    name = workspace.names.stream(generation)
+    deadline = workspace.clock.monotonic() + PATIENCE_SECONDS
+    while True:
+        with workspace.source.session() as session:
+            session.execute("SET lock_timeout = '3s'")
+            try:
+                session.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [name])
+            except errors.LockNotAvailable as error:
+                _tell_blockers(workspace, deadline, error)
+            else:
+                return
+
+
 def _tell_blockers(workspace: Workspace, deadline: float, error: Exception) -> None:
     blockers = [str(row[0]) for row in workspace.source.rows(_BLOCKERS)]
     if workspace.clock.monotonic() > deadline:

@@ -145,13 +145,18 @@ def begin_in(session: Session, snapshot: str) -> None:
 
 def begin_within(source: Server, snapshot: HeldSnapshot) -> Session:
     """Open a session inside the snapshot, which the caller closes; SnapshotLost when it is gone."""
-    session = source.open(read_only=False)
-    try:
-        with source.translated("enter the snapshot"):
-            begin_in(session, snapshot.name)
-    except BaseException as error:
-        session.close()
-        if isinstance(error, QueryFailed) and error.sqlstate in _GONE and not snapshot.alive():
-            raise lost(snapshot.generation) from error
-        raise
-    return session
+    for _ in range(KEEPERS):
+        session = source.open(read_only=False)
+        try:
+            with source.translated("enter the snapshot"):
+                begin_in(session, snapshot.name)
+        except BaseException as error:
+            session.close()
+            if not isinstance(error, QueryFailed) or error.sqlstate not in _GONE:
+                raise
+            # The keeper of that name has ended; another may hold the snapshot under its own.
+            if not snapshot.alive():
+                raise lost(snapshot.generation) from error
+        else:
+            return session
+    raise lost(snapshot.generation)

@@ -9,11 +9,12 @@ from psycopg import conninfo, sql
 
 from planrunner.errors import StepFailed
 from planrunner.postgres.connection import LIVENESS
+from planrunner.replication.names import SCHEMA, STOP_TRIGGER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from planrunner.postgres.connection import Server
+    from planrunner.postgres.connection import Server, Session
     from planrunner.replication.names import Names
     from planrunner.replication.ranges import Owned
     from planrunner.replication.workspace import Workspace
@@ -88,28 +89,39 @@ def statement(
 
 def create(workspace: Workspace, generation: int, owned: Owned) -> None:
     """Create the generation's subscription, disabled, with what a TRUNCATE of its ranges does on the target."""
-    secret = workspace.source.password()
-    command = statement(
-        workspace.source,
-        workspace.names,
-        generation,
-        secret.reveal() if secret is not None else None,
-        others=owned.publications(workspace.names),
-    )
-    name = sql.Identifier(workspace.names.stream(generation))
     with workspace.writing() as session:
-        session.execute("SET LOCAL client_min_messages = warning")
-        for made in owned.truncating(workspace.names, generation):
-            session.execute(made)
-        session.execute(command)
-        session.execute(
-            sql.SQL("COMMENT ON SUBSCRIPTION {} IS {}").format(name, sql.Literal(workspace.names.owner_mark))
+        create_in(workspace, session, generation, owned)
+
+
+def create_in(workspace: Workspace, session: Session, generation: int, owned: Owned) -> None:
+    """The same in the caller's transaction."""
+    secret = workspace.source.password()
+    name = sql.Identifier(workspace.names.stream(generation))
+    session.execute("SET LOCAL client_min_messages = warning")
+    for made in owned.truncating(workspace.names, generation):
+        session.execute(made)
+    session.execute(
+        statement(
+            workspace.source,
+            workspace.names,
+            generation,
+            secret.reveal() if secret is not None else None,
+            others=owned.publications(workspace.names),
         )
+    )
+    session.execute(
+        sql.SQL("COMMENT ON SUBSCRIPTION {} IS {}").format(name, sql.Literal(workspace.names.owner_mark))
+    )
 
 
 def enable(workspace: Workspace, generation: int) -> None:
-    """Start the generation's apply worker."""
+    """Start the generation's apply worker; a stop marker that is still on its way stops it no more."""
+    barrier = sql.Identifier(SCHEMA, workspace.names.barrier(generation))
     with workspace.writing() as session:
+        session.execute("SET LOCAL client_min_messages = warning")
+        session.execute(
+            sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(sql.Identifier(STOP_TRIGGER), barrier)
+        )
         session.execute(
             sql.SQL("ALTER SUBSCRIPTION {} ENABLE").format(sql.Identifier(workspace.names.stream(generation)))
         )
@@ -133,5 +145,11 @@ def drop(workspace: Workspace, generation: int) -> None:
             remedy="Look at pg_stat_subscription on the target; run again to go on.",
         )
     with workspace.writing() as session:
-        session.execute(sql.SQL("ALTER SUBSCRIPTION {} SET (slot_name = NONE)").format(name))
-        session.execute(sql.SQL("DROP SUBSCRIPTION {}").format(name))
+        drop_in(workspace, session, generation)
+
+
+def drop_in(workspace: Workspace, session: Session, generation: int) -> None:
+    """Drop a disabled subscription in the caller's transaction; its slot is left as it is."""
+    name = sql.Identifier(workspace.names.stream(generation))
+    session.execute(sql.SQL("ALTER SUBSCRIPTION {} SET (slot_name = NONE)").format(name))
+    session.execute(sql.SQL("DROP SUBSCRIPTION {}").format(name))

@@ -18,7 +18,7 @@ from planrunner.replication import (
 from planrunner.replication.schema_dump import Wishes
 from planrunner.step import Action, Run
 from planrunner.units import human_bytes, seconds, size
-from planrunner.workspace import workspace
+from planrunner.workspace import snapshot_option, workspace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,6 +42,8 @@ class Sync:
         done = space.ledger.effects(STEP)
         if CAUGHT_UP not in done:
             found.append(_catch_up(run))
+        if len(held) > snapshot_option(run, "streams", 1):
+            found.append(_join(held, snapshot_option(run, "streams", 1)))
         if held and restore.FOREIGN_KEYS not in space.ledger.effects(restore.STEP):
             found.append(_withheld())
         views = restore.materialized_views(space)
@@ -135,6 +137,25 @@ def _perform_catch_up(run: Run, limit: int) -> None:
         run.tell(
             f"warning: slots retain {kept} of WAL on the source, above max_wal_retained {allowed}", dict(lag)
         )
+
+
+def _join(held: Sequence[int], streams: int) -> Action:
+    return Action(
+        name="join streams",
+        summary=f"join the {len(held)} streams that lost snapshots left into {streams}, at one commit of the source",
+        where=Side.TARGET,
+        statements=(
+            "SELECT pg_create_logical_replication_slot(…, 'pgoutput')  -- on the source",
+            "INSERT INTO planrunner.barrier_… (token, stop)  -- on the source, into every stream in one transaction",
+            "ALTER SUBSCRIPTION … DISABLE  -- by a trigger on the target, when the marker arrives",
+            "SELECT pg_replication_slot_advance(…)  -- on the source, to that transaction's end",
+            "DROP SUBSCRIPTION …; CREATE SUBSCRIPTION …  -- in one transaction",
+        ),
+        undo="until the new subscription is made, the old streams are enabled again",
+        perform=lambda run: merge.merge(
+            workspace(run), verify.followed_tables(workspace(run)), streams=streams
+        ),
+    )
 
 
 def _withheld() -> Action:
