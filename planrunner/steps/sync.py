@@ -9,6 +9,7 @@ from planrunner.replication import (
     barrier,
     generations,
     indexes,
+    merge,
     ranges,
     restore,
     slots,
