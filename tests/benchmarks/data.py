@@ -95,7 +95,7 @@ CASES: Mapping[str, Case] = {
         name="b",
         title="200 small tables, jsonb with four indexes, a narrow table of 6 M rows",
         script=_MIX,
-        sizes={"small": 200, "documents": 350_000, "narrow": 6_000_000},
+        sizes={"small": 200, "documents": 700_000, "narrow": 6_000_000},
     ),
     "c": Case(
         name="c",
