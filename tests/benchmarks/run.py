@@ -54,6 +54,8 @@ def compare(name: str, asked: argparse.Namespace, console: Console) -> Results:
         console.print(f"({name}) {scene.bytes / 1e6:.0f} MB, {len(scene.contents.tables)} tables")
         absent = {each.name: why for each in chosen if (why := each.absent(scene))}
         present = [each for each in chosen if each.name not in absent]
+        # Asked before the rounds: a checkout may move on while they last.
+        versions = _versions(present, scene)
         measurements = []
         for number in range(1, asked.rounds + 1):
             for each in present:
@@ -65,7 +67,7 @@ def compare(name: str, asked: argparse.Namespace, console: Console) -> Results:
             case=name,
             title=CASES[name].title,
             setting=_setting(asked, scene),
-            versions=_versions(present, scene),
+            versions=versions,
             absent=absent,
             measurements=measurements,
         )
