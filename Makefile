@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check docs clean
+.PHONY: demo test check bench docs clean
 
 demo: $(VENV)/.sandbox
 	$(BIN)/planrunner demo $(DEMO_ARGS)
@@ -18,6 +18,10 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/basedpyright
 	$(BIN)/python -m pytest -q tests/unit
+
+# Against pgcopydb and pg_dump; e.g. BENCH_ARGS='--case a --rounds 1 --scale 0.1'. At full size it takes an hour.
+bench: $(VENV)/.dev
+	$(BIN)/python -m tests.benchmarks.run $(BENCH_ARGS)
 
 # What is generated: the plan's JSON Schema and the reference pages; tests compare them.
 docs: $(VENV)/.dev
