@@ -22,7 +22,8 @@ SELECT c.oid::bigint, n.nspname::text, c.relname::text, pg_get_userbyid(c.relown
        (SELECT array_agg(a.attname::text ORDER BY k.n) FROM pg_index i
           CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, n)
           JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
-        WHERE i.indrelid = c.oid AND i.indisprimary)
+        WHERE i.indrelid = c.oid AND i.indisprimary),
+       CASE WHEN c.relispartition THEN (SELECT h.inhparent::bigint FROM pg_inherits h WHERE h.inhrelid = c.oid) END
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
   AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'planrunner') AND n.nspname NOT LIKE 'pg\\_%'
@@ -65,6 +66,8 @@ class Table:
     """A table or partitioned table. ``rows`` is the planner's estimate, ``bytes`` includes indexes.
 
     ``identifiable``: its replica identity can tell a row (a valid primary key, the chosen index, FULL).
+    ``parent`` is the oid of the table that this one is a partition of. ``where`` is the plan's row filter,
+    an expression that may stand between parentheses; None when every row comes.
     """
 
     oid: int
@@ -81,6 +84,8 @@ class Table:
     row_security: bool
     key: tuple[str, ...]
     columns: tuple[Column, ...]
+    parent: int | None = None
+    where: str | None = None
 
     @property
     def qualified(self) -> str:
@@ -132,6 +137,7 @@ def _table(row: Row, columns: tuple[Column, ...]) -> Table:
         row_security=row[11],
         key=tuple(row[12] or ()),
         columns=columns,
+        parent=row[13],
     )
 
 

@@ -18,6 +18,7 @@ from planrunner.errors import Interrupted, StepConflict, StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.replication.identities import table_name
 from planrunner.replication.ledger import Unit
+from planrunner.replication.row_filters import predicate
 from planrunner.replication.snapshot import reading
 
 if TYPE_CHECKING:
@@ -54,8 +55,13 @@ def statements(table: Table) -> tuple[sql.Composed, sql.Composed]:
     # A table may have no column that holds data; COPY then takes no column list.
     named = sql.SQL("{} ({})").format(table_name(table), columns) if table.stored else table_name(table)
     form = sql.SQL("(FORMAT {})").format(sql.SQL("binary" if binary_safe(table) else "text"))
+    read = named
+    if table.where is not None:
+        read = sql.SQL("(SELECT {} FROM ONLY {} WHERE {})").format(
+            columns, table_name(table), predicate(table.where)
+        )
     return (
-        sql.SQL("COPY {} TO STDOUT {}").format(named, form),
+        sql.SQL("COPY {} TO STDOUT {}").format(read, form),
         sql.SQL("COPY {} FROM STDIN {}").format(named, form),
     )
 

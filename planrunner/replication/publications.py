@@ -12,6 +12,7 @@ from psycopg import sql
 
 from planrunner.replication.identities import table_name
 from planrunner.replication.names import SCHEMA
+from planrunner.replication.row_filters import predicate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,15 +34,22 @@ def statements(names: Names, generation: int, tables: Sequence[Table]) -> tuple[
     """What makes the publication of a generation and its barrier table on the source."""
     barrier = sql.Identifier(SCHEMA, names.barrier(generation))
     publication = sql.Identifier(names.stream(generation))
-    members = [barrier, *map(table_name, tables)]
     return (
         sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(SCHEMA)),
         barrier_table(names, generation),
-        sql.SQL("CREATE PUBLICATION {} FOR TABLE {}").format(
-            publication, sql.SQL(", ").join([sql.SQL("ONLY {}").format(m) for m in members])
-        ),
+        sql.SQL("CREATE PUBLICATION {} FOR TABLE {}").format(publication, _members(barrier, tables)),
         sql.SQL("COMMENT ON PUBLICATION {} IS {}").format(publication, sql.Literal(names.owner_mark)),
     )
+
+
+def _members(barrier: sql.Identifier, tables: Sequence[Table]) -> sql.Composed:
+    named = [sql.SQL("ONLY {}").format(barrier)]
+    for table in tables:
+        one = sql.SQL("ONLY {}").format(table_name(table))
+        named.append(
+            one if table.where is None else sql.SQL("{} WHERE {}").format(one, predicate(table.where))
+        )
+    return sql.SQL(", ").join(named)
 
 
 def create(source: Server, names: Names, generation: int, tables: Sequence[Table]) -> None:
@@ -67,11 +75,11 @@ def existing(source: Server, names: Names) -> dict[int, frozenset[str]]:
 
 def narrow(source: Server, names: Names, generation: int, tables: Sequence[Table]) -> None:
     """Leave only ``tables`` and the barrier in a generation's publication: those it has copied."""
-    members = [sql.Identifier(SCHEMA, names.barrier(generation)), *map(table_name, tables)]
+    barrier = sql.Identifier(SCHEMA, names.barrier(generation))
     source.execute(
         sql.SQL("ALTER PUBLICATION {} SET TABLE {}").format(
             sql.Identifier(names.stream(generation)),
-            sql.SQL(", ").join([sql.SQL("ONLY {}").format(m) for m in members]),
+            _members(barrier, tables),
         )
     )
 

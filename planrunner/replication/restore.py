@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from psycopg import errors, sql
 
 from planrunner.errors import QueryFailed
 from planrunner.failpoints import failpoint
-from planrunner.replication import roles, schema_dump
+from planrunner.replication import relations, roles, schema_dump
 from planrunner.replication.identities import table_name
 
 if TYPE_CHECKING:
@@ -39,12 +40,19 @@ _FOREIGN_KEY = "FK CONSTRAINT"
 def pre_data(workspace: Workspace, wishes: Wishes) -> None:
     """Create everything that data needs, under the held snapshot, in one transaction with its ledger row."""
     snapshot = workspace.snapshot.name if workspace.snapshot else None
-    script = schema_dump.section(workspace.source, workspace.target, PRE_DATA, wishes, snapshot=snapshot)
+    script = _section(workspace, PRE_DATA, wishes, snapshot=snapshot)
     with workspace.writing() as session:
         with _creating_in_public(workspace, session, wishes):
             _send(session, script.preamble + "".join(entry.sql for entry in script.entries))
         workspace.ledger.record_effect(session, STEP, PRE_DATA, {"entries": len(script.entries)})
         failpoint("schema.before_commit")
+
+
+def _section(workspace: Workspace, name: str, wishes: Wishes, *, snapshot: str | None = None) -> Script:
+    left_out = relations.omitted(workspace.source, workspace.selection)
+    return schema_dump.section(
+        workspace.source, workspace.target, name, replace(wishes, omitted=left_out), snapshot=snapshot
+    )
 
 
 @contextmanager
@@ -67,7 +75,7 @@ def post_data(workspace: Workspace, wishes: Wishes, *, jobs: int, foreign_keys: 
     Without ``foreign_keys`` those are left for ``add_foreign_keys``: rows copied under several snapshots
     fit together only once every stream has caught up.
     """
-    script = schema_dump.section(workspace.source, workspace.target, POST_DATA, wishes)
+    script = _section(workspace, POST_DATA, wishes)
     finished = workspace.ledger.effects(STEP)
     todo = [entry for entry in script.entries if entry.key not in finished]
     first = [entry for entry in todo if entry.type in _INDEXES]
@@ -92,7 +100,7 @@ def _table_of(entry: Entry) -> str:
 
 def add_foreign_keys(workspace: Workspace, wishes: Wishes) -> None:
     """Add the foreign keys that several generations delayed; tried again while the streams are in between."""
-    script = schema_dump.section(workspace.source, workspace.target, POST_DATA, wishes)
+    script = _section(workspace, POST_DATA, wishes)
     for attempt in range(_FK_ATTEMPTS):
         finished = workspace.ledger.effects(STEP)
         todo = [e for e in script.entries if e.type == _FOREIGN_KEY and e.key not in finished]
@@ -162,8 +170,10 @@ GROUP BY 1, 2 ORDER BY max(d.level), 1, 2
 
 
 def materialized_views(workspace: Workspace) -> tuple[tuple[str, str], ...]:
-    """The source's materialized views as (schema, name), those that others are made of first."""
-    return tuple((row[0], row[1]) for row in workspace.source.rows(_MATVIEWS))
+    """The source's materialized views that are carried, as (schema, name), in the order of dependencies."""
+    gone = relations.omitted(workspace.source, workspace.selection).names
+    found = workspace.source.rows(_MATVIEWS)
+    return tuple((row[0], row[1]) for row in found if f"{row[0]}.{row[1]}" not in gone)
 
 
 def refresh(workspace: Workspace, views: Sequence[tuple[str, str]], *, step: str) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from planrunner.model import Json, Side
-from planrunner.postgres import catalog
-from planrunner.replication import barrier, publications, restore, slots, subscriptions
+from planrunner.replication import barrier, publications, restore, slots, subscriptions, verify
 from planrunner.replication.identities import table_name
 from planrunner.replication.schema_dump import Wishes
 from planrunner.step import Action, Run
@@ -92,7 +91,7 @@ def _perform_subscribe(run: Run, generation: int) -> None:
     units = space.ledger.units()
     owned = [
         t
-        for t in catalog.stored_tables(run.source)
+        for t in verify.followed_tables(space)
         if t.qualified in units and units[t.qualified].generation == generation
     ]
     # The subscription learns its tables from the publication as it is now: only what this generation copied.
