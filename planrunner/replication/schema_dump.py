@@ -17,7 +17,7 @@ from psycopg import conninfo
 
 from planrunner.errors import ToolFailed
 from planrunner.postgres import tools
-from planrunner.replication.names import SCHEMA
+from planrunner.replication.names import SCHEMA, TRUNCATE_TRIGGER
 from planrunner.replication.relations import Omitted
 
 if TYPE_CHECKING:
@@ -59,6 +59,14 @@ class Script:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Schema:
+    """A dump's two sections: what data needs, and what is built on it."""
+
+    pre_data: Script
+    post_data: Script
+
+
+@dataclass(frozen=True, kw_only=True)
 class Wishes:
     """Whether owners and grants are carried, and what is left out altogether."""
 
@@ -67,25 +75,23 @@ class Wishes:
     omitted: Omitted = field(default_factory=Omitted)
 
 
-def section(
-    source: Server, target: Server, name: str, wishes: Wishes, *, snapshot: str | None = None
-) -> Script:
-    """Dump the source's schema and return the section ``pre-data`` or ``post-data`` ready for the target.
+def dumped(source: Server, target: Server, wishes: Wishes, *, snapshot: str | None = None) -> Schema:
+    """Dump the source's schema once and cut it into the sections, ready for the target.
 
     ToolFailed when no client of this machine makes a dump that the target can take.
     """
     refused: list[str] = []
     version = source.identity().version
+    known = frozenset(str(row[0]) for row in target.rows("SELECT name FROM pg_settings"))
     for client in tools.candidates(version):
         with tempfile.TemporaryDirectory(prefix="planrunner-") as folder:
             archive = Path(folder) / "schema.dump"
             _dump(client, source, archive, wishes, snapshot)
-            superuser = target.identity().superuser
-            listing = _listing(client, archive, name, folder, _Wanted(wishes.omitted, superuser=superuser))
-            text = _script(client, archive, listing)
-            count = sum(1 for line in listing.read_text("utf-8").splitlines() if not line.startswith(";"))
-        if "pg_attver" not in text:
-            return _parse(text, target, count)
+            wanted = _Wanted(wishes.omitted, superuser=target.identity().superuser)
+            sections = [_section(client, archive, name, wanted) for name in ("pre-data", "post-data")]
+        if not any("pg_attver" in text for text, _ in sections):
+            pre, post = (_parse(text, known, count) for text, count in sections)
+            return Schema(pre_data=pre, post_data=post)
         refused.append(client.version)
     if not refused:
         raise tools.missing_tools(version)
@@ -93,6 +99,12 @@ def section(
         f"pg_dump {', '.join(refused)} writes the option pg_attver, which no server takes",
         remedy="Install the newest client of the source's major version, e.g. apt-get install postgresql-client.",
     )
+
+
+def _section(client: tools.ClientTools, archive: Path, name: str, wanted: _Wanted) -> tuple[str, int]:
+    listing = _listing(client, archive, name, wanted)
+    count = sum(1 for line in listing.read_text("utf-8").splitlines() if not line.startswith(";"))
+    return _script(client, archive, listing), count
 
 
 def _dump(
@@ -119,9 +131,7 @@ def _exactly(schema: str, name: str) -> str:
     return ".".join(f'"{part}"' for part in (schema.replace('"', '""'), name.replace('"', '""')))
 
 
-def _listing(
-    client: tools.ClientTools, archive: Path, section_name: str, folder: str, wanted: _Wanted
-) -> Path:
+def _listing(client: tools.ClientTools, archive: Path, section_name: str, wanted: _Wanted) -> Path:
     listed = tools.run_tool(
         [str(client.pg_restore), "--list", f"--section={section_name}", str(archive)],
         environment={},
@@ -131,7 +141,7 @@ def _listing(
     kept = [
         line for line in listed.decode().splitlines() if line and not line.startswith(";") and wanted(line)
     ]
-    path = Path(folder) / "entries.list"
+    path = archive.with_name(f"{section_name}.list")
     path.write_text("\n".join(kept) + "\n", "utf-8")
     return path
 
@@ -147,7 +157,10 @@ class _Wanted:
     def __call__(self, line: str) -> bool:
         # number; oid of the catalogue, oid in it, then type, schema, name and owner in words
         _, oid, described = line.split(";", 1)[1].split(None, 2)
-        if int(oid) in self._entries:
+        return int(oid) not in self._entries and self._described(described)
+
+    def _described(self, described: str) -> bool:
+        if described.startswith("TRIGGER ") and f" {TRUNCATE_TRIGGER} " in described:
             return False
         if " rdsadmin" in described and described.startswith("DEFAULT ACL"):
             return False
@@ -171,13 +184,12 @@ def _script(client: tools.ClientTools, archive: Path, listing: Path) -> str:
     return made.decode()
 
 
-def _parse(text: str, target: Server, count: int) -> Script:
+def _parse(text: str, known: frozenset[str], count: int) -> Script:
     guard = _RESTRICT.search(text)
     if guard is not None:
         # psql's own guard against commands hidden in a dump; we send SQL, and the server knows neither line.
         text = text.replace(f"\\restrict {guard[1]}\n", "", 1).replace(f"\\unrestrict {guard[1]}\n", "", 1)
     heads = list(_HEADER.finditer(text))
-    known = {row[0] for row in target.rows("SELECT name FROM pg_settings")}
     first = heads[0].start() if heads else len(text)
     preamble = _SETTING.sub(lambda m: m[0] if m[1] in known else "", text[:first])
     if len(heads) != count:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from planrunner.model import Json, Side, Verification
 from planrunner.postgres import catalog
-from planrunner.replication import cutover, fence, generations, restore, slots, subscriptions, verify
+from planrunner.replication import cutover, fence, generations, ranges, restore, slots, subscriptions, verify
 from planrunner.step import Action, Run
 from planrunner.units import seconds
 from planrunner.workspace import workspace
@@ -30,7 +30,7 @@ class CutoverVerify:
         alive = set(subscriptions.existing(run.target, space.names)) | set(
             slots.existing(run.source, space.names)
         )
-        if alive or not committed:
+        if alive or not committed or ranges.made(space):
             found.append(_retire(run, alive))
         views = restore.materialized_views(space)
         if views and "materialized views" not in space.ledger.effects(cutover.STEP):
@@ -117,9 +117,7 @@ def _retire(run: Run, alive: set[int]) -> Action:
 
 
 def _perform_retire(run: Run) -> None:
-    space = workspace(run)
-    for generation in generations.left(space):
-        generations.clear(space, generation)
+    generations.clear_all(workspace(run))
 
 
 def _refresh(views: Sequence[tuple[str, str]]) -> Action:

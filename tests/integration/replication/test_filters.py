@@ -336,11 +336,8 @@ def test_the_schema_comes_without_what_is_left_out(bench: Bench) -> None:
         }
     )
     wishes = Wishes(omitted=relations.omitted(bench.source, selection))
-    text = "".join(
-        entry.sql
-        for section in ("pre-data", "post-data")
-        for entry in schema_dump.section(bench.source, bench.target, section, wishes).entries
-    )
+    dumped = schema_dump.dumped(bench.source, bench.target, wishes)
+    text = "".join(entry.sql for part in (dumped.pre_data, dumped.post_data) for entry in part.entries)
     assert "CREATE TABLE public.orders" in text
     assert "CREATE TABLE billing.inv_1" in text
     for gone in ("audit", "billing.other", "c.d", "FOREIGN KEY", "STATISTICS", "items_order_id_fkey"):

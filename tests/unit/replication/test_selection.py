@@ -42,6 +42,8 @@ def table(oid: int, name: str, **more: Any) -> Table:
         is_partition=False,
         rows=0,
         bytes=0,
+        data_bytes=0,
+        pages=0,
         identifiable=True,
         row_security=False,
         key=("id",),
