@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from planrunner.model import Finding, Json, Side
+from planrunner.model import Estimate, Finding, Json, Side
 from planrunner.postgres import catalog
 from planrunner.replication import (
     capacity,
     copy,
+    estimate,
     filter_checks,
     generations,
     identities,
@@ -61,6 +62,11 @@ class Snapshot:
     def findings(self, run: Run) -> Sequence[Finding]:
         """Whether the filters hold, and what they leave behind; nothing where the plan has none."""
         return filter_checks.findings(workspace(run))
+
+    def estimates(self, run: Run) -> Sequence[Estimate]:
+        """Sizes, copy time, WAL and disk for what is left to copy; about two seconds of measuring."""
+        space = workspace(run)
+        return estimate.estimates(space, verify.followed_tables(space), streams=_jobs(run))
 
     def progress(self, run: Run) -> Mapping[str, Json]:
         """Units done of all, rows and bytes copied, generations, and what our slots retain."""
