@@ -10,6 +10,7 @@ from planrunner.model import Finding, Mark
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from planrunner.postgres.catalog import Table
     from planrunner.postgres.connection import Server
 
 _SHOWN = 6
@@ -22,7 +23,8 @@ class Needs:
     ``owned`` is the prefix of the plan's slots and subscriptions: what an earlier run left is no
     surprise. ``dial`` holds libpq parameters, without password, as the target will dial the source.
     ``memberships``: whether the grant step may join the roles that own tables. ``roles`` reads the
-    names that the target needs when owners or grants are kept.
+    names that the target needs when owners or grants are kept. ``carried`` picks those of the source's
+    tables that the plan does not leave out.
     """
 
     plan_id: str
@@ -35,6 +37,7 @@ class Needs:
     identities_full: bool = False
     unlogged_empty: bool = False
     large_objects_skipped: bool = False
+    carried: Callable[[Sequence[Table]], Sequence[Table]] = tuple
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from planrunner.postgres import catalog
 from planrunner.replication import barrier, fence, sequences, verify
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from planrunner.model import Json, Verification
     from planrunner.postgres.catalog import Table
@@ -36,6 +36,14 @@ class Terms:
     lock_timeout: float
     headroom: int
     counts_only: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """The tables that are stopped, and those of them whose rows are compared."""
+
+    tables: tuple[Table, ...]
+    followed: tuple[Table, ...]
 
 
 @dataclass
@@ -101,13 +109,15 @@ def refuse_differences(found: Verification, when: str) -> None:
 def cut_over(workspace: Workspace, terms: Terms) -> None:
     """Stop writes on the source for good, proven equal, sequences carried; or roll everything back."""
     gate(workspace, terms)
-    tables = catalog.tables(workspace.source)
+    found = catalog.tables(workspace.source)
+    # What is left out stays where it is, and open to its writers.
+    tables, followed = workspace.selection.carried(found), workspace.selection.followed(found)
     pause = Pause(workspace, terms.budget)
     workspace.lease  # noqa: B018  # taken before the pause begins
     session = workspace.source.open(read_only=False)
     try:
         with workspace.source.translated("cutover"):
-            found = _inside(workspace, session, tables, terms, pause)
+            proven = _inside(workspace, session, Cut(tables=tables, followed=followed), terms, pause)
             with pause.part("commit"):
                 _commit(workspace, session)
     finally:
@@ -115,24 +125,21 @@ def cut_over(workspace: Workspace, terms: Terms) -> None:
     detail = pause.detail()
     workspace.done(STEP, "pause", detail)
     workspace.tell(
-        f"cut over: writes paused for {detail['total_ms']} ms, {len(found.tables)} tables proven equal",
+        f"cut over: writes paused for {detail['total_ms']} ms, {len(proven.tables)} tables proven equal",
         detail,
     )
 
 
-def _inside(
-    workspace: Workspace, session: Session, tables: Sequence[Table], terms: Terms, pause: Pause
-) -> Verification:
+def _inside(workspace: Workspace, session: Session, cut: Cut, terms: Terms, pause: Pause) -> Verification:
     with pause.part("fence"):
         pause.begun = fence.raise_fence(
-            workspace, session, tables, lock_timeout=terms.lock_timeout, dead_man=terms.budget + 1
+            workspace, session, cut.tables, lock_timeout=terms.lock_timeout, dead_man=terms.budget + 1
         )
     with pause.part("barrier"):
         barrier.wait(workspace, workspace.ledger.generations(), timeout=pause.left(), poll=0.002)
     failpoint("cutover.barrier_passed")
-    followed = [t for t in tables if not t.partitioned and not t.unlogged]
     with pause.part("verification"):
-        found = verify.still(workspace, followed, counts_only=terms.counts_only, timeout=pause.left())
+        found = verify.still(workspace, cut.followed, counts_only=terms.counts_only, timeout=pause.left())
     refuse_differences(found, "writes were stopped, then everything was rolled back and the source goes on")
     with pause.part("sequences"):
         ours, theirs = sequences.read(workspace.source), sequences.read(workspace.target)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from psycopg import conninfo
 from planrunner.errors import ToolFailed
 from planrunner.postgres import tools
 from planrunner.replication.names import SCHEMA, TRUNCATE_TRIGGER
+from planrunner.replication.relations import Omitted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,10 +68,11 @@ class Schema:
 
 @dataclass(frozen=True, kw_only=True)
 class Wishes:
-    """Whether owners and grants are carried, and the roles whose default privileges are left out."""
+    """Whether owners and grants are carried, and what is left out altogether."""
 
     owners: bool = True
     grants: bool = True
+    omitted: Omitted = field(default_factory=Omitted)
 
 
 def dumped(source: Server, target: Server, wishes: Wishes, *, snapshot: str | None = None) -> Schema:
@@ -85,10 +87,8 @@ def dumped(source: Server, target: Server, wishes: Wishes, *, snapshot: str | No
         with tempfile.TemporaryDirectory(prefix="planrunner-") as folder:
             archive = Path(folder) / "schema.dump"
             _dump(client, source, archive, wishes, snapshot)
-            superuser = target.identity().superuser
-            sections = [
-                _section(client, archive, name, superuser=superuser) for name in ("pre-data", "post-data")
-            ]
+            wanted = _Wanted(wishes.omitted, superuser=target.identity().superuser)
+            sections = [_section(client, archive, name, wanted) for name in ("pre-data", "post-data")]
         if not any("pg_attver" in text for text, _ in sections):
             pre, post = (_parse(text, known, count) for text, count in sections)
             return Schema(pre_data=pre, post_data=post)
@@ -101,8 +101,8 @@ def dumped(source: Server, target: Server, wishes: Wishes, *, snapshot: str | No
     )
 
 
-def _section(client: tools.ClientTools, archive: Path, name: str, *, superuser: bool) -> tuple[str, int]:
-    listing = _listing(client, archive, name, superuser=superuser)
+def _section(client: tools.ClientTools, archive: Path, name: str, wanted: _Wanted) -> tuple[str, int]:
+    listing = _listing(client, archive, name, wanted)
     count = sum(1 for line in listing.read_text("utf-8").splitlines() if not line.startswith(";"))
     return _script(client, archive, listing), count
 
@@ -115,6 +115,7 @@ def _dump(
     arguments += [] if wishes.owners else ["--no-owner"]
     arguments += [] if wishes.grants else ["--no-privileges"]
     arguments += [f"--snapshot={snapshot}"] if snapshot else []
+    arguments += [f"--exclude-table={_exactly(r.schema, r.name)}" for r in wishes.omitted.relations]
     dial = conninfo.make_conninfo(**source.parameters())
     secret = source.password()
     tools.run_tool(
@@ -125,7 +126,12 @@ def _dump(
     )
 
 
-def _listing(client: tools.ClientTools, archive: Path, section_name: str, *, superuser: bool) -> Path:
+def _exactly(schema: str, name: str) -> str:
+    """pg_dump's pattern of one relation: between double quotes nothing is a wildcard or folded."""
+    return ".".join(f'"{part}"' for part in (schema.replace('"', '""'), name.replace('"', '""')))
+
+
+def _listing(client: tools.ClientTools, archive: Path, section_name: str, wanted: _Wanted) -> Path:
     listed = tools.run_tool(
         [str(client.pg_restore), "--list", f"--section={section_name}", str(archive)],
         environment={},
@@ -133,27 +139,39 @@ def _listing(client: tools.ClientTools, archive: Path, section_name: str, *, sup
         timeout=TIMEOUT_SECONDS,
     )
     kept = [
-        line
-        for line in listed.decode().splitlines()
-        if line and not line.startswith(";") and _wanted(line, superuser=superuser)
+        line for line in listed.decode().splitlines() if line and not line.startswith(";") and wanted(line)
     ]
     path = archive.with_name(f"{section_name}.list")
     path.write_text("\n".join(kept) + "\n", "utf-8")
     return path
 
 
-def _wanted(line: str, *, superuser: bool) -> bool:
-    described = line.split(";", 1)[1].split(None, 2)[2]
-    if described.startswith("TRIGGER ") and f" {TRUNCATE_TRIGGER} " in described:
-        return False
-    if " rdsadmin" in described and described.startswith("DEFAULT ACL"):
-        return False
-    if described.startswith("EVENT TRIGGER") and not superuser:
-        return False
-    for prefix in ("EXTENSION - ", "COMMENT - EXTENSION "):
-        if described.startswith(prefix):
-            return not described.removeprefix(prefix).startswith(_OTHERS_EXTENSIONS)
-    return True
+class _Wanted:
+    """Whether an entry of pg_restore's list is made on the target."""
+
+    def __init__(self, omitted: Omitted, *, superuser: bool) -> None:
+        self._entries = omitted.entries
+        self._comments = tuple(f" {key.comment_tag} " for key in omitted.foreign_keys)
+        self._superuser = superuser
+
+    def __call__(self, line: str) -> bool:
+        # number; oid of the catalogue, oid in it, then type, schema, name and owner in words
+        _, oid, described = line.split(";", 1)[1].split(None, 2)
+        return int(oid) not in self._entries and self._described(described)
+
+    def _described(self, described: str) -> bool:
+        if described.startswith("TRIGGER ") and f" {TRUNCATE_TRIGGER} " in described:
+            return False
+        if " rdsadmin" in described and described.startswith("DEFAULT ACL"):
+            return False
+        if described.startswith("EVENT TRIGGER") and not self._superuser:
+            return False
+        if described.startswith("COMMENT ") and any(tag in described for tag in self._comments):
+            return False
+        for prefix in ("EXTENSION - ", "COMMENT - EXTENSION "):
+            if described.startswith(prefix):
+                return not described.removeprefix(prefix).startswith(_OTHERS_EXTENSIONS)
+        return True
 
 
 def _script(client: tools.ClientTools, archive: Path, listing: Path) -> str:

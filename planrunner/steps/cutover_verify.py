@@ -81,7 +81,7 @@ def _terms(run: Run) -> cutover.Terms:
 
 def _cut_over(run: Run) -> Action:
     space = workspace(run)
-    tables = catalog.tables(run.source)
+    tables = space.selection.carried(catalog.tables(run.source))
     terms = _terms(run)
     database = run.source.identity().database
     lock = (fence.lock_statement(tables).as_string(),) if tables else ()

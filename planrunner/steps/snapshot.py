@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from planrunner.model import Json, Side
+from planrunner.model import Estimate, Finding, Json, Side
 from planrunner.postgres import catalog
 from planrunner.replication import (
     capacity,
     copy,
+    estimate,
+    filter_checks,
     generations,
     identities,
     indexes,
@@ -18,6 +20,7 @@ from planrunner.replication import (
     ranges,
     restore,
     roles,
+    selection_record,
     slots,
     verify,
 )
@@ -43,7 +46,7 @@ class Snapshot:
         """Identities, roles, slot and snapshot, schema, copy, indexes, statistics: what is missing of them."""
         todo = remaining(run)
         done = workspace(run).ledger.effects(restore.STEP)
-        found = [*_uncarried(run), *_identities(run), *_roles(run)]
+        found = [*_filters(run), *_uncarried(run), *_identities(run), *_roles(run)]
         if todo:
             found.append(_capture(run, todo))
         if restore.PRE_DATA not in done:
@@ -55,6 +58,15 @@ class Snapshot:
         if restore.ANALYZED not in done:
             found.append(_analyze(run))
         return found
+
+    def findings(self, run: Run) -> Sequence[Finding]:
+        """Whether the filters hold, and what they leave behind; nothing where the plan has none."""
+        return filter_checks.findings(workspace(run))
+
+    def estimates(self, run: Run) -> Sequence[Estimate]:
+        """Sizes, copy time, WAL and disk for what is left to copy; about two seconds of measuring."""
+        space = workspace(run)
+        return estimate.estimates(space, verify.followed_tables(space), streams=_jobs(run))
 
     def progress(self, run: Run) -> Mapping[str, Json]:
         """Units done of all, rows and bytes copied, generations, and what our slots retain."""
@@ -84,7 +96,8 @@ class Snapshot:
         ]
         if space.ledger.effects(identities.STEP):
             found.append(_restore_identities(run))
-        if space.ledger.units() or space.ledger.effects(restore.STEP):
+        steps = (restore.STEP, selection_record.STEP)
+        if space.ledger.units() or any(space.ledger.effects(step) for step in steps):
             found.append(_forget())
         return found
 
@@ -108,7 +121,8 @@ def _wishes(run: Run) -> Wishes:
 def _uncarried(run: Run) -> Sequence[Action]:
     """What the migration does not carry, blocked unless the plan has chosen so."""
     found: list[str] = []
-    unlogged = [t.qualified for t in catalog.stored_tables(run.source) if t.unlogged]
+    carried = workspace(run).selection.carried(catalog.tables(run.source))
+    unlogged = [t.qualified for t in carried if t.unlogged]
     if unlogged and run.option("unlogged", "refuse") == "refuse":
         found.append(
             f"the rows of unlogged tables can't be followed: {', '.join(unlogged)}. ALTER TABLE … SET LOGGED, or set"
@@ -367,6 +381,7 @@ def _restore_identities(run: Run) -> Action:
 def _forget() -> Action:
     def perform(run: Run) -> None:
         space = workspace(run)
+        space.ledger.forget(selection_record.STEP)
         space.ledger.forget(restore.STEP)
         space.ledger.forget(ranges.STEP)
         space.ledger.forget(f"{ranges.STEP} made")
@@ -381,3 +396,46 @@ def _forget() -> Action:
         destructive=True,
         perform=perform,
     )
+
+
+def _filters(run: Run) -> Sequence[Action]:
+    """Fixing the selection, once, and the identities that its row filters need."""
+    selection = workspace(run).selection
+    if selection.everything:
+        return ()
+    found = [] if selection.recorded else [_fix_selection(run)]
+    if selection.identity_full:
+        filtered = [t for t in verify.followed_tables(workspace(run)) if t.where and t.identifiable]
+        found += _filter_identities([t for t in filtered if t.replica_identity == "d"])
+    return found
+
+
+def _fix_selection(run: Run) -> Action:
+    selection = workspace(run).selection
+    instants = [f"{w.tables.text} since {selection.instants[w.tables.text]}" for w in selection.since]
+    return Action(
+        name="filters",
+        summary="; ".join(["put the plan's filters on record", *instants]),
+        where=Side.TARGET,
+        statements=("INSERT INTO planrunner.effect … -- the filters, and where each time window begins",),
+        undo="planrunner cleanup forgets them",
+        perform=lambda run: selection_record.record(workspace(run)),
+    )
+
+
+def _filter_identities(tables: Sequence[Table]) -> Sequence[Action]:
+    if not tables:
+        return ()
+    return [
+        Action(
+            name="filter identities",
+            summary=f"set REPLICA IDENTITY FULL on {len(tables)} filtered tables:"
+            f" {', '.join(t.qualified for t in tables)}",
+            where=Side.SOURCE,
+            statements=tuple(identities.statement_full(t) for t in tables),
+            locks=("ACCESS EXCLUSIVE on each table, for an instant",),
+            needs=("ownership of the tables",),
+            undo="cleanup puts the former identity back",
+            perform=lambda run: identities.set_full(workspace(run), tables),
+        )
+    ]
