@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from planrunner.errors import StepFailed
-from planrunner.replication import publications, slots, subscriptions
+from planrunner.replication import drift, publications, slots, subscriptions
 from planrunner.replication.snapshot import capture
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def begin(workspace: Workspace, tables: Sequence[Table]) -> None:
     publications.create(workspace.source, workspace.names, now.next, tables)
     _barrier_on_target(workspace, now.next)
     workspace.snapshot = capture(workspace, now.next)
+    drift.remember(workspace)
     workspace.tell(
         f"generation {now.next}: slot and snapshot hold {len(tables)} tables",
         {"generation": now.next, "tables": len(tables)},

@@ -3,45 +3,78 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, LiteralString
 
 from psycopg import conninfo, sql
 
 from planrunner.errors import StepFailed
 from planrunner.postgres.connection import LIVENESS
+from planrunner.replication import slots
 
 if TYPE_CHECKING:
-    from planrunner.postgres.connection import Server
+    from collections.abc import Mapping
+
+    from planrunner.postgres.connection import Row, Server
     from planrunner.replication.names import Names
     from planrunner.replication.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subscription:
-    """A subscription as the server shows it: ``pid`` of its apply worker while that runs."""
+    """A subscription as the server shows it: ``pid`` of its apply worker while that runs.
 
+    ``errors`` counts failed applies (0 before PostgreSQL 15, which does not count), ``conflicts`` what
+    apply met and passed over by kind (empty before 18). ``publications`` is its list, as an option of
+    pgoutput; ``slot`` is None when someone has taken the slot away from it.
+    """
+
+    oid: int
     name: str
     enabled: bool
+    slot: str | None
+    publications: str
     pid: int | None
     errors: int
+    conflicts: Mapping[str, int]
+
+
+# A worker for parallel apply has a row of its own (leader_pid, since 16), a table's first copy one with relid.
+_SUBSCRIPTIONS: LiteralString = """
+SELECT s.oid::bigint, s.subname::text, s.subenabled, s.subslotname::text,
+       (SELECT string_agg(quote_ident(p), ',') FROM unnest(s.subpublications) p), w.pid, {counters}
+FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid AND d.datname = current_database()
+LEFT JOIN pg_stat_subscription w ON w.subid = s.oid AND w.relid IS NULL AND to_jsonb(w) ->> 'leader_pid' IS NULL
+{statistics}
+WHERE starts_with(s.subname::text, %s)
+"""
 
 
 def existing(target: Server, names: Names) -> dict[int, Subscription]:
-    """Our subscriptions by generation."""
-    errors = "coalesce(e.apply_error_count, 0)" if target.identity().major >= 15 else "0"
-    join = "LEFT JOIN pg_stat_subscription_stats e ON e.subid = s.oid" if errors != "0" else ""
-    rows = target.rows(
-        sql.SQL(
-            "SELECT s.subname::text, s.subenabled, w.pid, {errors}::bigint FROM pg_subscription s"
-            " JOIN pg_database d ON d.oid = s.subdbid AND d.datname = current_database()"
-            " LEFT JOIN pg_stat_subscription w ON w.subid = s.oid AND w.relid IS NULL {join}"
-            " WHERE starts_with(s.subname::text, %s)"
-        ).format(errors=sql.SQL(errors), join=sql.SQL(join)),
-        [names.prefix],
+    """Our subscriptions by generation, in one query."""
+    counted = target.version() >= 150000
+    query = sql.SQL(_SUBSCRIPTIONS).format(
+        counters=sql.SQL("to_jsonb(e)" if counted else "NULL::jsonb"),
+        statistics=sql.SQL("LEFT JOIN pg_stat_subscription_stats e ON e.subid = s.oid" if counted else ""),
     )
-    return {
-        names.generation(r[0]): Subscription(name=r[0], enabled=r[1], pid=r[2], errors=r[3]) for r in rows
-    }
+    return {names.generation(r[1]): _subscription(r) for r in target.rows(query, [names.prefix])}
+
+
+def _subscription(row: Row) -> Subscription:
+    counters: Mapping[str, int] = row[6] or {}
+    return Subscription(
+        oid=row[0],
+        name=row[1],
+        enabled=row[2],
+        slot=row[3],
+        publications=row[4],
+        pid=row[5],
+        errors=counters.get("apply_error_count", 0),
+        conflicts={
+            name.removeprefix("confl_"): count
+            for name, count in counters.items()
+            if name.startswith("confl_") and count
+        },
+    )
 
 
 def dial_parameters(source: Server) -> dict[str, str]:
@@ -61,22 +94,37 @@ def dial_parameters(source: Server) -> dict[str, str]:
     return parameters
 
 
-def statement(source: Server, names: Names, generation: int, password: str | None) -> sql.Composed:
-    """CREATE SUBSCRIPTION on the generation's slot: no second slot, no second copy, not yet enabled."""
+def statement(
+    source: Server, names: Names, generation: int, password: str | None, *, failover: bool = False
+) -> sql.Composed:
+    """CREATE SUBSCRIPTION on the generation's slot: no second slot, no second copy, not yet enabled.
+
+    ``failover`` is the slot's: without it, creating the subscription would take it from the slot.
+    """
     name = names.stream(generation)
     secret = {"password": password} if password is not None else {}
     dial = conninfo.make_conninfo(**dial_parameters(source), **secret)
     return sql.SQL(
         "CREATE SUBSCRIPTION {name} CONNECTION {dial} PUBLICATION {name}"
-        " WITH (create_slot = false, copy_data = false, enabled = false, slot_name = {slot})"
-    ).format(name=sql.Identifier(name), dial=sql.Literal(dial), slot=sql.Literal(name))
+        " WITH (create_slot = false, copy_data = false, enabled = false, slot_name = {slot}{failover})"
+    ).format(
+        name=sql.Identifier(name),
+        dial=sql.Literal(dial),
+        slot=sql.Literal(name),
+        failover=sql.SQL(", failover = true" if failover else ""),
+    )
 
 
 def create(workspace: Workspace, generation: int) -> None:
     """Create the generation's subscription, disabled."""
     secret = workspace.source.password()
+    slot = slots.existing(workspace.source, workspace.names).get(generation)
     command = statement(
-        workspace.source, workspace.names, generation, secret.reveal() if secret is not None else None
+        workspace.source,
+        workspace.names,
+        generation,
+        secret.reveal() if secret is not None else None,
+        failover=slot is not None and slot.failover,
     )
     name = sql.Identifier(workspace.names.stream(generation))
     with workspace.writing() as session:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from planrunner.replication.ledger import Lease, Ledger
 from planrunner.replication.names import Names
+from planrunner.replication.terms import Terms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -29,11 +30,13 @@ class Workspace:
         plan_id: str,
         clock: Clock,
         tell: Callable[[str, Mapping[str, Json]], None],
+        terms: Terms | None = None,
     ) -> None:
         self.source = source
         self.target = target
         self.clock = clock
         self.tell = tell
+        self.terms = terms or Terms()
         self.names = Names(plan_id=plan_id)
         self.ledger = Ledger(target, plan_id)
         self.snapshot: HeldSnapshot | None = None

@@ -8,6 +8,7 @@ from planrunner.model import Json, Side
 from planrunner.postgres import catalog
 from planrunner.replication import (
     copy,
+    drift,
     generations,
     identities,
     ledger,
@@ -297,6 +298,7 @@ def _forget() -> Action:
     def perform(run: Run) -> None:
         space = workspace(run)
         space.ledger.forget(restore.STEP)
+        space.ledger.forget(drift.STEP)
         space.ledger.forget("snapshot")
         publications.drop_empty_schema(run.source)
 
