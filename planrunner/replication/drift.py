@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from planrunner.errors import StepFailed
-from planrunner.replication import shape
+from planrunner.replication import publications, shape
 from planrunner.replication.shape_changes import CARRIED_ON, Change, Kind, changes
 from planrunner.replication.snapshot import reading
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 STEP = "drift"
 SOURCE_SHAPE = "source shape"
 _SHOWN = 20
+_NEW = frozenset({Kind.TABLE_ADDED, Kind.TABLE_REPLACED})
 
 
 def remember(workspace: Workspace) -> None:
@@ -61,8 +62,8 @@ def check(workspace: Workspace, known: Shape, *, following: bool, records: bool)
     now = shape.read(workspace.source)
     found = changes(known, now)
     target = shape.read(workspace.target) if found else now
-    followed = _followed(workspace) if following else None
-    open_ones = [change for change in found if not _settled(change, now, target, followed)]
+    carried = _carried(workspace, found, following=following)
+    open_ones = [change for change in found if not _settled(change, now, target, carried)]
     carried_on = all(change.kind in CARRIED_ON for change in open_ones)
     if not open_ones and found:
         workspace.tell("the target has the source's change too; going on", {"changes": _texts(found)})
@@ -81,19 +82,21 @@ def _texts(found: Sequence[Change]) -> list[str]:
     return [change.text for change in found]
 
 
-def _settled(change: Change, now: Shape, target: Shape, followed: frozenset[str] | None) -> bool:
-    """True when the target has the same change, so that both sides agree again."""
+def _settled(change: Change, now: Shape, target: Shape, carried: frozenset[str]) -> bool:
+    """True when the target has the same change, so that both sides agree again.
+
+    ``carried`` are the new tables whose rows will be there, or are.
+    """
     there = target.by_name.get(change.subject)
     if change.kind is Kind.ENUM_CHANGED:
         return target.enums.get(change.subject) == now.enums.get(change.subject)
     if change.kind is Kind.TABLE_DROPPED:
-        # Dropped and created anew under the same name: the new one is told for itself.
-        return there is None or change.subject in now.by_name
+        return there is None
     ours = now.by_name[change.subject]
     if there is None or ours.by_name != there.by_name:
         return False
-    if change.kind is Kind.TABLE_ADDED:
-        return followed is None or change.subject in followed
+    if change.kind in _NEW:
+        return change.subject in carried
     if change.kind is Kind.KEY_CHANGED:
         return _identifiable(ours) and ours.key == there.key
     return change.kind is not Kind.TABLE_RENAMED or change.formerly not in target.by_name
@@ -103,16 +106,21 @@ def _identifiable(table: TableShape) -> bool:
     return table.identity == "f" or (table.identity != "n" and bool(table.key))
 
 
-def _followed(workspace: Workspace) -> frozenset[str]:
-    """The target's tables whose first rows a subscription of ours has brought and which it follows."""
+def _carried(workspace: Workspace, found: Sequence[Change], *, following: bool) -> frozenset[str]:
+    """The new tables that the next generation copies or that a subscription of ours has fetched and follows."""
+    fresh = frozenset(change.subject for change in found if change.kind in _NEW)
+    if not fresh or not following:
+        return fresh - workspace.ledger.units().keys()
+    published = publications.existing(workspace.source, workspace.names).values()
+    # srsublsn: a table that its own worker has copied; those of our copy have none.
     rows = workspace.target.rows(
         "SELECT n.nspname || '.' || c.relname FROM pg_subscription s JOIN pg_subscription_rel r ON r.srsubid = s.oid"
         " JOIN pg_class c ON c.oid = r.srrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
         " JOIN pg_database d ON d.oid = s.subdbid AND d.datname = current_database()"
-        " WHERE starts_with(s.subname::text, %s) AND r.srsubstate = 'r'",
+        " WHERE starts_with(s.subname::text, %s) AND r.srsubstate = 'r' AND r.srsublsn IS NOT NULL",
         [workspace.names.prefix],
     )
-    return frozenset(row[0] for row in rows)
+    return fresh & frozenset(row[0] for row in rows) & frozenset().union(*published)
 
 
 def _drifted(found: Sequence[Change], stream: str | None) -> StepFailed:
@@ -136,7 +144,7 @@ def _remedy(change: Change, stream: str | None) -> str:
         return (
             f"At once {back or 'give the table its replica identity back'} Or make {change.do} on the target."
         )
-    if change.kind is Kind.TABLE_ADDED:
+    if change.kind in _NEW:
         return _follow(change, stream)
     if change.kind in CARRIED_ON:
         return (
@@ -152,10 +160,12 @@ def _remedy(change: Change, stream: str | None) -> str:
 def _follow(change: Change, stream: str | None) -> str:
     schema, _, name = change.subject.partition(".")
     table = sql.Identifier(schema, name).as_string()
-    unneeded = f"Or, if it is not needed, on the source: {change.undo}"
+    unneeded = f" Or, if it is not needed, on the source: {change.undo}" if change.undo else ""
+    if stream is None and change.kind is Kind.TABLE_REPLACED:
+        return f"If table {change.subject} was copied before, begin anew (`planrunner cleanup`, empty the target)."
     if stream is None:
-        return f"Execute on the target: {change.do} The next generation copies and follows it. {unneeded}"
+        return f"Execute on the target: {change.do} The next generation copies and follows it.{unneeded}"
     return (
         f"Execute on the target: {change.do} Then on the source: ALTER PUBLICATION {stream} ADD TABLE ONLY {table};"
-        f" and on the target: ALTER SUBSCRIPTION {stream} REFRESH PUBLICATION; which copies and follows it. {unneeded}"
+        f" and on the target: ALTER SUBSCRIPTION {stream} REFRESH PUBLICATION; which copies and follows it.{unneeded}"
     )

@@ -19,6 +19,7 @@ class Kind(Enum):
 
     TABLE_ADDED = "table_added"
     TABLE_DROPPED = "table_dropped"
+    TABLE_REPLACED = "table_replaced"
     TABLE_RENAMED = "table_renamed"
     COLUMN_ADDED = "column_added"
     COLUMN_DROPPED = "column_dropped"
@@ -51,9 +52,15 @@ class Change:
 def changes(before: Shape, now: Shape) -> tuple[Change, ...]:
     """Every difference between two shapes of one server, tables in name order."""
     found: list[Change] = []
+    fresh = {table.qualified: table for oid, table in now.tables.items() if oid not in before.tables}
     for oid, table in before.tables.items():
-        found += _table_changes(table, now.tables[oid]) if oid in now.tables else [_dropped(table)]
-    found += [_added(table) for oid, table in now.tables.items() if oid not in before.tables]
+        if oid in now.tables:
+            found += _table_changes(table, now.tables[oid])
+        elif table.qualified in fresh:
+            found.append(_replaced(fresh.pop(table.qualified)))
+        else:
+            found.append(_dropped(table))
+    found += [_added(table) for table in fresh.values()]
     for name, labels in before.enums.items():
         if name in now.enums and now.enums[name] != labels:
             found.append(_enum_changed(name, labels, now.enums[name]))
@@ -86,6 +93,16 @@ def _added(table: TableShape) -> Change:
         text=f"table {table.qualified} was created after the copy began; its rows are not followed",
         do=f"CREATE TABLE {_named(table).as_string()} … as on the source;",
         undo=_statement(sql.SQL("DROP TABLE {};"), _named(table)),
+    )
+
+
+def _replaced(table: TableShape) -> Change:
+    return Change(
+        kind=Kind.TABLE_REPLACED,
+        subject=table.qualified,
+        formerly=table.qualified,
+        text=f"table {table.qualified} was dropped and created anew after the copy began; its rows are not followed",
+        do=f"DROP TABLE {_named(table).as_string()}; CREATE TABLE {_named(table).as_string()} … as on the source;",
     )
 
 

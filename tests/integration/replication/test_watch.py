@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -188,23 +189,29 @@ def test_a_slot_in_use_by_another_is_told(pair: Streams) -> None:
     space = pair.space
     pair.target(f"ALTER SUBSCRIPTION {pair.name} DISABLE")
     pair.wait_until(lambda: slots.existing(space.source, space.names)[1].active_pid is None)
-    pair.target(
-        f"CREATE SUBSCRIPTION other CONNECTION '{dsn_of(space.source)}' PUBLICATION {pair.name}"
-        f" WITH (create_slot = false, copy_data = false, slot_name = {pair.name})"
-    )
-    try:
-        pair.wait_until(lambda: slots.existing(space.source, space.names)[1].reader == "other")
-        pair.target(f"ALTER SUBSCRIPTION {pair.name} ENABLE")
-        error = stopped(pair)
-        assert "its slot is in use by another, pid" in error.message
-        assert "(other)" in error.message
-        assert "pg_terminate_backend" in str(error.remedy)
-    finally:
-        pair.target(
-            "ALTER SUBSCRIPTION other DISABLE",
-            "ALTER SUBSCRIPTION other SET (slot_name = NONE)",
-            "DROP SUBSCRIPTION other",
-        )
+    options = [
+        "-o",
+        "proto_version=1",
+        "-o",
+        f"publication_names={pair.name}",
+        "--no-loop",
+        "--start",
+        "-f",
+        "/dev/null",
+    ]
+    with subprocess.Popen(
+        [wheel_bin(18) / "pg_recvlogical", "-d", dsn_of(space.source), "--slot", pair.name, *options],
+        stderr=subprocess.DEVNULL,
+    ) as reader:
+        try:
+            pair.wait_until(lambda: slots.existing(space.source, space.names)[1].reader == "pg_recvlogical")
+            pair.target(f"ALTER SUBSCRIPTION {pair.name} ENABLE")
+            error = stopped(pair)
+        finally:
+            reader.kill()
+    assert "its slot is in use by another, pid" in error.message
+    assert "(pg_recvlogical)" in error.message
+    assert "pg_terminate_backend" in str(error.remedy)
 
 
 def budgeted(
