@@ -133,6 +133,13 @@ def create(workspace: Workspace, generation: int) -> None:
         session.execute(
             sql.SQL("COMMENT ON SUBSCRIPTION {} IS {}").format(name, sql.Literal(workspace.names.owner_mark))
         )
+        # Should someone drop it, a second one would apply again what the first had applied.
+        workspace.ledger.record_effect(session, "sync", subscribed(generation), {})
+
+
+def subscribed(generation: int) -> str:
+    """The name of the effect, of step sync, that says the generation's subscription was created."""
+    return f"subscribed {generation}"
 
 
 def enable(workspace: Workspace, generation: int) -> None:

@@ -102,8 +102,7 @@ def subscription_troubles(
             yield Trouble(
                 code="subscription_disabled",
                 what=f"target: subscription {name} is disabled; nothing is applied and slot {name} keeps WAL",
-                remedy=f"Find out who disabled it, then on the target: ALTER SUBSCRIPTION {name} ENABLE;"
-                " and `planrunner run` again.",
+                remedy=f"Find out who disabled it. `planrunner run` enables it again: ALTER SUBSCRIPTION {name} ENABLE;",
             )
         elif found.slot != name:
             yield Trouble(

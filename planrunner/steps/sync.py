@@ -17,9 +17,7 @@ from planrunner.units import human_bytes, seconds, size
 from planrunner.workspace import workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from planrunner.replication.troubles import Trouble
+    from collections.abc import Collection, Mapping, Sequence
 
 STEP = "sync"
 CAUGHT_UP = "caught up"
@@ -37,11 +35,10 @@ class Sync:
         there = subscriptions.existing(run.target, space.names)
         generations = space.ledger.generations()
         coming = generations or (1,)
-        found = [_subscribe(run, g) for g in coming if g not in there or not there[g].enabled]
         done = space.ledger.effects(STEP)
+        found = [_subscribe(run, g) for g in coming if g not in there or not there[g].enabled]
         if CAUGHT_UP not in done:
-            lost = troubles.slot_troubles(space, observe(space), generations)
-            found = [*(_lost(trouble) for trouble in lost), *found, _catch_up(run)]
+            found = [*_lost(run, generations, done.keys()), *found, _catch_up(run)]
         if generations and restore.FOREIGN_KEYS not in space.ledger.effects(restore.STEP):
             found.append(_foreign_keys())
         views = restore.materialized_views(space)
@@ -143,7 +140,7 @@ def _perform_catch_up(run: Run, limit: int) -> None:
     timeout = seconds(run.option("timeout", "1h"))
     generations = space.ledger.generations()
     watch = Watch(space, generations, following=True, acting=True)
-    health = watch.look()
+    watch.look()
     until = run.clock.monotonic() + timeout
     took = barrier.wait(space, generations, timeout=timeout, watch=watch)
     health = watch.look()
@@ -159,14 +156,25 @@ def _perform_catch_up(run: Run, limit: int) -> None:
     )
 
 
-def _lost(trouble: Trouble) -> Action:
-    return Action(
-        name=f"lost {trouble.code}",
-        summary="decide about a slot that is lost",
-        where=Side.SOURCE,
-        perform=lambda _: None,
-        blocked=f"{trouble.what}. {trouble.remedy}",
-    )
+def _lost(run: Run, generations: Sequence[int], done: Collection[str]) -> Sequence[Action]:
+    """What can't be followed any more, blocked: a slot that is gone, a subscription that someone dropped."""
+    space = workspace(run)
+    health = observe(space)
+    gone = [g for g in generations if g not in health.subscriptions and subscriptions.subscribed(g) in done]
+    lost = [
+        *troubles.slot_troubles(space, health, generations),
+        *troubles.subscription_troubles(space, health, gone),
+    ]
+    return [
+        Action(
+            name=f"{trouble.code} {number}",
+            summary="decide about a stream that is lost",
+            where=Side.SOURCE,
+            perform=lambda _: None,
+            blocked=f"{trouble.what}. {trouble.remedy}",
+        )
+        for number, trouble in enumerate(lost, 1)
+    ]
 
 
 def _failover(run: Run) -> Finding:
