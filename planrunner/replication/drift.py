@@ -27,17 +27,21 @@ _SHOWN = 20
 _NEW = frozenset({Kind.TABLE_ADDED, Kind.TABLE_REPLACED})
 
 
-def remember(workspace: Workspace) -> None:
-    """Record the source's shape as of the held snapshot; StepFailed when it differs from what is copied.
+def refuse(workspace: Workspace) -> None:
+    """StepFailed when the source differs from what finished units rely on; nothing before the first of them.
 
-    Call it when a generation's snapshot was captured. With several generations the rows that are there
-    and the schema of the target follow an earlier shape: a difference must be settled first.
+    Call it before a further generation begins: what is there, rows and the target's schema, follows the
+    earlier shape, so a difference must be settled before another slot keeps WAL.
     """
-    held = workspace.snapshot
-    assert held is not None
     known = recorded(workspace)
     if known is not None and workspace.ledger.generations():
         check(workspace, known, following=False, records=True)
+
+
+def remember(workspace: Workspace) -> None:
+    """Record the source's shape as of the held snapshot; call it when a generation's snapshot was captured."""
+    held = workspace.snapshot
+    assert held is not None
     with reading(workspace.source, held.name) as session:
         found = shape.read_in(session)
     workspace.done(STEP, SOURCE_SHAPE, shape.to_json(found))

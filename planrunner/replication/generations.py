@@ -56,6 +56,7 @@ def begin(workspace: Workspace, tables: Sequence[Table]) -> None:
             f"the snapshot was lost {MOST} times; each costs the source a slot that decodes all its WAL",
             remedy="Find out what ends the runner's sessions, `planrunner cleanup` this plan, and run again.",
         )
+    drift.refuse(workspace)
     publications.create(workspace.source, workspace.names, now.next, tables)
     _barrier_on_target(workspace, now.next)
     workspace.snapshot = capture(workspace, now.next)

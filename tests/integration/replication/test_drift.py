@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from planrunner.errors import StepFailed
-from planrunner.replication import barrier, drift, shape
+from planrunner.postgres import catalog
+from planrunner.replication import barrier, drift, generations, shape, slots
 from planrunner.replication.terms import Terms
 from planrunner.replication.watch import Watch
 
@@ -168,6 +169,22 @@ def test_while_rows_are_copied_a_new_table_waits_for_the_next_generation(copying
     assert "The next generation copies and follows it" in str(drifted(copying, following=False).remedy)
     copying.target("CREATE TABLE fresh (id int PRIMARY KEY)")
     look(copying, following=False)
+
+
+def test_a_further_generation_is_not_begun_before_a_difference_is_settled(copying: Streams) -> None:
+    space = copying.space
+    copying.source("CREATE TABLE fresh (id int PRIMARY KEY)")
+    fresh = [table for table in catalog.stored_tables(space.source) if table.name == "fresh"]
+    with pytest.raises(StepFailed, match=r"table public\.fresh was created after the copy began"):
+        generations.begin(space, fresh)
+    assert list(slots.existing(space.source, space.names)) == [1]
+    copying.target("CREATE TABLE fresh (id int PRIMARY KEY)")
+    generations.begin(space, fresh)
+    known = drift.recorded(space)
+    assert known is not None
+    assert "public.fresh" in known.by_name
+    space.let_go()
+    generations.clear(space, 2)
 
 
 def test_while_rows_are_copied_a_rename_is_best_taken_back(copying: Streams) -> None:
