@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from planrunner.replication.selection import Selection
+from planrunner.replication.terms import terms
 from planrunner.replication.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def workspace(run: Run) -> Workspace:
             clock=run.clock,
             tell=run.tell,
             selection=selected(run.plan),
+            terms=terms(_options_of(run, "sync")),
         )
         run.held.put("workspace", found)
     return found
@@ -34,11 +36,15 @@ def workspace(run: Run) -> Workspace:
 
 def snapshot_option(run: Run, name: str, default: T) -> T:
     """An option of the plan's snapshot step, for the steps that go on from what it made."""
-    spec = next((s for s in run.plan.steps if s.uses == "snapshot"), None)
-    return cast("T", spec.options.get(name, default)) if spec is not None else default
+    return cast("T", _options_of(run, "snapshot").get(name, default))
 
 
 def selected(plan: Plan) -> Selection:
     """What the plan's snapshot step selects; every step goes by it. StepFailed when a filter is malformed."""
     options = next((spec.options for spec in plan.steps if spec.uses == "snapshot"), {})
     return Selection.of(cast("Mapping[str, Json]", options.get("filters", {})))
+
+
+def _options_of(run: Run, uses: str) -> Mapping[str, Json]:
+    # How streams are watched stands in the sync step, and rules from the moment the slot is made.
+    return next((spec.options for spec in run.plan.steps if spec.uses == uses), {})

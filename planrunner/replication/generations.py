@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from planrunner.errors import StepFailed
-from planrunner.replication import publications, ranges, slots, subscriptions
+from planrunner.replication import drift, publications, ranges, slots, subscriptions
 from planrunner.replication.snapshot import HeldSnapshot, capture
 from planrunner.replication.workspace import Round
 
@@ -42,7 +42,6 @@ class Division:
 
     streams: int = 1
     split_above: int = 10 << 30
-    failover: bool = False
 
 
 def outlook(workspace: Workspace, streams: int = 1) -> Outlook:
@@ -83,6 +82,7 @@ def begin(workspace: Workspace, tables: Sequence[Table], division: Division) -> 
             f"the snapshot was lost {MOST_LOSSES} times; each costs the source a slot that decodes all its WAL",
             remedy="Find out what ends the runner's sessions, `planrunner cleanup` this plan, and run again.",
         )
+    drift.refuse(workspace)
     ranges.prepare(workspace, tables, above=division.split_above)
     todo = remaining(workspace, tables)
     groups = grouped(todo, now.next, writes(workspace.source))
@@ -92,14 +92,15 @@ def begin(workspace: Workspace, tables: Sequence[Table], division: Division) -> 
         )
         barrier_on_target(workspace, generation)
     ranges.tell_truncates_to(workspace, (*now.finished, *groups))
-    _capture_all(workspace, groups, failover=division.failover)
+    _capture_all(workspace, groups)
+    drift.remember(workspace)
 
 
-def _capture_all(workspace: Workspace, groups: Mapping[int, Sequence[Unit]], *, failover: bool) -> None:
+def _capture_all(workspace: Workspace, groups: Mapping[int, Sequence[Unit]]) -> None:
     snapshots: dict[int, HeldSnapshot] = {}
     try:
         for generation, units in groups.items():
-            snapshots[generation] = capture(workspace, generation, failover=failover)
+            snapshots[generation] = capture(workspace, generation)
             workspace.tell(
                 f"generation {generation}: slot and snapshot hold {len(units)} units",
                 {"generation": generation, "units": len(units)},

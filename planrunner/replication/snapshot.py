@@ -113,18 +113,15 @@ def lost(generation: int) -> SnapshotLost:
     )
 
 
-def capture(workspace: Workspace, generation: int, *, failover: bool = False) -> HeldSnapshot:
-    """Make the generation's slot and hold its snapshot; a failure leaves neither sessions nor slot.
-
-    With ``failover`` (source ≥ 17) the source's standbys keep a copy of the slot.
-    """
+def capture(workspace: Workspace, generation: int) -> HeldSnapshot:
+    """Make the generation's slot and hold its snapshot; a failure leaves neither sessions nor slot."""
     source = workspace.source
     # Slot creation waits for writers without end, and of all timeouts only this one stops it.
     replication = source.open(read_only=False, replication="database", options="-c lock_timeout=3000")
     keepers: list[_Keeper] = []
     try:
         with source.translated("create the replication slot"):
-            relayed = slots.create_exporting(workspace, replication, generation, failover=failover)
+            relayed = slots.create_exporting(workspace, replication, generation)
         with source.translated("hold the snapshot"):
             for _ in range(KEEPERS):
                 keepers.append(_keeper(source, relayed))  # those made before a failure are closed

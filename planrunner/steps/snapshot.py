@@ -9,6 +9,7 @@ from planrunner.postgres import catalog
 from planrunner.replication import (
     capacity,
     copy,
+    drift,
     estimate,
     filter_checks,
     generations,
@@ -385,6 +386,7 @@ def _forget() -> Action:
         space.ledger.forget(restore.STEP)
         space.ledger.forget(ranges.STEP)
         space.ledger.forget(f"{ranges.STEP} made")
+        space.ledger.forget(drift.STEP)
         space.ledger.forget("snapshot")
         publications.drop_empty_schema(run.source)
 
