@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING
 from planrunner.model import Finding, Mark
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from planrunner.postgres.catalog import Table
     from planrunner.postgres.connection import Server
 
 _SHOWN = 6
+
+
+def _nothing(_: Server) -> Collection[tuple[str, str]]:
+    return ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +28,7 @@ class Needs:
     surprise. ``dial`` holds libpq parameters, without password, as the target will dial the source.
     ``memberships``: whether the grant step may join the roles that own tables. ``roles`` reads the
     names that the target needs when owners or grants are kept. ``carried`` picks those of the source's
-    tables that the plan does not leave out.
+    tables that the plan does not leave out, ``left_out`` names the relations it does, as (schema, name).
     """
 
     plan_id: str
@@ -38,6 +42,7 @@ class Needs:
     unlogged_empty: bool = False
     large_objects_skipped: bool = False
     carried: Callable[[Sequence[Table]], Sequence[Table]] = tuple
+    left_out: Callable[[Server], Collection[tuple[str, str]]] = _nothing
 
 
 @dataclass(frozen=True)

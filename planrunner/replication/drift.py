@@ -12,7 +12,7 @@ from psycopg import sql
 
 from planrunner.errors import StepFailed
 from planrunner.postgres import catalog
-from planrunner.replication import publications, shape
+from planrunner.replication import publications, relations, shape
 from planrunner.replication.shape_changes import CARRIED_ON, Change, Kind, changes
 from planrunner.replication.snapshot import begin_within
 
@@ -69,7 +69,7 @@ def check(workspace: Workspace, known: Shape, *, following: bool, records: bool)
     if shape.digest(workspace.source) == known.digest:
         return known
     now = shape.read(workspace.source)
-    found = changes(known, now)
+    found = _carried_ones(workspace, changes(known, now))
     target = shape.read(workspace.target) if found else now
     carried = _carried(workspace, found, following=following)
     open_ones = [change for change in found if not _settled(change, now, target, carried)]
@@ -81,6 +81,12 @@ def check(workspace: Workspace, known: Shape, *, following: bool, records: bool)
     if open_ones and (records or not carried_on):
         raise _drifted(open_ones, _last_stream(workspace) if following else None)
     return now
+
+
+def _carried_ones(workspace: Workspace, found: Sequence[Change]) -> Sequence[Change]:
+    """Without the changes of what the plan leaves out."""
+    left_out = {r.qualified for r in relations.omitted(workspace.source, workspace.selection).relations}
+    return [change for change in found if change.subject not in left_out]
 
 
 def _last_stream(workspace: Workspace) -> str:
