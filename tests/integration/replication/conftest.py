@@ -17,8 +17,10 @@ from planrunner.model import Endpoint, Secret, Side
 from planrunner.postgres import catalog
 from planrunner.postgres.connection import Server
 from planrunner.replication import drift, publications, shape, subscriptions
-from planrunner.replication.ledger import Unit
+from planrunner.replication.ledger import Copied
+from planrunner.replication.ranges import NOTHING
 from planrunner.replication.terms import Terms
+from planrunner.replication.units import Unit
 from planrunner.replication.workspace import Workspace
 from planrunner.sandbox.servers import PostgresServer, wheel_bin
 
@@ -151,7 +153,7 @@ def streams() -> Iterator[Callable[..., Streams]]:
         made.append(Streams(servers=(source, target), space=space, told=told))
         _copied(made[-1])
         if following:
-            subscriptions.create(space, 1)
+            subscriptions.create(space, 1, NOTHING)
             subscriptions.enable(space, 1)
             made[-1].wait_until(lambda: subscriptions.existing(space.target, space.names)[1].pid)
         return made[-1]
@@ -172,13 +174,12 @@ def _copied(streams: Streams) -> None:
     streams.source(*TABLES)
     streams.target(*TABLES)
     tables = catalog.stored_tables(space.source)
-    publications.create(space.source, space.names, 1, tables)
+    publications.create(space.source, space.names, 1, [Unit(table=table) for table in tables])
     streams.source(f"SELECT pg_create_logical_replication_slot('{streams.name}', 'pgoutput')")
     with space.writing() as session:
         session.execute(publications.barrier_table(space.names, 1))
-        for table in tables:
-            unit = Unit(generation=1, rows=0, bytes=0, seconds=0.0)
-            space.ledger.record_unit(session, table.qualified, unit, space.lease.epoch)
+        copied = {table.qualified: Copied(generation=1, rows=0, bytes=0, seconds=0.0) for table in tables}
+        session.execute(space.ledger.unit_statement(copied, space.lease.epoch))
     space.done(drift.STEP, drift.SOURCE_SHAPE, shape.to_json(shape.read(space.source)))
 
 

@@ -9,6 +9,7 @@ import pytest
 from planrunner.errors import StepFailed
 from planrunner.postgres import catalog
 from planrunner.replication import barrier, drift, generations, shape, slots
+from planrunner.replication.generations import Division
 from planrunner.replication.terms import Terms
 from planrunner.replication.watch import Watch
 
@@ -176,10 +177,10 @@ def test_a_further_generation_is_not_begun_before_a_difference_is_settled(copyin
     copying.source("CREATE TABLE fresh (id int PRIMARY KEY)")
     fresh = [table for table in catalog.stored_tables(space.source) if table.name == "fresh"]
     with pytest.raises(StepFailed, match=r"table public\.fresh was created after the copy began"):
-        generations.begin(space, fresh)
+        generations.begin(space, fresh, Division())
     assert list(slots.existing(space.source, space.names)) == [1]
     copying.target("CREATE TABLE fresh (id int PRIMARY KEY)")
-    generations.begin(space, fresh)
+    generations.begin(space, fresh, Division())
     known = drift.recorded(space)
     assert known is not None
     assert "public.fresh" in known.by_name

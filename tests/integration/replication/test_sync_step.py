@@ -10,8 +10,10 @@ import pytest
 from planrunner.clock import SystemClock
 from planrunner.model import Mark, Plan, StepSpec
 from planrunner.replication import slots, subscriptions
+from planrunner.replication.ranges import NOTHING
 from planrunner.replication.snapshot import capture
 from planrunner.replication.terms import Terms
+from planrunner.replication.workspace import Round
 from planrunner.sandbox.servers import PostgresServer, wheel_bin
 from planrunner.step import Held, Run
 from planrunner.steps.sync import Sync
@@ -113,9 +115,9 @@ def test_a_failover_slot_stays_one_when_it_is_subscribed_to(
         (finding,) = Sync().findings(run_of(pair, failover=True))
         assert finding.mark is Mark.PASS
         slots.drop(pair.space, 1)
-        pair.space.snapshot = capture(pair.space, 1)
+        pair.space.round = Round(snapshots={1: capture(pair.space, 1)}, generation_of={})
         assert slots.existing(pair.space.source, pair.space.names)[1].failover
-        subscriptions.create(pair.space, 1)
+        subscriptions.create(pair.space, 1, NOTHING)
         subscriptions.enable(pair.space, 1)
         assert slots.existing(pair.space.source, pair.space.names)[1].failover
         assert pair.target(
@@ -131,5 +133,5 @@ def test_a_slot_without_failover_is_made_on_every_version(
     with PostgresServer(bin_of(major), settings={"wal_level": "logical"}) as source:
         pair = streams(source, target_server, following=False)
         slots.drop(pair.space, 1)
-        pair.space.snapshot = capture(pair.space, 1)
+        pair.space.round = Round(snapshots={1: capture(pair.space, 1)}, generation_of={})
         assert not slots.existing(pair.space.source, pair.space.names)[1].failover

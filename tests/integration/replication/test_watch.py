@@ -10,6 +10,7 @@ import pytest
 
 from planrunner.errors import StepFailed
 from planrunner.replication import barrier, slots, subscriptions, troubles
+from planrunner.replication.ranges import NOTHING
 from planrunner.replication.terms import Budget, Terms
 from planrunner.replication.watch import Watch, watching
 from planrunner.sandbox.servers import PostgresServer, wheel_bin
@@ -167,7 +168,7 @@ def test_a_worker_without_a_free_place_is_told(streams: Make, source_server: Pos
     with PostgresServer(wheel_bin(18), settings={"max_logical_replication_workers": "1"}) as target:
         pair = streams(source_server, target, terms=QUICK)
         other = streams(source_server, target, terms=QUICK, following=False)
-        subscriptions.create(other.space, 1)
+        subscriptions.create(other.space, 1, NOTHING)
         subscriptions.enable(other.space, 1)
         error = stopped(other)
         assert f"target: subscription {other.name} has had no apply worker" in error.message
