@@ -1,7 +1,8 @@
 """Compares both sides: live, while replication runs, and inside the fence, when nothing moves.
 
 Live, per table: S1 = digest(source), a barrier, T = digest(target), S2 = digest(source). S1 = S2 = T proves
-equality at that moment; S1 = S2 ≠ T proves a difference; S1 ≠ S2 proves nothing and is tried again.
+equality at that moment; S1 ≠ S2 proves nothing and is tried again. So is S1 = S2 ≠ T: a row that came and went
+between the two looks makes it too. A difference is what every attempt finds.
 """
 
 from __future__ import annotations
@@ -53,19 +54,23 @@ def live(workspace: Workspace, *, counts_only: bool = False) -> Verification:
     gone = missing_on_target(workspace, tables)
     open_tables = {t.qualified: t for t in tables if f"{t.qualified}: missing on the target" not in gone}
     verdicts: dict[str, TableVerdict] = {}
+    differing = set(open_tables)
     for _ in range(ATTEMPTS):
-        decided = _round(workspace, list(open_tables.values()), counts_only=counts_only)
-        verdicts.update(decided)
-        open_tables = {name: table for name, table in open_tables.items() if name not in decided}
+        seen = _round(workspace, list(open_tables.values()), counts_only=counts_only)
+        verdicts.update(seen)
+        differing &= {name for name, verdict in seen.items() if not verdict.equal}
+        proven = {name for name, verdict in seen.items() if verdict.equal}
+        open_tables = {name: table for name, table in open_tables.items() if name not in proven}
         if not open_tables:
             break
-    if open_tables:
+    undecided = sorted(open_tables.keys() - differing)
+    if undecided:
         workspace.tell(
-            f"{len(open_tables)} tables changed during every live comparison and are decided inside the fence",
-            {"undecided": sorted(open_tables)},
+            f"{len(undecided)} tables changed during every live comparison and are decided inside the fence",
+            {"undecided": undecided},
         )
     return Verification(
-        tables=tuple(verdicts[name] for name in sorted(verdicts)),
+        tables=tuple(verdicts[name] for name in sorted(verdicts.keys() - set(undecided))),
         other=gone
         + fingerprint.differences(
             workspace.source, workspace.target, relations.omitted(workspace.source, workspace.selection)
