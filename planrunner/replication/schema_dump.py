@@ -17,10 +17,11 @@ from psycopg import conninfo
 
 from planrunner.errors import ToolFailed
 from planrunner.postgres import tools
+from planrunner.replication import restorable
 from planrunner.replication.names import SCHEMA
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from planrunner.postgres.connection import Server
 
@@ -30,7 +31,6 @@ _HEADER = re.compile(
 )
 _RESTRICT = re.compile(r"^\\restrict (\S+)$", re.MULTILINE)
 _SETTING = re.compile(r"^SET (\w+) = [^\n]*;\n", re.MULTILINE)
-_OTHERS_EXTENSIONS = ("aws_", "rds_tools", "plpgsql")
 TIMEOUT_SECONDS = 3600.0
 
 
@@ -74,11 +74,12 @@ def section(
     """
     refused: list[str] = []
     version = source.identity().version
+    kept = restorable.judge(target)
     for client in tools.candidates(version):
         with tempfile.TemporaryDirectory(prefix="planrunner-") as folder:
             archive = Path(folder) / "schema.dump"
             _dump(client, source, archive, wishes, snapshot)
-            listing = _listing(client, archive, name, folder, superuser=target.identity().superuser)
+            listing = _listing(client, archive, name, folder, keep=kept)
             text = _script(client, archive, listing)
             count = sum(1 for line in listing.read_text("utf-8").splitlines() if not line.startswith(";"))
         if "pg_attver" not in text:
@@ -111,7 +112,7 @@ def _dump(
 
 
 def _listing(
-    client: tools.ClientTools, archive: Path, section_name: str, folder: str, *, superuser: bool
+    client: tools.ClientTools, archive: Path, section_name: str, folder: str, *, keep: Callable[[str], bool]
 ) -> Path:
     listed = tools.run_tool(
         [str(client.pg_restore), "--list", f"--section={section_name}", str(archive)],
@@ -122,23 +123,11 @@ def _listing(
     kept = [
         line
         for line in listed.decode().splitlines()
-        if line and not line.startswith(";") and _wanted(line, superuser=superuser)
+        if line and not line.startswith(";") and keep(line.split(";", 1)[1].split(None, 2)[2])
     ]
     path = Path(folder) / "entries.list"
     path.write_text("\n".join(kept) + "\n", "utf-8")
     return path
-
-
-def _wanted(line: str, *, superuser: bool) -> bool:
-    described = line.split(";", 1)[1].split(None, 2)[2]
-    if " rdsadmin" in described and described.startswith("DEFAULT ACL"):
-        return False
-    if described.startswith("EVENT TRIGGER") and not superuser:
-        return False
-    for prefix in ("EXTENSION - ", "COMMENT - EXTENSION "):
-        if described.startswith(prefix):
-            return not described.removeprefix(prefix).startswith(_OTHERS_EXTENSIONS)
-    return True
 
 
 def _script(client: tools.ClientTools, archive: Path, listing: Path) -> str:

@@ -1,7 +1,8 @@
 """Compares both sides: live, while replication runs, and inside the fence, when nothing moves.
 
 Live, per table: S1 = digest(source), a barrier, T = digest(target), S2 = digest(source). S1 = S2 = T proves
-equality at that moment; S1 = S2 ≠ T proves a difference; S1 ≠ S2 proves nothing and is tried again.
+equality at that moment; S1 ≠ S2 proves nothing and is tried again. S1 = S2 ≠ T is a difference only when the
+next attempt finds the same three: a row that came and went in between looks like one, once.
 """
 
 from __future__ import annotations
@@ -45,10 +46,16 @@ def live(workspace: Workspace, *, counts_only: bool = False) -> Verification:
     gone = missing_on_target(workspace, tables)
     open_tables = {t.qualified: t for t in tables if f"{t.qualified}: missing on the target" not in gone}
     verdicts: dict[str, TableVerdict] = {}
+    suspects: dict[str, tuple[checksum.Digest, checksum.Digest]] = {}
     for _ in range(ATTEMPTS):
-        decided = _round(workspace, list(open_tables.values()), counts_only=counts_only)
-        verdicts.update(decided)
-        open_tables = {name: table for name, table in open_tables.items() if name not in decided}
+        found = _round(workspace, list(open_tables.values()), counts_only=counts_only)
+        verdicts |= {
+            name: checksum.verdict(open_tables[name], *pair)
+            for name, pair in found.items()
+            if pair[0] == pair[1] or suspects.get(name) == pair
+        }
+        suspects = found
+        open_tables = {name: table for name, table in open_tables.items() if name not in verdicts}
         if not open_tables:
             break
     if open_tables:
@@ -63,7 +70,10 @@ def live(workspace: Workspace, *, counts_only: bool = False) -> Verification:
     )
 
 
-def _round(workspace: Workspace, tables: Sequence[Table], *, counts_only: bool) -> dict[str, TableVerdict]:
+def _round(
+    workspace: Workspace, tables: Sequence[Table], *, counts_only: bool
+) -> dict[str, tuple[checksum.Digest, checksum.Digest]]:
+    """Both digests of every table that was the same before and after the target was looked at."""
     source, target = workspace.source, workspace.target
     version = min(source.identity().version, target.identity().version)
 
@@ -84,7 +94,7 @@ def _round(workspace: Workspace, tables: Sequence[Table], *, counts_only: bool) 
     there = digests(target)
     second = digests(source)
     return {
-        t.qualified: checksum.verdict(t, first[t.qualified], there[t.qualified])
+        t.qualified: (first[t.qualified], there[t.qualified])
         for t in tables
         if first[t.qualified] == second[t.qualified]
     }
