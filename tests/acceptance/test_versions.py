@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import sql
@@ -14,6 +14,9 @@ from planrunner.sandbox.binaries import wheel_bin
 from planrunner.sandbox.servers import PostgresServer
 from tests.acceptance.helpers import contents, slots
 from tests.servers import server_bin
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PLAN = """
 apiVersion: planrunner/v1
