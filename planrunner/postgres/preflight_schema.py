@@ -65,7 +65,9 @@ def contents(source: Server, needs: Needs) -> Iterator[Finding]:
     large, foreign, triggers, prepared, open_ones = row
     yield from _large_objects(large, needs)
     yield from _not_carried("foreign table", foreign or (), "its rows stay where they are")
-    yield from _not_carried("event trigger", triggers or (), "creating it on the target takes a superuser")
+    yield from _not_carried(
+        "event trigger", triggers or (), "created where the target's login is a superuser"
+    )
     yield from _blockers([*(prepared or ()), *(open_ones or ())])
 
 
@@ -87,21 +89,28 @@ def _identities(bare: Sequence[Table], needs: Needs) -> Finding:
 
 def _unlogged(names: Sequence[str], needs: Needs) -> Iterator[Finding]:
     text = f"{counted(len(names), 'unlogged table')}, which are not replicated: {some(names)}"
-    if names and needs.unlogged_empty:
+    if names and needs.unlogged == "schema_only":
         yield SCHEMA.warned(f"{text}; they arrive empty")
+    elif names and needs.unlogged == "copy_at_cutover":
+        yield SCHEMA.warned(f"{text}; they are copied while writes stand still, within the pause's budget")
     elif names:
         yield SCHEMA.failed(
-            text, "Run ALTER TABLE … SET LOGGED, or set unlogged: schema_only in the snapshot step."
+            text,
+            "Run ALTER TABLE … SET LOGGED, or set unlogged: schema_only or copy_at_cutover in the snapshot step.",
         )
 
 
 def _large_objects(count: int, needs: Needs) -> Iterator[Finding]:
     text = f"{counted(count, 'large object')}, which are not replicated"
-    if count and needs.large_objects_skipped:
+    if count and needs.large_objects == "skip":
         yield SCHEMA.warned(f"{text}; they stay behind")
+    elif count and needs.large_objects == "copy":
+        yield SCHEMA.warned(
+            f"{text}; they are compared, and copied where they differ, while writes stand still"
+        )
     elif count:
         yield SCHEMA.failed(
-            text, "Move them into bytea columns, or set large_objects: skip in the snapshot step."
+            text, "Set large_objects: copy or skip in the snapshot step, or move them into bytea columns."
         )
 
 

@@ -22,7 +22,8 @@ class Needs:
     ``owned`` is the prefix of the plan's slots and subscriptions: what an earlier run left is no
     surprise. ``dial`` holds libpq parameters, without password, as the target will dial the source.
     ``memberships``: whether the grant step may join the roles that own tables. ``roles`` reads the
-    names that the target needs when owners or grants are kept.
+    names that the target needs when owners or grants are kept. ``unlogged`` and ``large_objects`` are the
+    snapshot step's options of these names.
     """
 
     plan_id: str
@@ -33,8 +34,8 @@ class Needs:
     keep_owners: bool = True
     roles: Callable[[Server], Sequence[str]] | None = None
     identities_full: bool = False
-    unlogged_empty: bool = False
-    large_objects_skipped: bool = False
+    unlogged: str = "refuse"
+    large_objects: str = "refuse"
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,12 @@ import psycopg
 from planrunner.errors import DifferencesFound, StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.postgres import catalog
-from planrunner.replication import barrier, fence, sequences, verify
+from planrunner.replication import barrier, fence, large_objects, sequences, verify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from psycopg import sql
 
     from planrunner.model import Json, Verification
     from planrunner.postgres.catalog import Table
@@ -36,6 +38,7 @@ class Terms:
     lock_timeout: float
     headroom: int
     counts_only: bool
+    large_objects: large_objects.Terms | None = None
 
 
 @dataclass
@@ -101,6 +104,9 @@ def refuse_differences(found: Verification, when: str) -> None:
 def cut_over(workspace: Workspace, terms: Terms) -> None:
     """Stop writes on the source for good, proven equal, sequences carried; or roll everything back."""
     gate(workspace, terms)
+    if terms.large_objects is not None:
+        # Most of what changed is carried before the pause, so that little is left for it.
+        large_objects.level(workspace, terms.large_objects)
     tables = catalog.tables(workspace.source)
     pause = Pause(workspace, terms.budget)
     workspace.lease  # noqa: B018  # taken before the pause begins
@@ -125,11 +131,17 @@ def _inside(
 ) -> Verification:
     with pause.part("fence"):
         pause.begun = fence.raise_fence(
-            workspace, session, tables, lock_timeout=terms.lock_timeout, dead_man=terms.budget + 1
+            workspace,
+            session,
+            tables,
+            lock_timeout=terms.lock_timeout,
+            dead_man=terms.budget + 1,
+            also=_locks(workspace, terms),
         )
     with pause.part("barrier"):
         barrier.wait(workspace, workspace.ledger.generations(), timeout=pause.left(), poll=0.002)
     failpoint("cutover.barrier_passed")
+    brought = _bring_rest(workspace, session, terms, pause)
     followed = [t for t in tables if not t.partitioned and not t.unlogged]
     with pause.part("verification"):
         found = verify.still(workspace, followed, counts_only=terms.counts_only, timeout=pause.left())
@@ -140,9 +152,32 @@ def _inside(
             moved = sequences.carry(writer, ours, theirs, terms.headroom)
             workspace.ledger.record_effect(writer, STEP, "verification", _evidence(found, len(ours), moved))
             workspace.ledger.record_effect(writer, STEP, "pause", pause.detail())
+            for name, figures in brought.items():
+                workspace.ledger.record_effect(writer, STEP, name, figures)
     failpoint("cutover.before_commit")
     pause.left()
     return found
+
+
+def _bring_rest(
+    workspace: Workspace, session: Session, terms: Terms, pause: Pause
+) -> dict[str, Mapping[str, Json]]:
+    """Bring what no stream carries, now that nobody writes; tells how much, by its kind."""
+    brought: dict[str, Mapping[str, Json]] = {}
+    if terms.large_objects is not None:
+        within = session if _locks(workspace, terms) else None
+        with pause.part("large objects"):
+            brought["large objects"] = dict(
+                large_objects.level(workspace, terms.large_objects, timeout=pause.left(), within=within)
+            )
+    return brought
+
+
+def _locks(workspace: Workspace, terms: Terms) -> Sequence[sql.SQL]:
+    """What holds back writers of large objects, where our login may ask for it."""
+    if terms.large_objects is None or not workspace.source.identity().superuser:
+        return ()
+    return (large_objects.lock_statement(),)
 
 
 def _evidence(found: Verification, sequences_seen: int, moved: int) -> Mapping[str, Json]:

@@ -97,7 +97,9 @@ def _dump(
     client: tools.ClientTools, source: Server, archive: Path, wishes: Wishes, snapshot: str | None
 ) -> None:
     arguments = ["--format=custom", "--schema-only", "--no-publications", "--no-subscriptions"]
-    arguments += ["--no-tablespaces", f"--exclude-schema={SCHEMA}", "--lock-wait-timeout=60000"]
+    # A label can't be restored without its provider: it is told as a decision.
+    arguments += ["--no-security-labels", "--no-tablespaces"]
+    arguments += [f"--exclude-schema={SCHEMA}", "--lock-wait-timeout=60000"]
     arguments += [] if wishes.owners else ["--no-owner"]
     arguments += [] if wishes.grants else ["--no-privileges"]
     arguments += [f"--snapshot={snapshot}"] if snapshot else []

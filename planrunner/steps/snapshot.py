@@ -8,13 +8,16 @@ from planrunner.model import Json, Side
 from planrunner.postgres import catalog
 from planrunner.replication import (
     copy,
+    decisions,
     generations,
     identities,
+    large_objects,
     ledger,
     publications,
     restore,
     roles,
     slots,
+    uncarried,
     verify,
 )
 from planrunner.replication.schema_dump import Wishes
@@ -37,13 +40,14 @@ class Snapshot:
         """Identities, roles, slot and snapshot, schema, copy, indexes, statistics: what is missing of them."""
         todo = remaining(run)
         done = workspace(run).ledger.effects(restore.STEP)
-        found = [*_uncarried(run), *_identities(run), *_roles(run)]
+        found = [*_uncarried(run), *_decided(run), *_identities(run), *_roles(run)]
         if todo:
             found.append(_capture(run, todo))
         if restore.PRE_DATA not in done:
             found.append(_pre_data(run, todo))
         if todo:
             found.append(_copy(run, todo))
+        found += _large_objects(run)
         if restore.POST_DATA not in done:
             found.append(_post_data(run))
         if restore.ANALYZED not in done:
@@ -62,6 +66,7 @@ class Snapshot:
             "bytes": sum(unit.bytes for unit in units.values()),
             "generations": len(space.ledger.generations()),
             "retained_bytes": retained,
+            "decisions": list[Json](decisions.told(space)),
         }
 
     def leftovers(self, run: Run) -> Sequence[Action]:
@@ -97,11 +102,7 @@ def _uncarried(run: Run) -> Sequence[Action]:
             f"the rows of unlogged tables can't be followed: {', '.join(unlogged)}. ALTER TABLE … SET LOGGED, or set"
             " unlogged: schema_only to carry them empty"
         )
-    if run.option("large_objects", "refuse") == "refuse" and catalog.has_large_objects(run.source):
-        found.append(
-            "large objects can't be followed. Move them into a bytea column, or set large_objects: skip to leave"
-            " them behind"
-        )
+    found += _large_object_troubles(run)
     return [
         Action(
             name=f"uncarried {number}",
@@ -112,6 +113,87 @@ def _uncarried(run: Run) -> Sequence[Action]:
         )
         for number, text in enumerate(found, 1)
     ]
+
+
+def _large_object_troubles(run: Run) -> list[str]:
+    choice = run.option("large_objects", "refuse")
+    if choice == "skip" or not catalog.has_large_objects(run.source):
+        return []
+    if choice == "refuse":
+        return [
+            "large objects can't be followed. Set large_objects: copy to copy them now and what changed of them"
+            " inside the cutover's pause, or skip to leave them behind"
+        ]
+    strangers = large_objects.unreadable(run.source)
+    done = workspace(run).ledger.effects(large_objects.STEP)
+    found: list[str] = []
+    if strangers:
+        found.append(
+            f"large objects of {', '.join(strangers)} can't be read. Run on the source as an administrator:"
+            f' GRANT "{strangers[0]}" TO "{run.source.identity().user}"; or set large_objects: skip'
+        )
+    if not done and catalog.has_large_objects(run.target):
+        found.append(
+            "the target already has large objects, which could be in the way: remove them (lo_unlink)"
+        )
+    return found
+
+
+def _decided(run: Run) -> Sequence[Action]:
+    """What is known beforehand to stay behind or to arrive changed, for the report."""
+    space = workspace(run)
+    terms = uncarried.Terms(
+        owners=_wishes(run).owners,
+        large_objects=run.option("large_objects", "refuse"),
+        empty=_empty(run),
+    )
+    found = uncarried.decisions(run.source, run.target, space.names, terms)
+    new = decisions.untold(space, found)
+    if not new:
+        return ()
+    return [
+        Action(
+            name="decisions",
+            summary=f"note {len(new)} things that are not carried exactly",
+            where=Side.LOCAL,
+            statements=tuple(f"-- {d.text}" for d in new),
+            perform=lambda run: decisions.tell(workspace(run), new),
+        )
+    ]
+
+
+def _empty(run: Run) -> tuple[str, ...]:
+    """The unlogged tables that arrive without rows."""
+    if run.option("unlogged", "refuse") != "schema_only":
+        return ()
+    return tuple(t.qualified for t in catalog.stored_tables(run.source) if t.unlogged)
+
+
+def _large_objects(run: Run) -> Sequence[Action]:
+    done = workspace(run).ledger.effects(large_objects.STEP)
+    count, size = large_objects.size(run.source)
+    if run.option("large_objects", "refuse") != "copy" or large_objects.COPIED in done or not count:
+        return ()
+    return [
+        Action(
+            name="large objects",
+            summary=f"copy {count} large objects, {human_bytes(size)}; what changes of them follows at cutover",
+            where=Side.TARGET,
+            statements=(
+                "SELECT lo_create(oid), lo_put(oid, offset, data)  -- in pieces of 1 MB, with owner and grants",
+            ),
+            undo="SELECT lo_unlink(oid), by hand",
+            perform=_perform_large_objects,
+        )
+    ]
+
+
+def _perform_large_objects(run: Run) -> None:
+    space = workspace(run)
+    terms = large_objects.Terms(owners=_wishes(run).owners, grants=_wishes(run).grants)
+    figures = large_objects.level(space, terms)
+    space.done(large_objects.STEP, large_objects.COPIED, figures)
+    run.tell(f"copied {figures['copied']} large objects, {human_bytes(figures['bytes'])}", dict(figures))
 
 
 def _identities(run: Run) -> Sequence[Action]:
@@ -145,7 +227,12 @@ def _roles(run: Run) -> Sequence[Action]:
     found: list[Action] = []
     who = run.target.identity()
     if absent:
-        made = roles.statements(absent, login=who.user, superuser=who.superuser)
+        made = roles.statements(
+            absent, login=who.user, superuser=who.superuser, may_give=roles.givable(run.target)
+        )
+        made += tuple(
+            roles.joining(m, options=who.major >= 16) for m in roles.joinings(workspace(run), absent)
+        )
         found.append(
             Action(
                 name="roles",
@@ -283,7 +370,7 @@ def _clear(generation: int, stream: str) -> Action:
 
 
 def _restore_identities(run: Run) -> Action:
-    statements = identities.restore_statements(workspace(run))
+    statements = identities.restore_statements(workspace(run), Side.SOURCE)
     return Action(
         name="restore identities",
         summary=f"put back the replica identity of {len(statements)} tables, on both sides",
@@ -296,7 +383,8 @@ def _restore_identities(run: Run) -> Action:
 def _forget() -> Action:
     def perform(run: Run) -> None:
         space = workspace(run)
-        space.ledger.forget(restore.STEP)
+        for step in (restore.STEP, decisions.STEP, large_objects.STEP):
+            space.ledger.forget(step)
         space.ledger.forget("snapshot")
         publications.drop_empty_schema(run.source)
 

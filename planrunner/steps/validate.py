@@ -58,8 +58,8 @@ def _needs(run: Run) -> Needs:
         keep_owners="keep" in (options.get("owners", "keep"), options.get("grants", "keep")),
         roles=_role_names,
         identities_full=options.get("without_replica_identity") == "full",
-        unlogged_empty=options.get("unlogged") == "schema_only",
-        large_objects_skipped=options.get("large_objects") == "skip",
+        unlogged=str(options.get("unlogged", "refuse")),
+        large_objects=str(options.get("large_objects", "refuse")),
     )
 
 
