@@ -6,6 +6,7 @@
     ├── StepFailed                  1   a step could not do what it wished; state is resumable
     │   ├── StepBlocked             1   something outside planrunner has to happen first
     │   ├── StepConflict            1   something of our name differs from the wish
+    │   ├── SnapshotLost            1   the copy's snapshot is gone; the rest needs another generation
     │   └── ChecksFailed            1   the preflight found problems; carries the findings
     ├── ServerError                 1   a PostgreSQL server refused or was not there
     │   ├── ConnectionFailed        1   no session could be opened
@@ -74,6 +75,10 @@ class StepBlocked(StepFailed):
 
 class StepConflict(StepFailed):
     """Something that carries our name differs from what the plan wishes; it is left as it is."""
+
+
+class SnapshotLost(StepFailed):
+    """The sessions that held a generation's snapshot are gone; what was copied under it stays copied."""
 
 
 class ChecksFailed(StepFailed):

@@ -14,6 +14,7 @@ _TABLES = """
 SELECT c.oid::bigint, n.nspname::text, c.relname::text, pg_get_userbyid(c.relowner)::text, c.relkind::text,
        c.relpersistence::text, c.relreplident::text, c.relispartition,
        greatest(c.reltuples, 0)::bigint, pg_total_relation_size(c.oid)::bigint,
+       pg_table_size(c.oid)::bigint, pg_relation_size(c.oid) / current_setting('block_size')::bigint,
        EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid
                AND CASE c.relreplident WHEN 'i' THEN i.indisreplident
                    WHEN 'd' THEN i.indisprimary AND i.indimmediate ELSE false END)
@@ -64,7 +65,9 @@ class Column:
 class Table:
     """A table or partitioned table. ``rows`` is the planner's estimate, ``bytes`` includes indexes.
 
-    ``identifiable``: its replica identity can tell a row (a valid primary key, the chosen index, FULL).
+    ``data_bytes`` is heap and toast, ``pages`` the main fork in blocks. ``identifiable``: its replica identity
+    can tell a row (a valid primary key, the chosen index, FULL). ``where`` is the plan's row filter, an SQL
+    expression over its columns.
     """
 
     oid: int
@@ -77,20 +80,29 @@ class Table:
     is_partition: bool
     rows: int
     bytes: int
+    data_bytes: int
+    pages: int
     identifiable: bool
     row_security: bool
     key: tuple[str, ...]
     columns: tuple[Column, ...]
+    where: str | None = None
 
     @property
     def qualified(self) -> str:
-        """``schema.name`` for people and ledgers; never for SQL."""
-        return f"{self.schema}.{self.name}"
+        """``schema.name`` for people and ledgers, the same for no two tables; never for SQL."""
+        return qualified(self.schema, self.name)
 
     @property
     def stored(self) -> tuple[Column, ...]:
         """The columns that hold data of their own: all but generated ones."""
         return tuple(c for c in self.columns if not c.generated)
+
+
+def qualified(schema: str, name: str) -> str:
+    """``schema.name``, quoted where a dot or mark in a name would make it mean another table too."""
+    words = [f'"{w.replace(chr(34), chr(34) * 2)}"' if set(w) & set('."#') else w for w in (schema, name)]
+    return ".".join(words)
 
 
 def tables(server: Server) -> tuple[Table, ...]:
@@ -128,9 +140,11 @@ def _table(row: Row, columns: tuple[Column, ...]) -> Table:
         is_partition=row[7],
         rows=row[8],
         bytes=row[9],
-        identifiable=row[10],
-        row_security=row[11],
-        key=tuple(row[12] or ()),
+        data_bytes=row[10],
+        pages=row[11],
+        identifiable=row[12],
+        row_security=row[13],
+        key=tuple(row[14] or ()),
         columns=columns,
     )
 

@@ -1,4 +1,4 @@
-"""Copies whole tables under one snapshot, in 1 MB blocks; rows and ledger commit in one transaction.
+"""Copies units under one snapshot: rows and ledger commit in one transaction, or nothing of a unit is kept.
 
 End of stream is not success: a unit commits only when the source's COPY ended without an error and both
 servers count the same rows.
@@ -6,29 +6,32 @@ servers count the same rows.
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from planrunner.errors import Interrupted, StepConflict, StepFailed
+from planrunner.errors import StepConflict, StepFailed
 from planrunner.failpoints import failpoint
+from planrunner.postgres.wire import Wire
+from planrunner.replication.feeds import SessionFeed
 from planrunner.replication.identities import table_name
-from planrunner.replication.ledger import Unit
-from planrunner.replication.snapshot import reading
+from planrunner.replication.ledger import Copied, lease_lost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from planrunner.postgres.catalog import Table
+    from planrunner.postgres.catalog import Column, Table
     from planrunner.postgres.connection import Session
+    from planrunner.replication.feeds import Psql, PsqlFeed
     from planrunner.replication.snapshot import HeldSnapshot
+    from planrunner.replication.units import Unit
     from planrunner.replication.workspace import Workspace
 
-BLOCK_BYTES = 1 << 20
+# Below this a psql child costs more than the interpreter's part in the rows.
+PSQL_FROM_BYTES = 4 << 20
 # Types whose binary form is a bare OID, which means something else on another server.
 _OID_TYPES = frozenset(
     {"regclass", "regcollation", "regconfig", "regdictionary", "regnamespace", "regoper", "regoperator"}
@@ -48,115 +51,201 @@ _OID_TYPES = frozenset(
 )
 
 
-def statements(table: Table) -> tuple[sql.Composed, sql.Composed]:
-    """The COPY of the source and the COPY of the target for one table."""
-    columns = sql.SQL(", ").join([sql.Identifier(c.name) for c in table.stored])
-    # A table may have no column that holds data; COPY then takes no column list.
-    named = sql.SQL("{} ({})").format(table_name(table), columns) if table.stored else table_name(table)
-    form = sql.SQL("(FORMAT {})").format(sql.SQL("binary" if binary_safe(table) else "text"))
-    return (
-        sql.SQL("COPY {} TO STDOUT {}").format(named, form),
-        sql.SQL("COPY {} FROM STDIN {}").format(named, form),
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """Pages ``first`` to ``last`` (not included, None: to the end) of a unit's heap; numbers count from 1."""
+
+    number: int
+    of: int
+    first: int
+    last: int | None
+
+    def predicate(self) -> sql.Composed:
+        """The pages as a condition that the server answers by a TID range scan."""
+        parts = [sql.SQL("ctid >= {}::tid").format(sql.Literal(f"({self.first},0)"))]
+        if self.last is not None:
+            parts.append(sql.SQL("ctid < {}::tid").format(sql.Literal(f"({self.last},0)")))
+        return sql.SQL(" AND ").join(parts)
+
+
+def outgoing(unit: Unit, chunk: Chunk | None = None) -> sql.Composed:
+    """The COPY of the source for a unit or one chunk of it."""
+    table, form = table_name(unit.table), _format(unit.table)
+    condition = unit.condition()
+    conditions = [c for c in (chunk.predicate() if chunk else None, condition) if c is not None]
+    if not conditions:
+        return sql.SQL("COPY {}{} TO STDOUT ({})").format(table, _columns(unit.table), form)
+    names = sql.SQL(", ").join([sql.Identifier(c.name) for c in unit.table.stored])
+    return sql.SQL("COPY (SELECT {} FROM ONLY {} WHERE {}) TO STDOUT ({})").format(
+        names, table, sql.SQL(" AND ").join(conditions), form
     )
+
+
+def incoming(unit: Unit, *, freeze: bool = False) -> sql.Composed:
+    """The COPY of the target for a unit; FREEZE only where the same transaction truncated the table."""
+    form = sql.SQL("{}, FREEZE").format(_format(unit.table)) if freeze else _format(unit.table)
+    return sql.SQL("COPY {}{} FROM STDIN ({})").format(table_name(unit.table), _columns(unit.table), form)
+
+
+def _columns(table: Table) -> sql.Composed:
+    # A table may have no column that holds data; COPY then takes no column list.
+    if not table.stored:
+        return sql.Composed([])
+    return sql.SQL(" ({})").format(sql.SQL(", ").join([sql.Identifier(c.name) for c in table.stored]))
+
+
+def _format(table: Table) -> sql.SQL:
+    return sql.SQL("FORMAT binary") if binary_safe(table) else sql.SQL("FORMAT text")
 
 
 def binary_safe(table: Table) -> bool:
-    """True when every column has the same binary form on both sides: built-in types without OIDs in them."""
-    return all(
-        c.kind in "bdr"
-        and not c.text_only
-        and "." not in c.base
-        and c.base.removesuffix("[]") not in _OID_TYPES
-        for c in table.stored
-    )
+    """True when every column has the same binary form on both sides: built-in types without OIDs, and enums."""
+    return all(not c.text_only and _same_bytes(c) for c in table.stored)
 
 
-def copy_tables(workspace: Workspace, snapshot: HeldSnapshot, tables: Sequence[Table], *, jobs: int) -> None:
-    """Copy ``tables``, the largest first, over ``jobs`` pairs of sessions.
+def _same_bytes(column: Column) -> bool:
+    # An enum travels as its label; an array of them carries an OID, and so do composites.
+    if column.kind == "e":
+        return True
+    own = column.kind in "bdr" and "." not in column.base
+    return own and column.base.removesuffix("[]") not in _OID_TYPES
 
-    The first error stops the others at their next block and is raised; finished tables stay finished.
+
+@dataclass(frozen=True, kw_only=True)
+class Courier:
+    """One stream of the copy: a session on the target, one inside the source's snapshot, and maybe psql.
+
+    ``check`` is asked between blocks and raises to stop; the transaction in hand is rolled back then.
     """
-    waiting: queue.SimpleQueue[Table] = queue.SimpleQueue()
-    for table in sorted(tables, key=lambda t: (-t.bytes, t.qualified)):
-        waiting.put(table)
-    stop = threading.Event()
-    with ThreadPoolExecutor(min(jobs, len(tables)), thread_name_prefix="copy") as pool:
-        futures = [
-            pool.submit(_stream, workspace, snapshot, waiting, stop) for _ in range(min(jobs, len(tables)))
+
+    workspace: Workspace
+    snapshot: HeldSnapshot
+    reader: Session
+    writer: Session
+    psql: Psql | None
+    check: Callable[[], None]
+
+    def copy_batch(self, units: Sequence[Unit]) -> dict[str, Copied]:
+        """Copy several small units in one transaction: one message to the source, one to the target.
+
+        What is returned is committed, with its ledger rows.
+        """
+        begun = time.monotonic()
+        source, target = Wire(self.reader, self.check), Wire(self.writer, self.check)
+        target.send(sql.SQL("BEGIN"), self.workspace.lease.statement(), *map(incoming, units))
+        source.send(*map(outgoing, units))
+        moved: dict[str, tuple[int, int]] = {}
+        for place, unit in enumerate(units):
+            before = target.until_copy()
+            if place == 0:
+                _refuse_lost_lease(before[-1].ntuples)
+            source.until_copy()
+            size = _pump(source, target)
+            moved[unit.id] = _agreed(unit, source.copied(), target.end_copy()), size
+        list(source.results())
+        list(target.results())
+        each = (time.monotonic() - begun) / len(units)
+        done = {
+            name: Copied(generation=self.snapshot.generation, rows=rows, bytes=size, seconds=each)
+            for name, (rows, size) in moved.items()
+        }
+        self._commit(self.workspace.ledger.unit_statement(done, self.workspace.lease.epoch))
+        return done
+
+    def copy_whole(self, unit: Unit) -> Copied:
+        """Copy one unit in a transaction of its own; what is returned is committed, with its ledger row."""
+        wire = Wire(self.writer, self.check)
+        fresh = unit.part is None
+        name = table_name(unit.table)
+        empty = sql.SQL("SELECT EXISTS (SELECT FROM ONLY {})").format(name)
+        # FREEZE wants a table that this transaction has emptied; the lock keeps a stray writer from being emptied too.
+        emptying = [
+            sql.SQL("LOCK TABLE ONLY {}").format(name),
+            empty,
+            sql.SQL("TRUNCATE ONLY {}").format(name),
         ]
-        try:
-            for future in futures:
-                future.result()
-        finally:
-            stop.set()
+        wire.send(
+            sql.SQL("BEGIN"),
+            self.workspace.lease.statement(),
+            *(emptying if fresh else ()),
+            incoming(unit, freeze=fresh),
+        )
+        before = wire.until_copy()
+        _refuse_lost_lease(before[1].ntuples)
+        if fresh and before[3].get_value(0, 0) == b"t":
+            raise occupied([unit.table.qualified])
+        copied = self._carry(unit, None, wire)
+        self._commit(self.workspace.ledger.unit_statement({unit.id: copied}, self.workspace.lease.epoch))
+        return copied
 
+    def copy_chunk(self, unit: Unit, chunk: Chunk) -> Copied:
+        """Copy one chunk of a unit in a transaction of its own, with its row in the ledger."""
+        wire = Wire(self.writer, self.check)
+        wire.send(sql.SQL("BEGIN"), self.workspace.lease.statement(), incoming(unit))
+        _refuse_lost_lease(wire.until_copy()[1].ntuples)
+        copied = self._carry(unit, chunk, wire)
+        place = (chunk.number, chunk.of)
+        self._commit(
+            self.workspace.ledger.chunk_statement(unit.id, place, copied, self.workspace.lease.epoch)
+        )
+        return copied
 
-def _stream(
-    workspace: Workspace, snapshot: HeldSnapshot, waiting: queue.SimpleQueue[Table], stop: threading.Event
-) -> None:
-    try:
-        with reading(workspace.source, snapshot.name) as reader:
-            while not stop.is_set():
-                try:
-                    table = waiting.get_nowait()
-                except queue.Empty:
-                    return
-                copy_table(workspace, reader, table, snapshot.generation, stop.is_set)
-    except BaseException:
-        stop.set()
-        raise
-
-
-def copy_table(
-    workspace: Workspace, reader: Session, table: Table, generation: int, stopped: Callable[[], bool]
-) -> Unit:
-    """Copy one table from a session inside the snapshot; its rows and its ledger row commit together."""
-    begun = time.monotonic()
-    with workspace.writing() as writer:
-        _refuse_rows(writer, table)
-        source_rows, target_rows, size = _pipe(reader, writer, table, stopped)
-        if source_rows != target_rows:
-            raise StepFailed(
-                f"{table.qualified}: the source sent {source_rows} rows, the target took {target_rows};"
-                " nothing of the table was kept"
-            )
-        unit = Unit(generation=generation, rows=target_rows, bytes=size, seconds=time.monotonic() - begun)
-        workspace.ledger.record_unit(writer, table.qualified, unit, workspace.lease.epoch)
-        failpoint("copy.before_commit")
-    failpoint("copy.after_commit")
-    workspace.tell(
-        f"copied {table.qualified}", {"table": table.qualified, "rows": unit.rows, "bytes": unit.bytes}
-    )
-    return unit
-
-
-def _refuse_rows(writer: Session, table: Table) -> None:
-    found = writer.execute(
-        sql.SQL("SELECT EXISTS (SELECT FROM ONLY {})").format(table_name(table))
-    ).fetchone()
-    if found == (True,):
-        raise StepConflict(
-            f"target: table {table.qualified} holds rows that this plan did not put there",
-            remedy="Someone else writes to the target, or the table was there before. Empty it, or move it away.",
+    def _carry(self, unit: Unit, chunk: Chunk | None, target: Wire) -> Copied:
+        begun = time.monotonic()
+        size = 0
+        with self._feed(unit, outgoing(unit, chunk)) as (feed, stream):
+            for block in stream:
+                target.write(block)
+                size += len(block)
+                self.check()
+            sent = feed.rows()
+        rows = _agreed(unit, sent, target.end_copy())
+        list(target.results())
+        return Copied(
+            generation=self.snapshot.generation, rows=rows, bytes=size, seconds=time.monotonic() - begun
         )
 
+    @contextmanager
+    def _feed(
+        self, unit: Unit, statement: sql.Composed
+    ) -> Iterator[tuple[SessionFeed | PsqlFeed, Iterator[bytes]]]:
+        if self.psql is None or unit.bytes < PSQL_FROM_BYTES:
+            own = SessionFeed(self.reader, self.check)
+            yield own, own.blocks(statement)
+        else:
+            with self.psql.feed(self.workspace.source, self.snapshot.name, statement) as child:
+                yield child, child.blocks()
 
-def _pipe(
-    reader: Session, writer: Session, table: Table, stopped: Callable[[], bool]
-) -> tuple[int, int, int]:
-    out_of, into = statements(table)
+    def _commit(self, record: sql.Composed) -> None:
+        failpoint("copy.before_commit")
+        Wire(self.writer, self.check).run(record, sql.SQL("COMMIT"))
+        failpoint("copy.after_commit")
+
+
+def _pump(source: Wire, target: Wire) -> int:
     size = 0
-    with reader.cursor() as source, writer.cursor() as target:
-        with source.copy(out_of) as read, target.copy(into) as write:
-            block: list[bytes] = []
-            held = 0
-            while data := read.read():
-                block.append(bytes(data))
-                held += len(data)
-                if held >= BLOCK_BYTES:
-                    write.write(b"".join(block))
-                    size, held, block = size + held, 0, []
-                    if stopped():
-                        raise Interrupted("the copy was stopped; the table in hand is rolled back")
-            write.write(b"".join(block))
-        return source.rowcount, target.rowcount, size + held
+    for block in source.blocks():
+        target.write(block)
+        size += len(block)
+    return size
+
+
+def _agreed(unit: Unit, sent: int, taken: int) -> int:
+    if sent != taken:
+        raise StepFailed(
+            f"{unit.id}: the source sent {sent} rows, the target took {taken}; nothing of it was kept"
+        )
+    return taken
+
+
+def _refuse_lost_lease(rows: int) -> None:
+    if rows == 0:
+        raise lease_lost()
+
+
+def occupied(names: Sequence[str]) -> StepConflict:
+    """The error of tables on the target that are not empty although nothing of them was copied."""
+    return StepConflict(
+        f"target: {', '.join(names)}: holds rows that this plan did not put there",
+        remedy="Someone else writes to the target, or the table was there before. Empty it, or move it away.",
+    )

@@ -69,12 +69,12 @@ def lock_statement(tables: Sequence[Table]) -> sql.Composed:
 def fenced(source: Server, names: Names) -> tuple[str, ...]:
     """The tables on which this plan's fence stands, committed."""
     rows = source.rows(
-        "SELECT n.nspname || '.' || c.relname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid"
+        "SELECT n.nspname::text, c.relname::text FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid"
         " JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_proc p ON p.oid = t.tgfoid"
-        " WHERE t.tgname = %s AND p.proname = %s ORDER BY 1",
+        " WHERE t.tgname = %s AND p.proname = %s ORDER BY 1, 2",
         [FENCE_TRIGGER, names.fence_function],
     )
-    return tuple(str(row[0]) for row in rows)
+    return tuple(catalog.qualified(row[0], row[1]) for row in rows)
 
 
 def raise_fence(

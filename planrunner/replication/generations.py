@@ -1,6 +1,7 @@
 """Generations: one slot and snapshot each; what one has copied stays its own, the rest goes to the next.
 
-A lost snapshot costs the table in hand, never a finished one: its slot keeps the WAL for what it copied.
+A lost snapshot costs the units in hand, never a finished one: its slot keeps the WAL for what it copied.
+Several generations are begun together where the plan wants several streams.
 """
 
 from __future__ import annotations
@@ -8,61 +9,137 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from psycopg import sql
+
 from planrunner.errors import StepFailed
-from planrunner.replication import publications, slots, subscriptions
-from planrunner.replication.snapshot import capture
+from planrunner.replication import publications, ranges, slots, subscriptions
+from planrunner.replication.snapshot import HeldSnapshot, capture
+from planrunner.replication.workspace import Round
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from planrunner.postgres.catalog import Table
+    from planrunner.postgres.connection import Server
+    from planrunner.replication.units import Unit
     from planrunner.replication.workspace import Workspace
 
-MOST = 8
+MOST_LOSSES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outlook:
-    """Which generation copies what is left, and those that hold a slot or publication for nothing."""
+    """Which generations copy what is left, and those that hold a slot or publication for nothing."""
 
-    next: int
+    next: tuple[int, ...]
     useless: tuple[int, ...]
     finished: tuple[int, ...]
 
 
-def outlook(workspace: Workspace) -> Outlook:
-    """Compare ledger and source: which generations have finished tables, which are left from a lost snapshot."""
+@dataclass(frozen=True, kw_only=True)
+class Division:
+    """How the copy is divided: ``streams`` generations at once, tables above ``split_above`` bytes in ranges."""
+
+    streams: int = 1
+    split_above: int = 10 << 30
+    failover: bool = False
+
+
+def outlook(workspace: Workspace, streams: int = 1) -> Outlook:
+    """Compare ledger and source: which generations have finished units, which are left from a lost snapshot."""
     finished = workspace.ledger.generations()
     seen = set(publications.existing(workspace.source, workspace.names))
     seen |= set(slots.existing(workspace.source, workspace.names))
-    held = workspace.snapshot
+    held = workspace.round
     if held is not None and held.alive():
-        return Outlook(next=held.generation, useless=(), finished=finished)
+        return Outlook(next=tuple(sorted(held.snapshots)), useless=(), finished=finished)
     following = max(finished, default=0) + 1
-    return Outlook(next=following, useless=tuple(sorted(seen - set(finished))), finished=finished)
+    return Outlook(
+        next=tuple(range(following, following + streams)),
+        useless=tuple(sorted(seen - set(finished))),
+        finished=finished,
+    )
 
 
-def begin(workspace: Workspace, tables: Sequence[Table]) -> None:
-    """Start the generation that copies ``tables``: clear useless ones, then publication, slot, snapshot.
+def remaining(workspace: Workspace, tables: Sequence[Table]) -> tuple[Unit, ...]:
+    """The units of ``tables`` that are not copied yet."""
+    copied = workspace.ledger.units()
+    return tuple(unit for unit in ranges.units(workspace, tables) if unit.id not in copied)
 
-    StepFailed beyond the eighth: each slot decodes all WAL of the source.
+
+def begin(workspace: Workspace, tables: Sequence[Table], division: Division) -> None:
+    """Start the generations that copy what is left of ``tables``: clear useless ones, publications, slots, snapshots.
+
+    Every publication is there before the first slot. StepFailed when the snapshot was lost too often: each
+    slot decodes all WAL of the source.
     """
     workspace.let_go()
-    now = outlook(workspace)
+    workspace.schema = None
+    now = outlook(workspace, division.streams)
     for generation in now.useless:
         clear(workspace, generation)
-    if now.next > MOST:
+    if now.next[-1] > MOST_LOSSES * division.streams:
         raise StepFailed(
-            f"the snapshot was lost {MOST} times; each costs the source a slot that decodes all its WAL",
+            f"the snapshot was lost {MOST_LOSSES} times; each costs the source a slot that decodes all its WAL",
             remedy="Find out what ends the runner's sessions, `planrunner cleanup` this plan, and run again.",
         )
-    publications.create(workspace.source, workspace.names, now.next, tables)
-    _barrier_on_target(workspace, now.next)
-    workspace.snapshot = capture(workspace, now.next)
-    workspace.tell(
-        f"generation {now.next}: slot and snapshot hold {len(tables)} tables",
-        {"generation": now.next, "tables": len(tables)},
-    )
+    ranges.prepare(workspace, tables, above=division.split_above)
+    todo = remaining(workspace, tables)
+    groups = grouped(todo, now.next, writes(workspace.source))
+    for generation, units in groups.items():
+        publications.create(
+            workspace.source, workspace.names, generation, [u for u in units if u.part is None]
+        )
+        _barrier_on_target(workspace, generation)
+    ranges.tell_truncates_to(workspace, (*now.finished, *groups))
+    _capture_all(workspace, groups, failover=division.failover)
+
+
+def _capture_all(workspace: Workspace, groups: Mapping[int, Sequence[Unit]], *, failover: bool) -> None:
+    snapshots: dict[int, HeldSnapshot] = {}
+    try:
+        for generation, units in groups.items():
+            snapshots[generation] = capture(workspace, generation, failover=failover)
+            workspace.tell(
+                f"generation {generation}: slot and snapshot hold {len(units)} units",
+                {"generation": generation, "units": len(units)},
+            )
+    except BaseException:
+        for snapshot in snapshots.values():
+            snapshot.close()
+        raise
+    owners = {unit.id: generation for generation, units in groups.items() for unit in units}
+    workspace.round = Round(snapshots=snapshots, generation_of=owners)
+
+
+def grouped(
+    units: Sequence[Unit], generations: Sequence[int], activity: Mapping[int, int]
+) -> dict[int, list[Unit]]:
+    """Deal ``units`` out to ``generations``, the busiest tables first, each to the least busy; none stays empty.
+
+    The ranges of one table stay together: apply keeps commit order only within a stream. ``activity`` is rows
+    written so far, by table oid.
+    """
+    tables: dict[int, list[Unit]] = {}
+    for unit in units:
+        tables.setdefault(unit.table.oid, []).append(unit)
+    groups: dict[int, list[Unit]] = {generation: [] for generation in generations[: max(1, len(tables))]}
+    load = dict.fromkeys(groups, 0)
+    for oid in sorted(tables, key=lambda oid: (-activity.get(oid, 0), oid)):
+        lightest = min(load, key=lambda generation: (load[generation], generation))
+        groups[lightest] += tables[oid]
+        load[lightest] += activity.get(oid, 0) + 1
+    return groups
+
+
+def writes(source: Server) -> dict[int, int]:
+    """Rows inserted, updated and deleted since statistics began, by table oid."""
+    return {
+        row[0]: row[1]
+        for row in source.rows(
+            "SELECT relid::bigint, (n_tup_ins + n_tup_upd + n_tup_del)::bigint FROM pg_stat_user_tables"
+        )
+    }
 
 
 def _barrier_on_target(workspace: Workspace, generation: int) -> None:
@@ -72,8 +149,30 @@ def _barrier_on_target(workspace: Workspace, generation: int) -> None:
         session.execute(table)
 
 
+def follow(workspace: Workspace, tables: Sequence[Table], generation: int) -> int:
+    """Subscribe to the generation's slot for what it has copied, and start applying; returns the units followed.
+
+    The subscription learns its tables from the publications as they are now, so the generation's own is
+    narrowed to what it copied first.
+    """
+    copied = workspace.ledger.units()
+    mine = [
+        u for u in ranges.units(workspace, tables) if u.id in copied and copied[u.id].generation == generation
+    ]
+    whole = [unit for unit in mine if unit.part is None]
+    published = publications.existing(workspace.source, workspace.names).get(generation, frozenset())
+    if len(published) != len(whole) + 1:
+        publications.narrow(workspace.source, workspace.names, generation, whole)
+    if generation not in subscriptions.existing(workspace.target, workspace.names):
+        subscriptions.create(workspace, generation, ranges.owned(workspace, tables, generation))
+    subscriptions.enable(workspace, generation)
+    return len(mine)
+
+
 def clear(workspace: Workspace, generation: int) -> None:
     """Remove a generation from both servers: subscription, slot, publication, barrier tables."""
+    others = set(publications.existing(workspace.source, workspace.names)) - {generation}
+    ranges.tell_truncates_to(workspace, tuple(others))
     subscriptions.drop(workspace, generation)
     slots.drop(workspace, generation)
     publications.drop(workspace.source, workspace.names, generation)
@@ -86,3 +185,23 @@ def left(workspace: Workspace) -> tuple[int, ...]:
     found |= set(slots.existing(workspace.source, workspace.names))
     found |= set(subscriptions.existing(workspace.target, workspace.names))
     return tuple(sorted(found))
+
+
+def clear_all(workspace: Workspace) -> None:
+    """Remove every generation, and what was made for split tables."""
+    ranges.drop(workspace)
+    for generation in left(workspace):
+        clear(workspace, generation)
+
+
+def truncate_begun(workspace: Workspace, units: Sequence[Unit]) -> None:
+    """Finish units whose every chunk is in, and empty the tables of those that a lost snapshot cut short."""
+    by_id = {unit.id: unit for unit in units}
+    for name in workspace.ledger.begun():
+        with workspace.writing() as session:
+            if workspace.ledger.join_chunks(session, name) is not None:
+                continue
+            if name in by_id:
+                table = by_id[name].table
+                session.execute(sql.SQL("TRUNCATE ONLY {}").format(sql.Identifier(table.schema, table.name)))
+            workspace.ledger.drop_chunks(session, name)

@@ -1,7 +1,8 @@
 """The ledger on the target: what is copied, what is done, and who may write (the lease).
 
 Schema ``planrunner``: ``lease`` one row a plan, its epoch raised by every runner that takes over;
-``unit`` one row a copied table, committed with its rows; ``effect`` one row for each thing done once.
+``unit`` one row a copied unit, committed with its rows; ``chunk`` one row for each part of a unit that is
+not whole yet; ``effect`` one row for each thing done once.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from psycopg import sql
 
 from planrunner.errors import LeaseLost
 
@@ -25,14 +28,17 @@ CREATE = (
     "CREATE TABLE IF NOT EXISTS planrunner.unit (plan_id text, unit_id text, generation int NOT NULL,"
     " rows bigint NOT NULL, bytes bigint NOT NULL, seconds float8 NOT NULL, epoch bigint NOT NULL,"
     " done timestamptz NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY (plan_id, unit_id))",
+    "CREATE TABLE IF NOT EXISTS planrunner.chunk (plan_id text, unit_id text, chunk int, chunks int NOT NULL,"
+    " generation int NOT NULL, rows bigint NOT NULL, bytes bigint NOT NULL, seconds float8 NOT NULL,"
+    " epoch bigint NOT NULL, PRIMARY KEY (plan_id, unit_id, chunk))",
     "CREATE TABLE IF NOT EXISTS planrunner.effect (plan_id text, step text, name text, detail jsonb NOT NULL,"
     " done timestamptz NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY (plan_id, step, name))",
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unit:
-    """A table that was copied: under which generation, and how much."""
+class Copied:
+    """A unit that was copied: under which generation, and how much."""
 
     generation: int
     rows: int
@@ -51,15 +57,33 @@ class Ledger:
         """True when the ledger's tables are there."""
         return bool(self._target.value("SELECT to_regclass('planrunner.effect') IS NOT NULL"))
 
-    def units(self) -> dict[str, Unit]:
-        """The finished units by unit id (``schema.table``)."""
+    def units(self) -> dict[str, Copied]:
+        """The finished units by unit id (``schema.table``, ``schema.table#3``)."""
         if not self.exists():
             return {}
         rows = self._target.rows(
             "SELECT unit_id, generation, rows, bytes, seconds FROM planrunner.unit WHERE plan_id = %s",
             [self._plan_id],
         )
-        return {r[0]: Unit(generation=r[1], rows=r[2], bytes=r[3], seconds=r[4]) for r in rows}
+        return {r[0]: Copied(generation=r[1], rows=r[2], bytes=r[3], seconds=r[4]) for r in rows}
+
+    def begun(self) -> tuple[str, ...]:
+        """The units of which some chunks are copied, but not all."""
+        if not self.exists():
+            return ()
+        rows = self._target.rows(
+            "SELECT DISTINCT unit_id FROM planrunner.chunk WHERE plan_id = %s ORDER BY 1", [self._plan_id]
+        )
+        return tuple(str(row[0]) for row in rows)
+
+    def chunk(self, unit_id: str, number: int) -> Copied | None:
+        """A copied chunk of a unit that is not whole yet, None when it is not on record."""
+        row = self._target.row(
+            "SELECT generation, rows, bytes, seconds FROM planrunner.chunk"
+            " WHERE plan_id = %s AND unit_id = %s AND chunk = %s",
+            [self._plan_id, unit_id, number],
+        )
+        return None if row is None else Copied(generation=row[0], rows=row[1], bytes=row[2], seconds=row[3])
 
     def generations(self) -> tuple[int, ...]:
         """The generations that hold finished units, in order."""
@@ -75,21 +99,66 @@ class Ledger:
         )
         return {row[0]: row[1] for row in rows}
 
-    def record_unit(self, session: Session, unit_id: str, unit: Unit, epoch: int) -> None:
-        """Record a unit in the caller's transaction, the one that copied its rows."""
+    def unit_statement(self, units: Mapping[str, Copied], epoch: int) -> sql.Composed:
+        """The INSERT that records ``units``, for the transaction that copied their rows."""
+        rows = [
+            sql.SQL("({})").format(
+                sql.SQL(", ").join(
+                    map(
+                        sql.Literal,
+                        (self._plan_id, name, u.generation, u.rows, u.bytes, u.seconds, epoch),
+                    )
+                )
+            )
+            for name, u in units.items()
+        ]
+        return sql.SQL(
+            "INSERT INTO planrunner.unit (plan_id, unit_id, generation, rows, bytes, seconds, epoch) VALUES {}"
+        ).format(sql.SQL(", ").join(rows))
+
+    def chunk_statement(
+        self, unit_id: str, place: tuple[int, int], copied: Copied, epoch: int
+    ) -> sql.Composed:
+        """The INSERT that records chunk ``place`` (its number, of how many) of a unit."""
+        number, chunks = place
+        values = (self._plan_id, unit_id, number, chunks, copied.generation, copied.rows, copied.bytes)
+        return sql.SQL("INSERT INTO planrunner.chunk VALUES ({})").format(
+            sql.SQL(", ").join(map(sql.Literal, (*values, copied.seconds, epoch)))
+        )
+
+    def join_chunks(self, session: Session, unit_id: str) -> Copied | None:
+        """Make a unit of its chunks in the caller's transaction; None when not all of them are there."""
+        row = session.execute(
+            "WITH found AS (SELECT min(generation) AS generation, sum(rows)::bigint AS rows,"
+            " sum(bytes)::bigint AS bytes, sum(seconds) AS seconds, max(epoch) AS epoch FROM planrunner.chunk"
+            "  WHERE plan_id = %(plan)s AND unit_id = %(unit)s HAVING count(*) = min(chunks)),"
+            " made AS (INSERT INTO planrunner.unit (plan_id, unit_id, generation, rows, bytes, seconds, epoch)"
+            "  SELECT %(plan)s, %(unit)s, generation, rows, bytes, seconds, epoch FROM found"
+            "  RETURNING generation, rows, bytes, seconds),"
+            " gone AS (DELETE FROM planrunner.chunk WHERE plan_id = %(plan)s AND unit_id = %(unit)s"
+            "  AND EXISTS (SELECT FROM found)) SELECT * FROM made",
+            {"plan": self._plan_id, "unit": unit_id},
+        ).fetchone()
+        if row is None:
+            return None
+        return Copied(generation=row[0], rows=row[1], bytes=row[2], seconds=row[3])
+
+    def drop_chunks(self, session: Session, unit_id: str) -> None:
+        """Forget the chunks of a unit in the caller's transaction, the one that removes their rows."""
         session.execute(
-            "INSERT INTO planrunner.unit (plan_id, unit_id, generation, rows, bytes, seconds, epoch)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s)",
-            [self._plan_id, unit_id, unit.generation, unit.rows, unit.bytes, unit.seconds, epoch],
+            "DELETE FROM planrunner.chunk WHERE plan_id = %s AND unit_id = %s", [self._plan_id, unit_id]
         )
 
     def record_effect(self, session: Session, step: str, name: str, detail: Mapping[str, Json]) -> None:
         """Record something as done in the caller's transaction; a second time replaces the detail."""
-        session.execute(
-            "INSERT INTO planrunner.effect (plan_id, step, name, detail) VALUES (%s, %s, %s, %s::jsonb)"
-            " ON CONFLICT (plan_id, step, name) DO UPDATE SET detail = excluded.detail, done = clock_timestamp()",
-            [self._plan_id, step, name, json.dumps(detail)],
-        )
+        session.execute(self.effect_statement(step, name, detail))
+
+    def effect_statement(self, step: str, name: str, detail: Mapping[str, Json]) -> sql.Composed:
+        """The INSERT of ``record_effect``."""
+        return sql.SQL(
+            "INSERT INTO planrunner.effect (plan_id, step, name, detail) VALUES ({}, {}, {}, {}::jsonb)"
+            " ON CONFLICT (plan_id, step, name) DO UPDATE SET detail = excluded.detail, done = clock_timestamp()"
+        ).format(*map(sql.Literal, (self._plan_id, step, name, json.dumps(detail))))
 
     def forget(self, step: str) -> None:
         """Remove what a kind of step recorded, and the whole schema once no plan has anything in it."""
@@ -99,6 +168,7 @@ class Ledger:
             )
             if step == "snapshot":
                 session.execute("DELETE FROM planrunner.unit WHERE plan_id = %s", [self._plan_id])
+                session.execute("DELETE FROM planrunner.chunk WHERE plan_id = %s", [self._plan_id])
             left = session.execute(
                 "SELECT (SELECT count(*) FROM planrunner.effect) + (SELECT count(*) FROM planrunner.unit)"
                 " + (SELECT count(*) FROM planrunner.lease WHERE plan_id <> %s)",
@@ -106,7 +176,8 @@ class Ledger:
             ).fetchone()
             if left == (0,):
                 session.execute(
-                    "DROP TABLE planrunner.effect, planrunner.unit, planrunner.lease; DROP SCHEMA planrunner"
+                    "DROP TABLE planrunner.effect, planrunner.unit, planrunner.chunk, planrunner.lease;"
+                    " DROP SCHEMA planrunner"
                 )
 
 
@@ -135,12 +206,19 @@ class Lease:
 
     def hold(self, session: Session) -> None:
         """Hold the epoch in the caller's transaction; LeaseLost when another runner has raised it."""
-        row = session.execute(
-            "SELECT epoch FROM planrunner.lease WHERE plan_id = %s AND epoch = %s FOR SHARE",
-            [self._plan_id, self.epoch],
-        ).fetchone()
-        if row is None:
-            raise LeaseLost(
-                "target: another runner has taken over this plan; nothing more is written by this one",
-                remedy="Look at the other runner with `planrunner status`.",
-            )
+        if session.execute(self.statement()).fetchone() is None:
+            raise lease_lost()
+
+    def statement(self) -> sql.Composed:
+        """The SELECT that holds the epoch; it returns no row when another runner has raised it."""
+        return sql.SQL(
+            "SELECT epoch FROM planrunner.lease WHERE plan_id = {} AND epoch = {} FOR SHARE"
+        ).format(sql.Literal(self._plan_id), sql.Literal(self.epoch))
+
+
+def lease_lost() -> LeaseLost:
+    """The error of a runner whose epoch was raised by another."""
+    return LeaseLost(
+        "target: another runner has taken over this plan; nothing more is written by this one",
+        remedy="Look at the other runner with `planrunner status`.",
+    )

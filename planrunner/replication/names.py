@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 SCHEMA = "planrunner"
 FENCE_TRIGGER = "planrunner_fence"
 FENCE_TRUNCATE_TRIGGER = "planrunner_fence_truncate"
+TRUNCATE_TRIGGER = "planrunner_truncate"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,17 +18,31 @@ class Names:
     plan_id: str
 
     @property
-    def prefix(self) -> str:
+    def plan_prefix(self) -> str:
         """What every publication, slot and subscription of this plan begins with."""
-        return f"pr_{self.plan_id}_g"
+        return f"pr_{self.plan_id}_"
+
+    @property
+    def prefix(self) -> str:
+        """What those of a generation begin with."""
+        return f"{self.plan_prefix}g"
 
     def stream(self, generation: int) -> str:
         """The publication, slot and subscription of a generation share this name."""
         return f"{self.prefix}{generation}"
 
-    def generation(self, stream: str) -> int:
-        """The generation a stream's name tells."""
-        return int(stream.removeprefix(self.prefix))
+    def generation(self, stream: str) -> int | None:
+        """The generation whose publication, slot or subscription has this very name; None for another's."""
+        match = re.fullmatch(r"\d+", stream.removeprefix(self.prefix))
+        return int(match[0]) if match and stream.startswith(self.prefix) else None
+
+    def whole(self, split: int) -> str:
+        """The publication of a split table as a whole, for when one generation owns all its ranges."""
+        return f"{self.plan_prefix}s{split}"
+
+    def part(self, split: int, number: int) -> str:
+        """The publication of one primary-key range of a split table."""
+        return f"{self.plan_prefix}r{split}_{number}"
 
     def barrier(self, generation: int) -> str:
         """The marker table of a generation, in schema ``planrunner`` on both sides."""
@@ -36,6 +52,15 @@ class Names:
     def fence_function(self) -> str:
         """The trigger function that refuses writes on the source."""
         return f"fence_{self.plan_id}"
+
+    @property
+    def truncate_function(self) -> str:
+        """The source's trigger function that tells every generation of a TRUNCATE of a split table."""
+        return f"truncated_{self.plan_id}"
+
+    def truncate_part_function(self, generation: int) -> str:
+        """The target's trigger function that takes a generation's own ranges of a truncated table away."""
+        return f"truncate_{self.plan_id}_{generation}"
 
     @property
     def owner_mark(self) -> str:

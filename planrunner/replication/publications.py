@@ -1,7 +1,8 @@
 """Publications on the source: one a generation, an explicit list of tables and its barrier table.
 
 A publication exists before its slot does, else the stream stops; it names every table, else (FOR ALL
-TABLES) a table without replica identity would break the application's own updates.
+TABLES) a table without replica identity would break the application's own updates. Split tables have
+publications of their own, see ``ranges``.
 """
 
 from __future__ import annotations
@@ -10,17 +11,20 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from planrunner.replication.identities import table_name
 from planrunner.replication.names import SCHEMA
+from planrunner.replication.units import published
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from planrunner.postgres.catalog import Table
     from planrunner.postgres.connection import Server
     from planrunner.replication.names import Names
+    from planrunner.replication.units import Unit
 
-BARRIER_COLUMNS = sql.SQL("(token uuid PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp())")
+# ``truncated`` is set by the trigger of a split table: see ``ranges``.
+BARRIER_COLUMNS = sql.SQL(
+    "(token uuid PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp(), truncated int)"
+)
 
 
 def barrier_table(names: Names, generation: int) -> sql.Composed:
@@ -29,49 +33,59 @@ def barrier_table(names: Names, generation: int) -> sql.Composed:
     return sql.SQL("CREATE TABLE IF NOT EXISTS {} ").format(table) + BARRIER_COLUMNS
 
 
-def statements(names: Names, generation: int, tables: Sequence[Table]) -> tuple[sql.Composed, ...]:
+def statements(names: Names, generation: int, units: Sequence[Unit]) -> tuple[sql.Composed, ...]:
     """What makes the publication of a generation and its barrier table on the source."""
-    barrier = sql.Identifier(SCHEMA, names.barrier(generation))
-    publication = sql.Identifier(names.stream(generation))
-    members = [barrier, *map(table_name, tables)]
     return (
         sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(SCHEMA)),
         barrier_table(names, generation),
-        sql.SQL("CREATE PUBLICATION {} FOR TABLE {}").format(
-            publication, sql.SQL(", ").join([sql.SQL("ONLY {}").format(m) for m in members])
-        ),
-        sql.SQL("COMMENT ON PUBLICATION {} IS {}").format(publication, sql.Literal(names.owner_mark)),
+        *named(names, names.stream(generation), units, truncate=True, barrier=names.barrier(generation)),
     )
 
 
-def create(source: Server, names: Names, generation: int, tables: Sequence[Table]) -> None:
+def named(
+    names: Names, name: str, units: Sequence[Unit], *, truncate: bool, barrier: str | None = None
+) -> list[sql.Composed]:
+    """What makes the publication ``name`` of ``units``, with or without their TRUNCATEs."""
+    publication = sql.Identifier(name)
+    options = sql.SQL("" if truncate else " WITH (publish = 'insert, update, delete')")
+    return [
+        sql.SQL("CREATE PUBLICATION {} FOR TABLE {}{}").format(
+            publication, _members(units, barrier), options
+        ),
+        sql.SQL("COMMENT ON PUBLICATION {} IS {}").format(publication, sql.Literal(names.owner_mark)),
+    ]
+
+
+def _members(units: Sequence[Unit], barrier: str | None) -> sql.Composed:
+    marker = [sql.SQL("ONLY {}").format(sql.Identifier(SCHEMA, barrier))] if barrier else []
+    return sql.SQL(", ").join([*marker, *map(published, units)])
+
+
+def create(source: Server, names: Names, generation: int, units: Sequence[Unit]) -> None:
     """Make the publication and its barrier table in one transaction."""
     with source.transaction() as session:
         session.execute("SET LOCAL client_min_messages = warning")
-        for statement in statements(names, generation, tables):
+        for statement in statements(names, generation, units):
             session.execute(statement)
 
 
-def existing(source: Server, names: Names) -> dict[int, frozenset[str]]:
-    """Our publications by generation, with the tables each holds (``schema.table``)."""
+def existing(source: Server, names: Names) -> dict[int, frozenset[int]]:
+    """Our publications by generation, with the oids of the tables each holds."""
     rows = source.rows(
-        "SELECT p.pubname::text, coalesce(array_agg(n.nspname || '.' || c.relname) FILTER"
-        " (WHERE c.oid IS NOT NULL), '{}')"
+        "SELECT p.pubname::text, coalesce(array_agg(r.prrelid::bigint) FILTER (WHERE r.oid IS NOT NULL), '{}')"
         " FROM pg_publication p LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid"
-        " LEFT JOIN pg_class c ON c.oid = r.prrelid LEFT JOIN pg_namespace n ON n.oid = c.relnamespace"
         " WHERE starts_with(p.pubname, %s) GROUP BY 1",
         [names.prefix],
     )
-    return {names.generation(row[0]): frozenset(row[1]) for row in rows}
+    found = {names.generation(row[0]): frozenset(row[1]) for row in rows}
+    return {generation: members for generation, members in found.items() if generation is not None}
 
 
-def narrow(source: Server, names: Names, generation: int, tables: Sequence[Table]) -> None:
-    """Leave only ``tables`` and the barrier in a generation's publication: those it has copied."""
-    members = [sql.Identifier(SCHEMA, names.barrier(generation)), *map(table_name, tables)]
+def narrow(source: Server, names: Names, generation: int, units: Sequence[Unit]) -> None:
+    """Leave only ``units`` and the barrier in a generation's publication: those it has copied."""
     source.execute(
         sql.SQL("ALTER PUBLICATION {} SET TABLE {}").format(
-            sql.Identifier(names.stream(generation)),
-            sql.SQL(", ").join([sql.SQL("ONLY {}").format(m) for m in members]),
+            sql.Identifier(names.stream(generation)), _members(units, names.barrier(generation))
         )
     )
 
@@ -87,11 +101,13 @@ def drop(source: Server, names: Names, generation: int) -> None:
 
 
 def drop_barrier(server: Server, names: Names, generation: int) -> None:
-    """Drop a generation's barrier table on one side."""
+    """Drop a generation's barrier table on one side, with its trigger and that one's function."""
     table = sql.Identifier(SCHEMA, names.barrier(generation))
+    function = sql.Identifier(SCHEMA, names.truncate_part_function(generation))
     with server.transaction() as session:
         session.execute("SET LOCAL client_min_messages = warning")
         session.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
+        session.execute(sql.SQL("DROP FUNCTION IF EXISTS {}()").format(function))
 
 
 def drop_empty_schema(source: Server) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from planrunner.replication.names import TRUNCATE_TRIGGER
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -28,6 +30,8 @@ def judge(target: Server) -> Callable[[str], bool]:
     roles = assumable(target)
 
     def restorable(described: str) -> bool:
+        if described.startswith("TRIGGER ") and f" {TRUNCATE_TRIGGER} " in described:
+            return False
         if " rdsadmin" in described and described.startswith("DEFAULT ACL"):
             return False
         if described.startswith("EVENT TRIGGER"):

@@ -1,19 +1,15 @@
-"""Brings the schema to the target: what data needs first, indexes and constraints after it, statistics last.
+"""Brings to the target what data needs first, and what comes last: statistics and materialized views.
 
-Each entry is executed in one transaction with its ledger row, so a resume does exactly what is missing.
+Indexes and constraints are built by ``indexes``.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import groupby
 from typing import TYPE_CHECKING
 
-from psycopg import errors, sql
+from psycopg import sql
 
-from planrunner.errors import QueryFailed
 from planrunner.failpoints import failpoint
 from planrunner.replication import roles, schema_dump
 from planrunner.replication.identities import table_name
@@ -23,7 +19,7 @@ if TYPE_CHECKING:
 
     from planrunner.postgres.catalog import Table
     from planrunner.postgres.connection import Session
-    from planrunner.replication.schema_dump import Entry, Script, Wishes
+    from planrunner.replication.schema_dump import Schema, Wishes
     from planrunner.replication.workspace import Workspace
 
 STEP = "schema"
@@ -31,15 +27,20 @@ PRE_DATA = "pre-data"
 POST_DATA = "post-data"
 FOREIGN_KEYS = "foreign keys"
 ANALYZED = "analyzed"
-_FK_ATTEMPTS = 30
-_INDEXES = frozenset({"INDEX", "CONSTRAINT"})
-_FOREIGN_KEY = "FK CONSTRAINT"
+_ANALYZE_AT_ONCE = 50
+
+
+def schema(workspace: Workspace, wishes: Wishes) -> Schema:
+    """The source's schema, dumped once a process, under the held snapshot while there is one."""
+    if workspace.schema is None:
+        held = next(iter(workspace.round.snapshots.values())).name if workspace.round else None
+        workspace.schema = schema_dump.dumped(workspace.source, workspace.target, wishes, snapshot=held)
+    return workspace.schema
 
 
 def pre_data(workspace: Workspace, wishes: Wishes) -> None:
     """Create everything that data needs, under the held snapshot, in one transaction with its ledger row."""
-    snapshot = workspace.snapshot.name if workspace.snapshot else None
-    script = schema_dump.section(workspace.source, workspace.target, PRE_DATA, wishes, snapshot=snapshot)
+    script = schema(workspace, wishes).pre_data
     with workspace.writing() as session:
         with _creating_in_public(workspace, session, wishes):
             _send(session, script.preamble + "".join(entry.sql for entry in script.entries))
@@ -62,71 +63,6 @@ def _creating_in_public(workspace: Workspace, session: Session, wishes: Wishes) 
         session.execute(sql.SQL("REVOKE CREATE ON SCHEMA public FROM {}").format(sql.Identifier(owner)))
 
 
-def post_data(workspace: Workspace, wishes: Wishes, *, jobs: int, foreign_keys: bool) -> None:
-    """Create indexes and constraints, several tables at once, then what depends on them, in dump order.
-
-    Without ``foreign_keys`` those are left for ``add_foreign_keys``: rows copied under several snapshots
-    fit together only once every stream has caught up.
-    """
-    script = schema_dump.section(workspace.source, workspace.target, POST_DATA, wishes)
-    finished = workspace.ledger.effects(STEP)
-    todo = [entry for entry in script.entries if entry.key not in finished]
-    first = [entry for entry in todo if entry.type in _INDEXES]
-    rest = [e for e in todo if e.type not in _INDEXES and (foreign_keys or e.type != _FOREIGN_KEY)]
-    lanes = [list(group) for _, group in groupby(sorted(first, key=_table_of), key=_table_of)]
-    with ThreadPoolExecutor(jobs) as pool:
-        for _ in pool.map(lambda lane: _perform(workspace, script, lane), lanes):
-            pass
-    _perform(workspace, script, rest)
-    workspace.done(STEP, POST_DATA)
-    if foreign_keys:
-        workspace.done(STEP, FOREIGN_KEYS)
-
-
-def _table_of(entry: Entry) -> str:
-    # The table stands in the statement, not in the header of an index; one lane a schema would be too few.
-    words = (
-        entry.sql.split(" ON ", 1)[-1] if entry.type == "INDEX" else entry.sql.split("ALTER TABLE ", 1)[-1]
-    )
-    return words.removeprefix("ONLY ").split()[0] if words.split() else ""
-
-
-def add_foreign_keys(workspace: Workspace, wishes: Wishes) -> None:
-    """Add the foreign keys that several generations delayed; tried again while the streams are in between."""
-    script = schema_dump.section(workspace.source, workspace.target, POST_DATA, wishes)
-    for attempt in range(_FK_ATTEMPTS):
-        finished = workspace.ledger.effects(STEP)
-        todo = [e for e in script.entries if e.type == _FOREIGN_KEY and e.key not in finished]
-        try:
-            _perform(workspace, script, todo)
-        except (errors.ForeignKeyViolation, QueryFailed) as error:
-            if getattr(error, "sqlstate", None) != "23503" or attempt == _FK_ATTEMPTS - 1:
-                raise
-            workspace.clock.sleep(1)
-        else:
-            break
-    workspace.done(STEP, FOREIGN_KEYS)
-
-
-def _perform(workspace: Workspace, script: Script, entries: Sequence[Entry]) -> None:
-    if not entries:
-        return
-    with workspace.target.session() as session:
-        for entry in entries:
-            with session.transaction():
-                workspace.lease.hold(session)
-                _send(session, script.preamble + entry.sql)
-                workspace.ledger.record_effect(session, STEP, entry.key, {"type": entry.type})
-            failpoint("schema.entry_done")
-    workspace.tell(f"created {_described(entries)}", {"entries": [entry.name for entry in entries]})
-
-
-def _described(entries: Sequence[Entry]) -> str:
-    kinds = Counter(entry.type.lower() for entry in entries)
-    words = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-    return f"{words} ({entries[0].name}{', …' if len(entries) > 1 else ''})"
-
-
 def _send(session: Session, script: str) -> None:
     # pg_dump's own text, from the source's catalogue; sent in one message, no client reads commands in it.
     session.execute(sql.SQL(script))  # pyright: ignore[reportArgumentType]
@@ -138,10 +74,12 @@ def _send(session: Session, script: str) -> None:
 
 
 def analyze(workspace: Workspace, tables: Sequence[Table]) -> None:
-    """Gather statistics of every table, so that the first queries after the cutover are planned well."""
+    """Gather statistics of the tables this process has not done yet, so that the first queries are planned well."""
+    todo = [table for table in tables if table.qualified not in workspace.analyzed]
     with workspace.target.session() as session:
-        for table in tables:
-            session.execute(sql.SQL("ANALYZE {}").format(table_name(table)))
+        for place in range(0, len(todo), _ANALYZE_AT_ONCE):
+            named = [table_name(table) for table in todo[place : place + _ANALYZE_AT_ONCE]]
+            session.execute(sql.SQL("ANALYZE {}").format(sql.SQL(", ").join(named)))
     workspace.done(STEP, ANALYZED, {"tables": len(tables)})
 
 

@@ -58,6 +58,14 @@ class Script:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Schema:
+    """A dump's two sections: what data needs, and what is built on it."""
+
+    pre_data: Script
+    post_data: Script
+
+
+@dataclass(frozen=True, kw_only=True)
 class Wishes:
     """Whether owners and grants are carried, and the roles whose default privileges are left out."""
 
@@ -65,25 +73,23 @@ class Wishes:
     grants: bool = True
 
 
-def section(
-    source: Server, target: Server, name: str, wishes: Wishes, *, snapshot: str | None = None
-) -> Script:
-    """Dump the source's schema and return the section ``pre-data`` or ``post-data`` ready for the target.
+def dumped(source: Server, target: Server, wishes: Wishes, *, snapshot: str | None = None) -> Schema:
+    """Dump the source's schema once and cut it into the sections, ready for the target.
 
     ToolFailed when no client of this machine makes a dump that the target can take.
     """
     refused: list[str] = []
     version = source.identity().version
-    kept = restorable.judge(target)
+    keep = restorable.judge(target)
+    known = frozenset(str(row[0]) for row in target.rows("SELECT name FROM pg_settings"))
     for client in tools.candidates(version):
         with tempfile.TemporaryDirectory(prefix="planrunner-") as folder:
             archive = Path(folder) / "schema.dump"
             _dump(client, source, archive, wishes, snapshot)
-            listing = _listing(client, archive, name, folder, keep=kept)
-            text = _script(client, archive, listing)
-            count = sum(1 for line in listing.read_text("utf-8").splitlines() if not line.startswith(";"))
-        if "pg_attver" not in text:
-            return _parse(text, target, count)
+            sections = [_section(client, archive, name, keep) for name in ("pre-data", "post-data")]
+        if not any("pg_attver" in text for text, _ in sections):
+            pre, post = (_parse(text, known, count) for text, count in sections)
+            return Schema(pre_data=pre, post_data=post)
         refused.append(client.version)
     if not refused:
         raise tools.missing_tools(version)
@@ -91,6 +97,14 @@ def section(
         f"pg_dump {', '.join(refused)} writes the option pg_attver, which no server takes",
         remedy="Install the newest client of the source's major version, e.g. apt-get install postgresql-client.",
     )
+
+
+def _section(
+    client: tools.ClientTools, archive: Path, name: str, keep: Callable[[str], bool]
+) -> tuple[str, int]:
+    listing = _listing(client, archive, name, keep)
+    count = sum(1 for line in listing.read_text("utf-8").splitlines() if not line.startswith(";"))
+    return _script(client, archive, listing), count
 
 
 def _dump(
@@ -114,7 +128,7 @@ def _dump(
 
 
 def _listing(
-    client: tools.ClientTools, archive: Path, section_name: str, folder: str, *, keep: Callable[[str], bool]
+    client: tools.ClientTools, archive: Path, section_name: str, keep: Callable[[str], bool]
 ) -> Path:
     listed = tools.run_tool(
         [str(client.pg_restore), "--list", f"--section={section_name}", str(archive)],
@@ -127,7 +141,7 @@ def _listing(
         for line in listed.decode().splitlines()
         if line and not line.startswith(";") and keep(line.split(";", 1)[1].split(None, 2)[2])
     ]
-    path = Path(folder) / "entries.list"
+    path = archive.with_name(f"{section_name}.list")
     path.write_text("\n".join(kept) + "\n", "utf-8")
     return path
 
@@ -142,13 +156,12 @@ def _script(client: tools.ClientTools, archive: Path, listing: Path) -> str:
     return made.decode()
 
 
-def _parse(text: str, target: Server, count: int) -> Script:
+def _parse(text: str, known: frozenset[str], count: int) -> Script:
     guard = _RESTRICT.search(text)
     if guard is not None:
         # psql's own guard against commands hidden in a dump; we send SQL, and the server knows neither line.
         text = text.replace(f"\\restrict {guard[1]}\n", "", 1).replace(f"\\unrestrict {guard[1]}\n", "", 1)
     heads = list(_HEADER.finditer(text))
-    known = {row[0] for row in target.rows("SELECT name FROM pg_settings")}
     first = heads[0].start() if heads else len(text)
     preamble = _SETTING.sub(lambda m: m[0] if m[1] in known else "", text[:first])
     if len(heads) != count:

@@ -49,8 +49,8 @@ def existing(source: Server, names: Names) -> dict[int, Slot]:
         " FROM pg_replication_slots WHERE starts_with(slot_name::text, %s) AND database = current_database()",
         [names.prefix],
     )
-    return {
-        names.generation(r[0]): Slot(
+    found = (
+        Slot(
             name=r[0],
             active_pid=r[1],
             confirmed=Lsn.parse(r[2]) if r[2] else None,
@@ -59,22 +59,28 @@ def existing(source: Server, names: Names) -> dict[int, Slot]:
             behind=r[5],
         )
         for r in rows
-    }
+    )
+    return {g: slot for slot in found if (g := names.generation(slot.name)) is not None}
 
 
-def create_exporting(workspace: Workspace, replication: Session, generation: int) -> str:
+def create_exporting(
+    workspace: Workspace, replication: Session, generation: int, *, failover: bool = False
+) -> str:
     """Make the generation's slot on an open replication session; returns the exported snapshot's name.
 
     Waits for every transaction that is writing now, telling who they are; StepFailed after ten minutes.
     A failed attempt leaves no slot. Any later command on ``replication`` destroys the snapshot.
     """
     name = workspace.names.stream(generation)
-    options = "(SNAPSHOT 'export')" if replication.info.server_version >= 150000 else "EXPORT_SNAPSHOT"
     command = sql.SQL("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput ").format(sql.Identifier(name))
+    if replication.info.server_version < 150000:
+        options = sql.SQL("EXPORT_SNAPSHOT")
+    else:
+        options = sql.SQL("(SNAPSHOT 'export', FAILOVER true)" if failover else "(SNAPSHOT 'export')")
     deadline = workspace.clock.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            row = replication.execute(command + sql.SQL(options)).fetchone()
+            row = replication.execute(command + options).fetchone()
         except errors.LockNotAvailable as error:
             _tell_blockers(workspace, deadline, error)
         else:

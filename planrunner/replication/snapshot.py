@@ -1,69 +1,140 @@
 """The exported snapshot of a generation, held open while it is copied.
 
-A slot made with SNAPSHOT 'export' gives a snapshot that is exactly the slot's starting point. Two
-keeper sessions import it and re-export it at once, so that it outlives the replication session.
+A slot made with SNAPSHOT 'export' gives a snapshot that is exactly the slot's starting point. Keeper sessions
+import it and re-export it at once, so that it outlives the replication session; a keeper that dies is replaced
+from one that lives, and only with the last of them is the snapshot gone.
 """
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import threading
 from typing import TYPE_CHECKING
 
+import psycopg
 from psycopg import sql
 
+from planrunner.errors import QueryFailed, ServerError, SnapshotLost
 from planrunner.replication import slots
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from planrunner.postgres.connection import Server, Session
     from planrunner.replication.workspace import Workspace
 
 KEEPERS = 2
+LOOK_SECONDS = 5.0
+_GONE = frozenset({"22023", "42704", "55000"})  # what servers say of a snapshot that is not there
+
+
+class _Keeper:
+    """One session that has imported the snapshot and exports it again under ``name``."""
+
+    def __init__(self, session: Session, relayed: str) -> None:
+        self.session = session
+        begin_in(session, relayed)
+        row = session.execute("SELECT pg_export_snapshot()").fetchone()
+        assert row is not None
+        self.name: str = row[0]
+
+    def lives(self) -> bool:
+        try:
+            self.session.execute("SELECT 1")
+        except psycopg.Error:
+            self.session.close()
+            return False
+        return True
 
 
 class HeldSnapshot:
-    """A snapshot by name, and the sessions that keep it alive; closed, it is gone for good."""
+    """A generation's snapshot and the sessions that keep it alive; closed, it is gone for good."""
 
-    def __init__(self, generation: int, name: str, sessions: tuple[Session, ...]) -> None:
+    def __init__(self, source: Server, generation: int, keepers: list[_Keeper], exporter: Session) -> None:
         self.generation = generation
-        self.name = name
-        self._sessions = sessions
+        self._source = source
+        self._keepers = keepers
+        self._exporter = exporter
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name=f"keep-{generation}", daemon=True)
+        self._thread.start()
+
+    @property
+    def name(self) -> str:
+        """The name under which a session can import the snapshot now; SnapshotLost when there is none."""
+        with self._lock:
+            if not self._keepers:
+                raise lost(self.generation)
+            return self._keepers[0].name
 
     def alive(self) -> bool:
-        """True while a keeper still has its transaction open."""
-        return any(not session.closed for session in self._sessions)
+        """Ask the keepers; True while one of them still has its transaction open."""
+        with self._lock:
+            self._tend()
+            return bool(self._keepers)
 
     def close(self) -> None:
         """End the keepers; importers that have begun keep what they see."""
-        for session in self._sessions:
-            session.close()
+        self._ended.set()
+        with self._lock:
+            for keeper in self._keepers:
+                keeper.session.close()
+            self._keepers = []
+            self._exporter.close()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        # Also keeps firewalls between from forgetting sessions that would say nothing for hours.
+        while not self._ended.wait(LOOK_SECONDS):
+            with self._lock:
+                self._tend()
+
+    def _tend(self) -> None:
+        self._keepers = [keeper for keeper in self._keepers if keeper.lives()]
+        while 0 < len(self._keepers) < KEEPERS and not self._ended.is_set():
+            try:
+                self._keepers.append(_keeper(self._source, self._keepers[0].name))
+            except (ServerError, psycopg.Error):
+                return  # no room or no route for a second one now; the next look tries again
 
 
-def capture(workspace: Workspace, generation: int) -> HeldSnapshot:
-    """Make the generation's slot and hold its snapshot; a failure leaves neither sessions nor slot."""
+def _keeper(source: Server, relayed: str) -> _Keeper:
+    session = source.open(read_only=False)
+    try:
+        return _Keeper(session, relayed)
+    except BaseException:
+        session.close()
+        raise
+
+
+def lost(generation: int) -> SnapshotLost:
+    """The error of a generation whose last keeper is gone."""
+    return SnapshotLost(
+        f"source: the snapshot of generation {generation} is gone with the sessions that held it",
+        remedy="Run again: what was copied stays copied, the rest goes to another generation.",
+    )
+
+
+def capture(workspace: Workspace, generation: int, *, failover: bool = False) -> HeldSnapshot:
+    """Make the generation's slot and hold its snapshot; a failure leaves neither sessions nor slot.
+
+    With ``failover`` (source ≥ 17) the source's standbys keep a copy of the slot.
+    """
     source = workspace.source
     # Slot creation waits for writers without end, and of all timeouts only this one stops it.
     replication = source.open(read_only=False, replication="database", options="-c lock_timeout=3000")
-    opened = [replication]
+    keepers: list[_Keeper] = []
     try:
         with source.translated("create the replication slot"):
-            exported = slots.create_exporting(workspace, replication, generation)
-        relayed = exported
-        for _ in range(KEEPERS):
-            keeper = source.open(read_only=False)
-            opened.append(keeper)
-            with source.translated("hold the snapshot"):
-                begin_in(keeper, relayed)
-                row = keeper.execute("SELECT pg_export_snapshot()").fetchone()
-            assert row is not None
-            relayed = row[0]
+            relayed = slots.create_exporting(workspace, replication, generation, failover=failover)
+        with source.translated("hold the snapshot"):
+            for _ in range(KEEPERS):
+                keepers.append(_keeper(source, relayed))  # those made before a failure are closed
+                relayed = keepers[-1].name
     except BaseException:
-        for session in opened:
+        for session in (replication, *(keeper.session for keeper in keepers)):
             session.close()
         slots.drop(workspace, generation)
         raise
-    return HeldSnapshot(generation, relayed, (*opened[1:], replication))
+    return HeldSnapshot(source, generation, keepers, replication)
 
 
 def begin_in(session: Session, snapshot: str) -> None:
@@ -72,9 +143,15 @@ def begin_in(session: Session, snapshot: str) -> None:
     session.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
 
 
-@contextmanager
-def reading(source: Server, snapshot: str) -> Iterator[Session]:
-    """A session inside the snapshot for the length of the block."""
-    with source.session() as session:
-        begin_in(session, snapshot)
-        yield session
+def begin_within(source: Server, snapshot: HeldSnapshot) -> Session:
+    """Open a session inside the snapshot, which the caller closes; SnapshotLost when it is gone."""
+    session = source.open(read_only=False)
+    try:
+        with source.translated("enter the snapshot"):
+            begin_in(session, snapshot.name)
+    except BaseException as error:
+        session.close()
+        if isinstance(error, QueryFailed) and error.sqlstate in _GONE and not snapshot.alive():
+            raise lost(snapshot.generation) from error
+        raise
+    return session

@@ -11,8 +11,11 @@ from planrunner.errors import StepFailed
 from planrunner.postgres.connection import LIVENESS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from planrunner.postgres.connection import Server
     from planrunner.replication.names import Names
+    from planrunner.replication.ranges import Owned
     from planrunner.replication.workspace import Workspace
 
 
@@ -39,8 +42,9 @@ def existing(target: Server, names: Names) -> dict[int, Subscription]:
         ).format(errors=sql.SQL(errors), join=sql.SQL(join)),
         [names.prefix],
     )
+    found = (Subscription(name=r[0], enabled=r[1], pid=r[2], errors=r[3]) for r in rows)
     return {
-        names.generation(r[0]): Subscription(name=r[0], enabled=r[1], pid=r[2], errors=r[3]) for r in rows
+        g: subscription for subscription in found if (g := names.generation(subscription.name)) is not None
     }
 
 
@@ -61,26 +65,42 @@ def dial_parameters(source: Server) -> dict[str, str]:
     return parameters
 
 
-def statement(source: Server, names: Names, generation: int, password: str | None) -> sql.Composed:
-    """CREATE SUBSCRIPTION on the generation's slot: no second slot, no second copy, not yet enabled."""
+def statement(
+    source: Server, names: Names, generation: int, password: str | None, *, others: Sequence[str] = ()
+) -> sql.Composed:
+    """CREATE SUBSCRIPTION on the generation's slot: no second slot, no second copy, not yet enabled.
+
+    ``others`` are the publications it follows besides the generation's own.
+    """
     name = names.stream(generation)
     secret = {"password": password} if password is not None else {}
     dial = conninfo.make_conninfo(**dial_parameters(source), **secret)
     return sql.SQL(
-        "CREATE SUBSCRIPTION {name} CONNECTION {dial} PUBLICATION {name}"
+        "CREATE SUBSCRIPTION {name} CONNECTION {dial} PUBLICATION {publications}"
         " WITH (create_slot = false, copy_data = false, enabled = false, slot_name = {slot})"
-    ).format(name=sql.Identifier(name), dial=sql.Literal(dial), slot=sql.Literal(name))
+    ).format(
+        name=sql.Identifier(name),
+        dial=sql.Literal(dial),
+        publications=sql.SQL(", ").join(map(sql.Identifier, (name, *others))),
+        slot=sql.Literal(name),
+    )
 
 
-def create(workspace: Workspace, generation: int) -> None:
-    """Create the generation's subscription, disabled."""
+def create(workspace: Workspace, generation: int, owned: Owned) -> None:
+    """Create the generation's subscription, disabled, with what a TRUNCATE of its ranges does on the target."""
     secret = workspace.source.password()
     command = statement(
-        workspace.source, workspace.names, generation, secret.reveal() if secret is not None else None
+        workspace.source,
+        workspace.names,
+        generation,
+        secret.reveal() if secret is not None else None,
+        others=owned.publications(workspace.names),
     )
     name = sql.Identifier(workspace.names.stream(generation))
     with workspace.writing() as session:
         session.execute("SET LOCAL client_min_messages = warning")
+        for made in owned.truncating(workspace.names, generation):
+            session.execute(made)
         session.execute(command)
         session.execute(
             sql.SQL("COMMENT ON SUBSCRIPTION {} IS {}").format(name, sql.Literal(workspace.names.owner_mark))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from planrunner.replication.ledger import Lease, Ledger
@@ -15,11 +16,28 @@ if TYPE_CHECKING:
     from planrunner.model import Json
     from planrunner.ports import Clock
     from planrunner.postgres.connection import Server, Session
+    from planrunner.replication.schema_dump import Schema
     from planrunner.replication.snapshot import HeldSnapshot
 
 
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """The generations that were begun together: their snapshots, and which of them copies which unit."""
+
+    snapshots: Mapping[int, HeldSnapshot]
+    generation_of: Mapping[str, int]
+
+    def alive(self) -> bool:
+        """Ask the keepers; False when any of the snapshots is gone."""
+        return all(snapshot.alive() for snapshot in self.snapshots.values())
+
+
 class Workspace:
-    """Lives as long as the process. The lease is taken at the first write, not before."""
+    """Lives as long as the process. The lease is taken at the first write, not before.
+
+    ``schema`` is the source's schema as it was dumped under the round's snapshot, ``analyzed`` the tables whose
+    statistics this process has gathered on the target.
+    """
 
     def __init__(
         self,
@@ -36,7 +54,9 @@ class Workspace:
         self.tell = tell
         self.names = Names(plan_id=plan_id)
         self.ledger = Ledger(target, plan_id)
-        self.snapshot: HeldSnapshot | None = None
+        self.round: Round | None = None
+        self.schema: Schema | None = None
+        self.analyzed: set[str] = set()
         self._lease: Lease | None = None
         self._taking = threading.Lock()
 
@@ -67,10 +87,11 @@ class Workspace:
             self.ledger.record_effect(session, step, name, detail or {})
 
     def let_go(self) -> None:
-        """Give the snapshot back; harmless when there is none."""
-        if self.snapshot is not None:
-            self.snapshot.close()
-        self.snapshot = None
+        """Give the snapshots back; harmless when there are none."""
+        if self.round is not None:
+            for snapshot in self.round.snapshots.values():
+                snapshot.close()
+        self.round = None
 
     def close(self) -> None:
         """Give back what the process holds."""

@@ -13,6 +13,7 @@ from planrunner.replication import (
     generations,
     identities,
     large_objects,
+    ranges,
     restore,
     settings,
     slots,
@@ -43,7 +44,7 @@ class CutoverVerify:
         alive = set(subscriptions.existing(run.target, space.names)) | set(
             slots.existing(run.source, space.names)
         )
-        if alive or not committed:
+        if alive or not committed or ranges.made(space):
             found.append(_retire(run, alive))
         found += _identities(run)
         views = restore.materialized_views(space)
@@ -192,9 +193,7 @@ def _retire(run: Run, alive: set[int]) -> Action:
 
 
 def _perform_retire(run: Run) -> None:
-    space = workspace(run)
-    for generation in generations.left(space):
-        generations.clear(space, generation)
+    generations.clear_all(workspace(run))
 
 
 def _refresh(views: Sequence[tuple[str, str]]) -> Action:

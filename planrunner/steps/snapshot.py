@@ -7,28 +7,34 @@ from typing import TYPE_CHECKING, ClassVar
 from planrunner.model import Json, Side
 from planrunner.postgres import catalog
 from planrunner.replication import (
+    capacity,
     copy,
     decisions,
     generations,
     identities,
+    indexes,
     large_objects,
     ledger,
+    load,
     publications,
+    ranges,
     restore,
     roles,
     slots,
     uncarried,
     verify,
 )
+from planrunner.replication.generations import Division
 from planrunner.replication.schema_dump import Wishes
 from planrunner.step import Action, Run
-from planrunner.units import human_bytes
+from planrunner.units import human_bytes, size
 from planrunner.workspace import workspace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from planrunner.postgres.catalog import Table
+    from planrunner.replication.units import Unit
 
 
 class Snapshot:
@@ -49,21 +55,26 @@ class Snapshot:
             found.append(_copy(run, todo))
         found += _large_objects(run)
         if restore.POST_DATA not in done:
-            found.append(_post_data(run))
+            found.append(_post_data())
         if restore.ANALYZED not in done:
             found.append(_analyze(run))
         return found
 
     def progress(self, run: Run) -> Mapping[str, Json]:
-        """Tables, rows and bytes copied, generations, and what our slots retain."""
+        """Units done of all, rows and bytes copied, generations, and what our slots retain."""
         space = workspace(run)
-        units = space.ledger.units()
+        copied = space.ledger.units()
+        tables = verify.followed_tables(space)
+        units = ranges.units(space, tables)
+        waiting = {unit.table.qualified for unit in units if unit.id not in copied}
         retained = {s.name: s.retained for s in slots.existing(run.source, space.names).values()}
         return {
-            "tables_done": len(units),
-            "tables": len(verify.followed_tables(space)),
-            "rows": sum(unit.rows for unit in units.values()),
-            "bytes": sum(unit.bytes for unit in units.values()),
+            "units_done": sum(1 for unit in units if unit.id in copied),
+            "units": len(units),
+            "tables_done": len(tables) - len(waiting),
+            "tables": len(tables),
+            "rows": sum(unit.rows for unit in copied.values()),
+            "bytes": sum(unit.bytes for unit in copied.values()),
             "generations": len(space.ledger.generations()),
             "retained_bytes": retained,
             "decisions": list[Json](decisions.told(space)),
@@ -72,7 +83,10 @@ class Snapshot:
     def leftovers(self, run: Run) -> Sequence[Action]:
         """Slots, publications, barrier tables, changed identities and the ledger."""
         space = workspace(run)
-        found = [_clear(generation, space.names.stream(generation)) for generation in generations.left(space)]
+        found = [_clear_ranges()] if ranges.made(space) else []
+        found += [
+            _clear(generation, space.names.stream(generation)) for generation in generations.left(space)
+        ]
         if space.ledger.effects(identities.STEP):
             found.append(_restore_identities(run))
         if space.ledger.units() or space.ledger.effects(restore.STEP):
@@ -80,11 +94,14 @@ class Snapshot:
         return found
 
 
-def remaining(run: Run) -> tuple[Table, ...]:
-    """The tables whose rows are not copied yet."""
+def remaining(run: Run) -> tuple[Unit, ...]:
+    """What is not copied yet."""
     space = workspace(run)
-    units = space.ledger.units()
-    return tuple(t for t in verify.followed_tables(space) if t.qualified not in units)
+    return generations.remaining(space, verify.followed_tables(space))
+
+
+def _division(run: Run) -> Division:
+    return Division(streams=run.option("streams", 1), split_above=size(run.option("split_above", "10GB")))
 
 
 def _wishes(run: Run) -> Wishes:
@@ -259,33 +276,65 @@ def _roles(run: Run) -> Sequence[Action]:
     return found
 
 
-def _capture(run: Run, todo: Sequence[Table]) -> Action:
+def _capture(run: Run, todo: Sequence[Unit]) -> Action:
     space = workspace(run)
-    now = generations.outlook(space)
-    stream = space.names.stream(now.next)
-    clearing = tuple(f"-- remove what a lost snapshot left: {space.names.stream(g)}" for g in now.useless)
-    made = tuple(s.as_string() for s in publications.statements(space.names, now.next, todo))
+    division = _division(run)
+    now = generations.outlook(space, division.streams)
+    groups = generations.grouped(todo, now.next, generations.writes(run.source))
+    streams = [space.names.stream(generation) for generation in groups]
     return Action(
         name="capture",
-        summary=f"create publication and slot {stream} for {len(todo)} tables, and hold its snapshot",
+        summary=f"create publication and slot {', '.join(streams)} for {len(_tables(todo))} tables, and hold"
+        f" {'its snapshot' if len(streams) == 1 else 'their snapshots'}",
         where=Side.SOURCE,
         statements=(
-            *clearing,
+            *(f"-- remove what a lost snapshot left: {space.names.stream(g)}" for g in now.useless),
             *ledger.CREATE,
-            *made,
-            publications.barrier_table(space.names, now.next).as_string(),
-            f"CREATE_REPLICATION_SLOT {stream} LOGICAL pgoutput (SNAPSHOT 'export')",
+            *_splitting(run, todo, division),
+            *(
+                s.as_string()
+                for g, units in groups.items()
+                for s in publications.statements(space.names, g, units)
+            ),
+            *(publications.barrier_table(space.names, g).as_string() for g in groups),
+            *(f"CREATE_REPLICATION_SLOT {stream} LOGICAL pgoutput (SNAPSHOT 'export')" for stream in streams),
         ),
         locks=("SHARE UPDATE EXCLUSIVE on each table; the slot waits for open writing transactions",),
         needs=("ownership of the tables", "CREATE on the database", "rds_replication or REPLICATION"),
         undo="planrunner cleanup drops them",
-        perform=lambda run: generations.begin(workspace(run), todo),
+        perform=_perform_capture,
     )
 
 
-def _pre_data(run: Run, todo: Sequence[Table]) -> Action:
+def _tables(units: Sequence[Unit]) -> list[Table]:
+    return list({unit.table.oid: unit.table for unit in units}.values())
+
+
+def _splitting(run: Run, todo: Sequence[Unit], division: Division) -> Sequence[str]:
+    version = run.source.identity().version
+    known = ranges.recorded(workspace(run))
+    big = [
+        t
+        for t in ranges.splittable(_tables(todo), above=division.split_above, version=version)
+        if t.qualified not in known
+    ]
+    return [
+        f"-- {t.qualified} ({human_bytes(t.data_bytes)}): a publication for each range of its key {t.key[0]},"
+        " bounds from a sample, and a trigger that tells of a TRUNCATE; whole where the key does not follow the heap"
+        for t in big
+    ]
+
+
+def _perform_capture(run: Run) -> None:
+    space = workspace(run)
+    generations.truncate_begun(space, ranges.units(space, verify.followed_tables(space)))
+    if remaining(run):
+        generations.begin(space, verify.followed_tables(space), _division(run))
+
+
+def _pre_data(run: Run, todo: Sequence[Unit]) -> Action:
     there = {t.qualified for t in catalog.tables(run.target)}
-    already = sorted({t.qualified for t in todo} & there)
+    already = sorted({unit.table.qualified for unit in todo} & there)
     return Action(
         name="schema",
         summary="create schemas, types, functions, tables and sequences",
@@ -300,47 +349,58 @@ def _pre_data(run: Run, todo: Sequence[Table]) -> Action:
     )
 
 
-def _copy(run: Run, todo: Sequence[Table]) -> Action:
-    size = human_bytes(sum(t.bytes for t in todo))
-    jobs = run.option("jobs", 4)
-    example = " | ".join(s.as_string() for s in copy.statements(todo[0]))
+def _copy(run: Run, todo: Sequence[Unit]) -> Action:
+    total = human_bytes(sum(unit.bytes for unit in todo))
+    jobs = _jobs(run)
+    example = " | ".join(s.as_string() for s in (copy.outgoing(todo[0]), copy.incoming(todo[0])))
     return Action(
         name="copy",
-        summary=f"copy {len(todo)} tables, {size} with indexes, over {jobs} streams",
+        summary=f"copy {len(_tables(todo))} tables, {total}, in {len(todo)} units over {jobs} streams; indexes of"
+        " what is in are built meanwhile",
         where=Side.TARGET,
-        statements=(f"{example}  -- and so for each of {len(todo)} tables, with its ledger row",),
+        statements=(f"{example}  -- and so for each of {len(todo)} units, with its ledger row",),
         locks=("ACCESS SHARE on the source's tables",),
         undo="TRUNCATE, by hand",
-        perform=lambda run: _perform_copy(run, jobs),
+        perform=_perform_copy,
     )
 
 
-def _perform_copy(run: Run, jobs: int) -> None:
+def _jobs(run: Run) -> int:
+    return run.option("jobs", None) or capacity.jobs(run.source, run.target)
+
+
+def _terms(run: Run) -> indexes.Terms:
+    return indexes.Terms(
+        jobs=run.option("index_jobs", None) or max(2, _jobs(run) // 2),
+        memory=run.option("maintenance_work_mem", "512MB"),
+        wishes=_wishes(run),
+    )
+
+
+def _perform_copy(run: Run) -> None:
     space = workspace(run)
-    todo = remaining(run)
-    if space.snapshot is None or not space.snapshot.alive():
-        generations.begin(space, todo)
-    assert space.snapshot is not None
-    copy.copy_tables(space, space.snapshot, todo, jobs=jobs)
+    tables = verify.followed_tables(space)
+    load.copy_everything(space, tables, jobs=_jobs(run), division=_division(run), terms=_terms(run))
     space.let_go()
 
 
-def _post_data(run: Run) -> Action:
-    jobs = run.option("index_jobs", 2)
+def _post_data() -> Action:
     return Action(
         name="indexes",
-        summary=f"create indexes, constraints and triggers, {jobs} tables at a time",
+        summary="create the indexes, constraints and triggers that are not there yet",
         where=Side.TARGET,
-        statements=("pg_dump --schema-only, section post-data, an entry a transaction",),
-        undo="DROP SCHEMA … CASCADE, by hand",
-        perform=lambda run: restore.post_data(
-            workspace(run),
-            _wishes(run),
-            jobs=jobs,
-            # Rows of several snapshots fit together only after every stream has caught up.
-            foreign_keys=len(workspace(run).ledger.generations()) <= 1,
+        statements=(
+            "pg_dump --schema-only, section post-data, what is small in batches, each a transaction",
         ),
+        undo="DROP SCHEMA … CASCADE, by hand",
+        perform=_perform_post_data,
     )
+
+
+def _perform_post_data(run: Run) -> None:
+    space = workspace(run)
+    with indexes.Builder(space, _terms(run), lambda: None) as builder:
+        builder.everything_else(foreign_keys=len(space.ledger.generations()) <= 1)
 
 
 def _analyze(run: Run) -> Action:
@@ -351,6 +411,17 @@ def _analyze(run: Run) -> Action:
         where=Side.TARGET,
         statements=("ANALYZE of each table",),
         perform=lambda run: restore.analyze(workspace(run), tables),
+    )
+
+
+def _clear_ranges() -> Action:
+    return Action(
+        name="clear ranges",
+        summary="drop the publications and truncate triggers of split tables",
+        where=Side.SOURCE,
+        statements=("DROP PUBLICATION of each range", "DROP FUNCTION planrunner.truncated_… CASCADE"),
+        destructive=True,
+        perform=lambda run: ranges.drop(workspace(run)),
     )
 
 
@@ -383,7 +454,8 @@ def _restore_identities(run: Run) -> Action:
 def _forget() -> Action:
     def perform(run: Run) -> None:
         space = workspace(run)
-        for step in (restore.STEP, decisions.STEP, large_objects.STEP):
+        made = (restore.STEP, ranges.STEP, f"{ranges.STEP} made", decisions.STEP, large_objects.STEP)
+        for step in made:
             space.ledger.forget(step)
         space.ledger.forget("snapshot")
         publications.drop_empty_schema(run.source)

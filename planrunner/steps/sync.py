@@ -5,9 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from planrunner.model import Json, Side
-from planrunner.postgres import catalog
-from planrunner.replication import barrier, publications, restore, slots, subscriptions
-from planrunner.replication.identities import table_name
+from planrunner.replication import (
+    barrier,
+    generations,
+    indexes,
+    ranges,
+    restore,
+    slots,
+    subscriptions,
+    verify,
+)
 from planrunner.replication.schema_dump import Wishes
 from planrunner.step import Action, Run
 from planrunner.units import human_bytes, seconds, size
@@ -29,14 +36,14 @@ class Sync:
         """Subscriptions, catching up, delayed foreign keys, materialized views: what is missing of them."""
         space = workspace(run)
         there = subscriptions.existing(run.target, space.names)
-        generations = space.ledger.generations()
-        coming = generations or (1,)
+        held = space.ledger.generations()
+        coming = held or (1,)
         found = [_subscribe(run, g) for g in coming if g not in there or not there[g].enabled]
         done = space.ledger.effects(STEP)
         if CAUGHT_UP not in done:
             found.append(_catch_up(run))
-        if generations and restore.FOREIGN_KEYS not in space.ledger.effects(restore.STEP):
-            found.append(_foreign_keys())
+        if held and restore.FOREIGN_KEYS not in space.ledger.effects(restore.STEP):
+            found.append(_withheld())
         views = restore.materialized_views(space)
         if views and "materialized views" not in done:
             found.append(refreshing(views))
@@ -72,12 +79,15 @@ class Sync:
 
 def _subscribe(run: Run, generation: int) -> Action:
     space = workspace(run)
-    made = subscriptions.statement(run.source, space.names, generation, None).as_string()
+    owned = ranges.owned(space, verify.followed_tables(space), generation)
+    others = owned.publications(space.names)
+    made = subscriptions.statement(run.source, space.names, generation, None, others=others).as_string()
     return Action(
         name=f"subscribe {generation}",
         summary=f"subscribe to slot {space.names.stream(generation)} and start applying",
         where=Side.TARGET,
         statements=(
+            *(s.as_string() for s in owned.truncating(space.names, generation)),
             f"{made}  -- and the source's password",
             f"ALTER SUBSCRIPTION {space.names.stream(generation)} ENABLE",
         ),
@@ -89,22 +99,10 @@ def _subscribe(run: Run, generation: int) -> Action:
 
 def _perform_subscribe(run: Run, generation: int) -> None:
     space = workspace(run)
-    units = space.ledger.units()
-    owned = [
-        t
-        for t in catalog.stored_tables(run.source)
-        if t.qualified in units and units[t.qualified].generation == generation
-    ]
-    # The subscription learns its tables from the publication as it is now: only what this generation copied.
-    published = publications.existing(run.source, space.names).get(generation, frozenset())
-    if len(published) != len(owned) + 1:
-        publications.narrow(run.source, space.names, generation, owned)
-    if generation not in subscriptions.existing(run.target, space.names):
-        subscriptions.create(space, generation)
-    subscriptions.enable(space, generation)
+    count = generations.follow(space, verify.followed_tables(space), generation)
     run.tell(
-        f"following {len(owned)} tables from slot {space.names.stream(generation)}",
-        {"tables": len(owned), "first": table_name(owned[0]).as_string() if owned else None},
+        f"following {count} units from slot {space.names.stream(generation)}",
+        {"units": count, "generation": generation},
     )
 
 
@@ -139,14 +137,20 @@ def _perform_catch_up(run: Run, limit: int) -> None:
         )
 
 
-def _foreign_keys() -> Action:
+def _withheld() -> Action:
     return Action(
         name="foreign keys",
-        summary="add the foreign keys that several snapshots delayed",
+        summary="add the foreign keys and unique indexes that several snapshots delayed",
         where=Side.TARGET,
         statements=("ALTER TABLE … ADD CONSTRAINT … FOREIGN KEY, as pg_dump gives them",),
-        perform=lambda run: restore.add_foreign_keys(workspace(run), Wishes()),
+        perform=_perform_withheld,
     )
+
+
+def _perform_withheld(run: Run) -> None:
+    terms = indexes.Terms(jobs=2, memory="512MB", wishes=Wishes())
+    with indexes.Builder(workspace(run), terms, lambda: None) as builder:
+        builder.withheld()
 
 
 def refreshing(views: Sequence[tuple[str, str]]) -> Action:

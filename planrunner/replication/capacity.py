@@ -1,0 +1,31 @@
+"""How many streams the copy takes by default: what both servers have room for and this machine can feed."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from planrunner.postgres.connection import Server
+
+MOST = 8
+_ROOM = """
+SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+       - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')::int,
+       current_setting('max_parallel_workers')::int
+"""
+
+
+def jobs(source: Server, target: Server) -> int:
+    """Streams for a plan that names no number: at least 2, at most 8.
+
+    Two for each core of this machine, no more than either server runs parallel workers (the only figure that
+    follows a server's cores which SQL shows), and never more than a quarter of its free connections.
+    """
+    bounds = [MOST, 2 * (os.cpu_count() or 1)]
+    for server in (source, target):
+        row = server.row(_ROOM)
+        assert row is not None
+        free, workers = row
+        bounds += [free // 4, workers]
+    return max(2, min(bounds))

@@ -1,0 +1,149 @@
+"""The two sessions of one stream, reopened after a broken line, and what of a job was committed before it broke."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from planrunner.errors import (
+    ConnectionFailed,
+    LeaseLost,
+    QueryFailed,
+    ServerError,
+    SnapshotLost,
+    StepConflict,
+    ToolFailed,
+)
+from planrunner.replication.copy import Courier
+from planrunner.replication.snapshot import begin_within
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from planrunner.postgres.connection import Session
+    from planrunner.replication.feeds import Psql
+    from planrunner.replication.jobs import Job
+    from planrunner.replication.ledger import Copied
+    from planrunner.replication.snapshot import HeldSnapshot
+    from planrunner.replication.workspace import Workspace
+
+ATTEMPTS = 3
+_PAUSE_SECONDS = 1.0
+_END = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND usename = current_user"
+
+
+def mendable(error: Exception) -> bool:
+    """True when the same attempt may succeed once the line or the server is back."""
+    if isinstance(error, LeaseLost):
+        return False
+    if isinstance(error, QueryFailed):
+        # No SQLSTATE: the session broke; 08 connection, 57P ended by an administrator or a crash.
+        return error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))
+    if isinstance(error, ToolFailed):
+        return "connection" in error.message or "terminat" in error.message
+    return isinstance(error, ConnectionFailed | SnapshotLost)
+
+
+class StreamSession:
+    """Copies jobs over one session on each side; ``close`` gives them back."""
+
+    def __init__(
+        self, workspace: Workspace, snapshot: HeldSnapshot, psql: Psql | None, check: Callable[[], None]
+    ) -> None:
+        self._workspace = workspace
+        self._snapshot = snapshot
+        self._psql = psql
+        self._check = check
+        self._sessions: tuple[Session, Session] | None = None
+
+    def copied(self, job: Job) -> Mapping[str, Copied]:
+        """Copy ``job``, over new sessions when the line breaks and the snapshot lives; what it is now in the ledger.
+
+        After a lost reply the ledger is read, not guessed.
+        """
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return self._once(job)
+            except (ServerError, ToolFailed, StepConflict) as error:
+                self._drop()
+                if isinstance(error, StepConflict) and attempt == 1:
+                    raise
+                if not isinstance(error, StepConflict) and (not mendable(error) or attempt == ATTEMPTS):
+                    raise
+                self._workspace.clock.sleep(_PAUSE_SECONDS)
+                if not self._snapshot.alive():
+                    raise
+                there = self._recorded(job)
+                if there is not None:
+                    return there
+        raise AssertionError("the last attempt returns or raises")
+
+    def _once(self, job: Job) -> Mapping[str, Copied]:
+        courier = self._courier()
+        unit = job.units[0]
+        source, target = self._workspace.source, self._workspace.target
+        try:
+            if job.chunk is not None:
+                return {unit.id: courier.copy_chunk(unit, job.chunk)}
+            if len(job.units) > 1:
+                return courier.copy_batch(job.units)
+            return {unit.id: courier.copy_whole(unit)}
+        except psycopg.Error as error:
+            reader, _ = self._sessions or (None, None)
+            server = (
+                source if reader is not None and reader.pgconn.status != psycopg.pq.ConnStatus.OK else target
+            )
+            with server.translated(f"copy {unit.id}"):
+                raise error from None
+            raise
+
+    def _courier(self) -> Courier:
+        if self._sessions is None:
+            reader = begin_within(self._workspace.source, self._snapshot)
+            try:
+                writer = self._workspace.target.open(read_only=False)
+                # Rows and ledger are lost together in a crash of the target, so neither lies about the other.
+                writer.execute("SET synchronous_commit = off")
+            except BaseException:
+                reader.close()
+                raise
+            self._sessions = (reader, writer)
+        reader, writer = self._sessions
+        return Courier(
+            workspace=self._workspace,
+            snapshot=self._snapshot,
+            reader=reader,
+            writer=writer,
+            psql=self._psql,
+            check=self._check,
+        )
+
+    def _recorded(self, job: Job) -> Mapping[str, Copied] | None:
+        units = self._workspace.ledger.units()
+        if job.chunk is not None:
+            there = self._workspace.ledger.chunk(job.units[0].id, job.chunk.number)
+            return None if there is None else {job.units[0].id: there}
+        found = {unit.id: units[unit.id] for unit in job.units if unit.id in units}
+        return found if len(found) == len(job.units) else None
+
+    def _drop(self) -> None:
+        if self._sessions is None:
+            return
+        _, writer = self._sessions
+        pid = writer.info.backend_pid
+        self.close()
+        try:
+            # A COMMIT whose reply was lost may still be under way; ended, it has either happened or never will.
+            for _ in range(100):
+                if not self._workspace.target.rows(_END, [pid]):
+                    return
+                self._workspace.clock.sleep(0.1)
+        except ServerError:
+            return  # away: whether it committed, the ledger tells when the target is back
+
+    def close(self) -> None:
+        """End both sessions; an open transaction is rolled back by its server."""
+        for session in self._sessions or ():
+            session.close()
+        self._sessions = None

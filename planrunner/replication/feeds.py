@@ -1,0 +1,164 @@
+"""Where the bytes of one COPY come from: a psql child and its pipe, or a session of our own.
+
+psql keeps Python out of the per-row path: it writes the stream into a pipe, we move megabytes. End of stream
+is not success: only psql's exit status and the row count it was told by the server are.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import subprocess
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from psycopg import conninfo, sql
+
+from planrunner.errors import ToolFailed
+from planrunner.postgres import tools
+from planrunner.postgres.connection import PINNED
+from planrunner.postgres.wire import BLOCK_BYTES, Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+    from typing import IO
+
+    from planrunner.postgres.connection import Server, Session
+
+# Linux's number for F_SETPIPE_SZ; elsewhere the pipe keeps its size.
+_SETPIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031)
+_TAG = re.compile(rb"^COPY (\d+)$", re.MULTILINE)
+_YOUNGER = {"transaction_timeout": 170000}
+_END_SECONDS = 30.0
+
+
+class SessionFeed:
+    """A COPY TO STDOUT on a session inside the snapshot."""
+
+    def __init__(self, reader: Session, check: Callable[[], None]) -> None:
+        self._wire = Wire(reader, check)
+
+    def blocks(self, statement: sql.Composed) -> Iterator[bytes]:
+        """The stream of ``statement``; ``rows`` is good once it has ended."""
+        self._wire.send(statement)
+        self._wire.until_copy()
+        yield from self._wire.blocks()
+
+    def rows(self) -> int:
+        """The rows that the source sent, by its own count."""
+        rows = self._wire.copied()
+        list(self._wire.results())
+        return rows
+
+
+class PsqlFeed:
+    """A COPY TO STDOUT by a psql child inside the snapshot; made by ``psql_feed``."""
+
+    def __init__(self, child: subprocess.Popen[bytes], stream: int, words: IO[bytes], secret: str) -> None:
+        self._child = child
+        self._stream = stream
+        self._words = words
+        self._secret = secret
+
+    def blocks(self) -> Iterator[bytes]:
+        """The stream in large blocks, up to the pipe's end."""
+        while block := os.read(self._stream, BLOCK_BYTES):
+            yield block
+
+    def rows(self) -> int:
+        """The rows that the source sent; ToolFailed unless psql ended well and was told a count."""
+        assert self._child.stdout is not None
+        told = self._child.stdout.read()
+        code = self._child.wait(_END_SECONDS)
+        tag = _TAG.search(told)
+        if code != 0 or tag is None:
+            self._words.seek(0)
+            raise tools.tool_failure("psql", code, self._words.read(), {"PGPASSWORD": self._secret})
+        return int(tag[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Psql:
+    """The psql program to use, and the source's ``server_version_num``."""
+
+    program: Path
+    version: int
+
+    @classmethod
+    def find(cls, source: Server) -> Psql | None:
+        """A psql of this machine that can be used for ``source``, None when there is none."""
+        version = source.identity().version
+        program = next((t.psql for t in tools.candidates(version) if t.psql is not None), None)
+        return None if program is None else cls(program=program, version=version)
+
+    @contextmanager
+    def feed(self, source: Server, snapshot: str, statement: sql.Composed) -> Iterator[PsqlFeed]:
+        """Start psql on ``statement`` inside ``snapshot``; whatever happens, the child is gone afterwards."""
+        secret = source.password()
+        hidden = secret.reveal() if secret else ""
+        reading, writing = os.pipe()
+        with tempfile.TemporaryFile() as words, os.fdopen(reading, "rb", buffering=0):
+            try:
+                _enlarge(writing)
+                child = self._spawn(source, writing, words, hidden)
+            finally:
+                os.close(writing)
+            try:
+                assert child.stdin is not None
+                child.stdin.write(self._script(snapshot, statement, stream=writing))
+                child.stdin.close()
+                yield PsqlFeed(child, reading, words, hidden)
+            finally:
+                _end(child)
+
+    def _spawn(self, source: Server, stream: int, words: IO[bytes], secret: str) -> subprocess.Popen[bytes]:
+        dial = conninfo.make_conninfo("", **source.parameters())
+        try:
+            return subprocess.Popen(
+                [self.program, "-X", "-v", "ON_ERROR_STOP=1", "-d", dial, "-f", "-"],
+                env=tools.tool_environment({"PGPASSWORD": secret} if secret else {}),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=words,
+                pass_fds=(stream,),
+            )
+        except OSError as error:
+            raise ToolFailed(f"local: psql could not be started: {error.strerror}: {self.program}") from error
+
+    def _script(self, snapshot: str, statement: sql.Composed, *, stream: int) -> bytes:
+        pinned = {k: v for k, v in PINNED.items() if self.version >= _YOUNGER.get(k, 0)}
+        lines: list[sql.Composable] = [
+            sql.SQL("SET {} = {};").format(sql.Identifier(k), _setting(k, v)) for k, v in pinned.items()
+        ]
+        lines.append(sql.SQL("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;"))
+        lines.append(sql.SQL("SET TRANSACTION SNAPSHOT {};").format(sql.Literal(snapshot)))
+        text = sql.SQL("\n").join([*lines, statement]).as_string()
+        # The data leaves by a descriptor of its own, so stdout holds only the server's command tags.
+        return f"{text}\n\\g /dev/fd/{stream}\n".encode()
+
+
+def _setting(name: str, value: str) -> sql.Composable:
+    # A list setting takes its parts one by one; quoted together they would be one word.
+    return (
+        sql.SQL(", ").join(map(sql.Literal, value.split(", "))) if name == "datestyle" else sql.Literal(value)
+    )
+
+
+def _enlarge(pipe: int) -> None:
+    try:
+        fcntl.fcntl(pipe, _SETPIPE_SIZE, BLOCK_BYTES)
+    except OSError:
+        return
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    for stream in (child.stdin, child.stdout):
+        if stream is not None and not stream.closed:
+            stream.close()
+    if child.poll() is None:
+        child.kill()
+    child.wait(_END_SECONDS)

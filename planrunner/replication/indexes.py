@@ -1,0 +1,293 @@
+"""Builds indexes and constraints on the target, a table's as soon as its rows are in, while others still copy.
+
+What is built is committed together with its ledger row, so a resume builds exactly what is missing. The entries
+of small tables travel many in one message; a big table's constraints come first, then its indexes together.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import defaultdict
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Self
+
+from psycopg import sql
+
+from planrunner.errors import Interrupted, QueryFailed
+from planrunner.failpoints import failpoint
+from planrunner.postgres import catalog
+from planrunner.postgres.wire import Wire
+from planrunner.replication import ranges, restore
+from planrunner.replication.identities import table_name
+from planrunner.replication.ledger import lease_lost
+from planrunner.replication.restore import FOREIGN_KEYS, POST_DATA, STEP
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Sequence
+
+    from planrunner.postgres.catalog import Table
+    from planrunner.replication.schema_dump import Entry, Wishes
+    from planrunner.replication.workspace import Workspace
+
+# Below this a table's indexes are built in no time, and what counts is the number of messages.
+SMALL_BYTES = 8 << 20
+_AT_ONCE = 100
+_ATTEMPTS = 30
+_OWN = frozenset({"INDEX", "CONSTRAINT"})
+_FOREIGN_KEY = "FK CONSTRAINT"
+_WORD = r'("(?:[^"]|"")*"|[^\s."(;]+)'
+_INDEX_OF = re.compile(rf"CREATE (?:UNIQUE )?INDEX {_WORD} ON (?:ONLY )?{_WORD}\.{_WORD}")
+_CONSTRAINT_OF = re.compile(rf"ALTER TABLE (?:ONLY )?{_WORD}\.{_WORD}")
+_NAMED = re.compile(rf"ALTER TABLE (?:ONLY )?{_WORD}\.{_WORD}\s+ADD CONSTRAINT {_WORD} ")
+_PRIMARY = re.compile(rf"ADD CONSTRAINT {_WORD} PRIMARY KEY ")
+_ENDING = re.compile(r";\s*\Z")
+# Two builders that want each other's locks: the server ends one of them, which then has free way.
+_DEADLOCK_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """How indexes are built: ``jobs`` at a time, with ``memory`` as maintenance_work_mem each."""
+
+    jobs: int
+    memory: str
+    wishes: Wishes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """A statement and the ledger row that says it is done."""
+
+    sql: str
+    key: str
+    type: str
+
+
+class Builder:
+    """Takes tables whose rows are in and builds what belongs to them, on threads of its own.
+
+    Unique indexes of a table whose ranges were copied under several generations, and all foreign keys where
+    there were several, are left for ``withheld``: their rows fit together only once every stream has caught up.
+
+    As a context manager it waits at the end for what was begun; an error of a builder is raised there or by
+    the next call, and nothing new is begun after it.
+    """
+
+    def __init__(self, workspace: Workspace, terms: Terms, check: Callable[[], None]) -> None:
+        self._workspace = workspace
+        self._terms = terms
+        self._check = check
+        self._script = restore.schema(workspace, terms.wishes).post_data
+        finished = workspace.ledger.effects(STEP)
+        self._own: dict[str, list[Entry]] = defaultdict(list)
+        for entry in self._script.entries:
+            if entry.type in _OWN and entry.key not in finished:
+                self._own[table_of(entry)].append(entry)
+        self._pool = ThreadPoolExecutor(terms.jobs, thread_name_prefix="index")
+        self._begun: list[Future[None]] = []
+        self._stopped = threading.Event()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._stopped.set()
+        self._pool.shutdown(wait=True, cancel_futures=kind is not None)
+        if kind is None:
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait for everything begun so far; the first error is raised."""
+        while True:
+            self.refuse_failed()
+            with self._lock:
+                waiting = [future for future in self._begun if not future.done()]
+            if not waiting:
+                return
+            waiting[0].exception()
+
+    def refuse_failed(self) -> None:
+        """Raise what a builder has failed with, if one has."""
+        with self._lock:
+            failed = next((f for f in self._begun if f.done() and f.exception() is not None), None)
+        if failed is not None:
+            self._stopped.set()
+            failed.result()
+
+    def ready(self, tables: Sequence[Table]) -> None:
+        """Begin what belongs to ``tables``, whose rows are all in."""
+        if len(tables) > 1 or tables[0].data_bytes < SMALL_BYTES:
+            entries = [entry for table in tables for entry in self._take(table.qualified)]
+            self._submit(lambda: self._together(entries, tables))
+        else:
+            self._submit(lambda: self._big(tables[0]))
+
+    def everything_else(self, *, foreign_keys: bool) -> None:
+        """Wait, then build what no table of the copy has brought: other tables' indexes, then the rest in order."""
+        self.wait()
+        left = [entry for name in list(self._own) for entry in self._take(name)]
+        finished = self._workspace.ledger.effects(STEP)
+        rest = [e for e in self._script.entries if e.type not in _OWN and e.key not in finished]
+        for entries in (left, [e for e in rest if e.type != _FOREIGN_KEY]):
+            for place in range(0, len(entries), _AT_ONCE):
+                self._together(entries[place : place + _AT_ONCE], ())
+        if foreign_keys:
+            self._foreign_keys([e for e in rest if e.type == _FOREIGN_KEY], finished)
+        self._workspace.done(STEP, POST_DATA)
+        if foreign_keys:
+            self._workspace.done(STEP, FOREIGN_KEYS)
+
+    def withheld(self) -> None:
+        """Build what other terms withheld; tried again while the streams are in between."""
+        for attempt in range(_ATTEMPTS):
+            finished = self._workspace.ledger.effects(STEP)
+            left = [
+                e for e in self._script.entries if e.key not in finished and e.type in {*_OWN, _FOREIGN_KEY}
+            ]
+            try:
+                for entry in (e for e in left if e.type != _FOREIGN_KEY):
+                    self._together([entry], ())
+                self._foreign_keys([e for e in left if e.type == _FOREIGN_KEY], finished)
+            except QueryFailed as error:
+                if error.sqlstate not in {"23503", "23505"} or attempt == _ATTEMPTS - 1:
+                    raise
+                self._workspace.clock.sleep(1)
+            else:
+                break
+        self._workspace.done(STEP, FOREIGN_KEYS)
+
+    def _take(self, name: str) -> list[Entry]:
+        with self._lock:
+            entries = self._own.pop(name, [])
+        if not any(map(unique, entries)) or len(ranges.generations_of(self._workspace, name)) < 2:
+            return entries
+        return [entry for entry in entries if not unique(entry)]
+
+    def _submit(self, work: Callable[[], None]) -> None:
+        self._refuse_stopped()
+        with self._lock:
+            self._begun.append(self._pool.submit(work))
+
+    def _refuse_stopped(self) -> None:
+        if self._stopped.is_set():
+            raise Interrupted("the building of indexes was stopped; the entries in hand are rolled back")
+        self._check()
+
+    def _big(self, table: Table) -> None:
+        entries = self._take(table.qualified)
+        for entry in (e for e in entries if e.type == "CONSTRAINT"):
+            self._together([entry], ())
+        indexes = [e for e in entries if e.type != "CONSTRAINT"]
+        countdown = [len(indexes)]
+        for entry in indexes:
+            self._submit(lambda entry=entry: self._index(entry, table, countdown))  # type: ignore[misc]
+        if not indexes:
+            self._together([], [table])
+
+    def _index(self, entry: Entry, table: Table, countdown: list[int]) -> None:
+        self._together([entry], ())
+        with self._lock:
+            countdown[0] -= 1
+            last = countdown[0] == 0
+        if last:
+            self._together([], [table])
+
+    def _together(self, entries: Sequence[Entry], analyzing: Sequence[Table]) -> None:
+        """Execute ``entries`` and gather statistics in one transaction with their ledger rows."""
+        if not entries and not analyzing:
+            return
+        self._transaction([Piece(sql=e.sql, key=e.key, type=e.type) for e in entries], analyzing)
+        self._workspace.analyzed.update(table.qualified for table in analyzing)
+        if entries:
+            kinds = ", ".join(sorted({entry.type.lower() for entry in entries}))
+            self._workspace.tell(
+                f"built {len(entries)} ({kinds}): {entries[0].name}{', …' if len(entries) > 1 else ''}",
+                {"entries": [entry.name for entry in entries]},
+            )
+
+    def _transaction(self, pieces: Sequence[Piece], analyzing: Sequence[Table]) -> None:
+        for attempt in range(1, _DEADLOCK_ATTEMPTS + 1):
+            self._refuse_stopped()
+            try:
+                with self._workspace.target.session() as session:
+                    self._send(Wire(session, self._refuse_stopped), pieces, analyzing)
+            except QueryFailed as error:
+                if error.sqlstate != "40P01" or attempt == _DEADLOCK_ATTEMPTS:
+                    raise
+            else:
+                break
+        failpoint("schema.entry_done")
+
+    def _send(self, wire: Wire, pieces: Sequence[Piece], analyzing: Sequence[Table]) -> None:
+        ledger = self._workspace.ledger
+        memory = sql.SQL("SET LOCAL maintenance_work_mem = {}").format(sql.Literal(self._terms.memory))
+        if wire.run(sql.SQL("BEGIN"), self._workspace.lease.statement(), memory)[1].ntuples == 0:
+            raise lease_lost()
+        # The dump's own settings end with the session; what follows them names everything in full.
+        script = [sql.SQL(text) for text in (self._script.preamble, *(piece.sql for piece in pieces))]  # pyright: ignore[reportArgumentType]
+        done = [ledger.effect_statement(STEP, piece.key, {"type": piece.type}) for piece in pieces]
+        if analyzing:
+            done.append(sql.SQL("ANALYZE {}").format(sql.SQL(", ").join(map(table_name, analyzing))))
+        wire.run(*script, *done, sql.SQL("COMMIT"))
+
+    def _foreign_keys(self, entries: Sequence[Entry], finished: Container[str]) -> None:
+        """Add foreign keys unchecked, many in a message, then check those of several tables at a time."""
+        partitioned = {t.qualified for t in catalog.tables(self._workspace.target) if t.partitioned}
+        # A partitioned table takes only checked ones, and what was not valid on the source stays so.
+        plain = [e for e in entries if table_of(e) not in partitioned and "NOT VALID" not in e.sql]
+        self._in_messages(
+            [
+                Piece(sql=_ENDING.sub(" NOT VALID;", e.sql), key=f"{e.key} unchecked", type=e.type)
+                for e in plain
+                if f"{e.key} unchecked" not in finished
+            ]
+        )
+        by_table: dict[str, list[Piece]] = defaultdict(list)
+        for entry in plain:
+            check = Piece(sql=_checking(entry), key=entry.key, type=entry.type)
+            by_table[table_of(entry)].append(check)
+        lanes = [
+            list(chain.from_iterable(list(by_table.values())[n :: self._terms.jobs]))
+            for n in range(self._terms.jobs)
+        ]
+        with ThreadPoolExecutor(self._terms.jobs, thread_name_prefix="check") as pool:
+            for _ in pool.map(self._in_messages, lanes):
+                pass
+        self._in_messages([Piece(sql=e.sql, key=e.key, type=e.type) for e in entries if e not in plain])
+
+    def _in_messages(self, pieces: Sequence[Piece]) -> None:
+        for place in range(0, len(pieces), _AT_ONCE):
+            self._transaction(pieces[place : place + _AT_ONCE], ())
+
+
+def table_of(entry: Entry) -> str:
+    """The table an INDEX, CONSTRAINT or FK CONSTRAINT entry belongs to, as ``Table.qualified``; empty if unknown."""
+    if entry.type == "INDEX":
+        match = _INDEX_OF.search(entry.sql)
+        words = match.groups()[1:] if match else ()
+    else:
+        match = _CONSTRAINT_OF.search(entry.sql)
+        words = match.groups() if match else ()
+    return catalog.qualified(*map(_unquoted, words)) if len(words) == 2 else ""
+
+
+def unique(entry: Entry) -> bool:
+    """True for what rows of two streams can collide in for a moment: unique indexes but the primary key's."""
+    if entry.type == "INDEX":
+        return entry.sql.lstrip().startswith("CREATE UNIQUE")
+    return _PRIMARY.search(entry.sql) is None
+
+
+def _checking(entry: Entry) -> str:
+    match = _NAMED.search(entry.sql)
+    assert match is not None
+    return f"ALTER TABLE {match[1]}.{match[2]} VALIDATE CONSTRAINT {match[3]};"
+
+
+def _unquoted(word: str) -> str:
+    return word[1:-1].replace('""', '"') if word.startswith('"') else word

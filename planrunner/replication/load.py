@@ -1,0 +1,261 @@
+"""The copy of everything that is left, over several streams, the largest first.
+
+Big tables are cut into chunks that all streams share; small ones travel in batches, one transaction for many.
+A table whose last unit is in is handed on at once, so that its indexes are built while others still copy. A lost
+connection or snapshot costs the units in hand: the rest goes on, under another generation where it must.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+from planrunner.errors import Interrupted, ServerError, SnapshotLost, ToolFailed
+from planrunner.failpoints import failpoint
+from planrunner.replication import copy, generations, indexes, ranges
+from planrunner.replication.courier import StreamSession, mendable
+from planrunner.replication.feeds import Psql
+from planrunner.replication.identities import table_name
+from planrunner.replication.jobs import SMALL_BYTES, jobs_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from planrunner.postgres.catalog import Table
+    from planrunner.replication.generations import Division
+    from planrunner.replication.jobs import Job
+    from planrunner.replication.ledger import Copied
+    from planrunner.replication.units import Unit
+    from planrunner.replication.workspace import Workspace
+
+# Over a slow line waiting costs no CPU, so small tables travel on more sessions than cores would bear.
+SLOW_ROUND_TRIP_SECONDS = 0.005
+SLOW_STREAMS = 16
+MOST_FAILURES = 5
+_AWAY_SECONDS = 300.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ways:
+    """How the copy goes: streams, whether TID ranges can be read (source ≥ 14), who is told of finished tables.
+
+    ``check`` is asked between blocks and raises to stop; ``hold`` is true while no new job may begin.
+    """
+
+    jobs: int
+    division: Division
+    finished: Callable[[Sequence[Table]], None]
+    check: Callable[[], None]
+    hold: Callable[[], bool]
+
+
+def copy_everything(
+    workspace: Workspace, tables: Sequence[Table], *, jobs: int, division: Division, terms: indexes.Terms
+) -> None:
+    """Copy what is left of ``tables`` over ``jobs`` streams, and build indexes of what is in meanwhile."""
+    with indexes.Builder(workspace, terms, _never) as builder:
+        ways = Ways(
+            jobs=jobs,
+            division=division,
+            finished=builder.ready,
+            check=builder.refuse_failed,
+            hold=lambda: False,
+        )
+        copy_rest(workspace, tables, ways)
+
+
+def _never() -> None:
+    """No reason to stop."""
+
+
+def copy_rest(workspace: Workspace, tables: Sequence[Table], ways: Ways) -> None:
+    """Copy every unit of ``tables`` that is not copied yet, through losses of connections and snapshots.
+
+    Raises the error itself when it is one that another attempt won't mend, or when five attempts in a row
+    finished no unit. Finished units stay finished in every case.
+    """
+    failures = 0
+    while todo := generations.remaining(workspace, tables):
+        before = len(todo)
+        try:
+            _attempt(workspace, tables, ways)
+        except (ServerError, ToolFailed, SnapshotLost) as error:
+            still = _left_after(workspace, tables, error)
+            failures = 0 if still < before else failures + 1
+            if not mendable(error) or failures == MOST_FAILURES:
+                raise
+            workspace.tell(f"the copy goes on after: {error.message}", {"units_left": still})
+
+
+def _attempt(workspace: Workspace, tables: Sequence[Table], ways: Ways) -> None:
+    if workspace.round is None or not workspace.round.alive():
+        generations.truncate_begun(workspace, ranges.units(workspace, tables))
+        generations.begin(workspace, tables, ways.division)
+    todo = generations.remaining(workspace, tables)
+    refuse_rows(workspace, todo)
+    Load(workspace, ways, todo).run()
+
+
+def _left_after(workspace: Workspace, tables: Sequence[Table], error: Exception) -> int:
+    """Wait until both servers answer again; the number of units that are left."""
+    deadline = workspace.clock.monotonic() + _AWAY_SECONDS
+    while True:
+        try:
+            return len(generations.remaining(workspace, tables))
+        except ServerError as away:
+            if workspace.clock.monotonic() > deadline or not mendable(error):
+                raise error from away
+            workspace.clock.sleep(1)
+
+
+def refuse_rows(workspace: Workspace, units: Sequence[Unit]) -> None:
+    """StepConflict when the target already holds rows of units that were never copied; one query for all."""
+    begun = set(workspace.ledger.begun())
+    asked = [unit for unit in units if unit.id not in begun]
+    if not asked:
+        return
+    one = sql.SQL("SELECT {}::int WHERE EXISTS (SELECT FROM ONLY {}{})")
+    found = workspace.target.rows(
+        sql.SQL(" UNION ALL ").join(
+            [
+                one.format(
+                    sql.Literal(number),
+                    table_name(unit.table),
+                    sql.SQL(" WHERE {}").format(unit.part.predicate()) if unit.part else sql.SQL(""),
+                )
+                for number, unit in enumerate(asked)
+            ]
+        )
+    )
+    if found:
+        raise copy.occupied(sorted({asked[row[0]].table.qualified for row in found}))
+
+
+class Load:
+    """One attempt at ``units`` under the workspace's round of snapshots."""
+
+    def __init__(self, workspace: Workspace, ways: Ways, units: Sequence[Unit]) -> None:
+        self._workspace = workspace
+        self._ways = ways
+        self._stopped = threading.Event()
+        self._lock = threading.Lock()
+        self._units_left = Counter(unit.table.qualified for unit in units)
+        self._psql = Psql.find(workspace.source)
+        self._streams = _streams(workspace, ways.jobs)
+        self._work = self._divided(units)
+        self._chunks_left = Counter(
+            job.units[0].id for jobs in self._work.values() for job in jobs if job.chunk is not None
+        )
+
+    def _divided(self, units: Sequence[Unit]) -> dict[int, deque[Job]]:
+        held = self._workspace.round
+        assert held is not None
+        chunks = self._workspace.source.identity().version >= 140000
+        return {
+            generation: deque(
+                jobs_of(
+                    [unit for unit in units if held.generation_of[unit.id] == generation],
+                    streams=self._streams,
+                    chunks=chunks,
+                )
+            )
+            for generation in held.snapshots
+        }
+
+    def run(self) -> None:
+        """Copy them all; the first error stops the others at their next block and is raised."""
+        # Streams beyond the plan's number wait for the line, not for a core: they take small batches only.
+        count = min(self._streams, sum(map(len, self._work.values())))
+        with ThreadPoolExecutor(max(1, count), thread_name_prefix="copy") as pool:
+            futures = [pool.submit(self._stream, number) for number in range(count)]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+            except BaseException:
+                self._stopped.set()
+                raise
+
+    def _check(self) -> None:
+        if self._stopped.is_set():
+            raise Interrupted("the copy was stopped; the units in hand are rolled back")
+        self._ways.check()
+
+    def _stream(self, number: int) -> None:
+        generations_here = list(self._work)
+        first = number % len(generations_here)
+        try:
+            for generation in generations_here[first:] + generations_here[:first]:
+                self._copy_of(generation, small_only=number >= self._ways.jobs)
+        except BaseException:
+            self._stopped.set()
+            raise
+
+    def _copy_of(self, generation: int, *, small_only: bool) -> None:
+        held = self._workspace.round
+        assert held is not None
+        session: StreamSession | None = None
+        try:
+            while (job := self._take(generation, small_only=small_only)) is not None:
+                session = session or StreamSession(
+                    self._workspace, held.snapshots[generation], self._psql, self._check
+                )
+                self._finished(job, session.copied(job))
+        finally:
+            if session is not None:
+                session.close()
+
+    def _take(self, generation: int, *, small_only: bool) -> Job | None:
+        while self._ways.hold():
+            self._check()
+            self._workspace.clock.sleep(0.5)
+        self._check()
+        with self._lock:
+            jobs = self._work[generation]
+            if not jobs or (small_only and len(jobs[-1].units) == 1 and jobs[-1].bytes >= SMALL_BYTES):
+                return None
+            return jobs.pop() if small_only else jobs.popleft()
+
+    def _finished(self, job: Job, done: Mapping[str, Copied]) -> None:
+        if job.chunk is not None:
+            done = self._joined(job.units[0])
+        if not done:
+            return
+        rows, size = sum(u.rows for u in done.values()), sum(u.bytes for u in done.values())
+        self._workspace.tell(f"copied {some(list(done))}", {"units": list(done), "rows": rows, "bytes": size})
+        with self._lock:
+            self._units_left.subtract(unit.table.qualified for unit in job.units if unit.id in done)
+            complete = [u.table for u in job.units if self._units_left[u.table.qualified] == 0]
+        if complete:
+            self._ways.finished(complete)
+
+    def _joined(self, unit: Unit) -> dict[str, Copied]:
+        with self._lock:
+            self._chunks_left[unit.id] -= 1
+            if self._chunks_left[unit.id]:
+                return {}
+        with self._workspace.writing() as session:
+            whole = self._workspace.ledger.join_chunks(session, unit.id)
+        assert whole is not None
+        failpoint("copy.joined")
+        return {unit.id: whole}
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names of many, for a line of news."""
+    more = len(names) - 3
+    return ", ".join(names[:3]) + (f" and {more} more" if more > 0 else "")
+
+
+def _streams(workspace: Workspace, jobs: int) -> int:
+    """The plan's number of streams, or more where the line is slow: waiting costs no CPU."""
+    trips = []
+    for server in (workspace.source, workspace.target):
+        begun = workspace.clock.monotonic()
+        server.value("SELECT 1")
+        trips.append(workspace.clock.monotonic() - begun)
+    return max(jobs, SLOW_STREAMS) if max(trips) > SLOW_ROUND_TRIP_SECONDS else jobs
