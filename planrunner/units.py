@@ -1,11 +1,22 @@
-"""Durations and sizes as plans write them: ``500ms``, ``5s``, ``2m``, ``1h``; ``64kB``, ``16MB``, ``10GB``."""
+"""Durations and sizes as plans write them: ``500ms``, ``5s``, ``2m``, ``1h``; ``64kB``, ``16MB``, ``10GB``.
+
+Time windows of rows are longer: ``12h``, ``90d``, ``8w``.
+"""
 
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 _DURATION = re.compile(r"\A(\d+(?:\.\d+)?)(ms|s|m|h)\Z")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SPAN = re.compile(r"\A(\d{1,4})(m|h|d|w)\Z")
+_SPANS = {
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+    "w": timedelta(weeks=1),
+}
 _SIZE = re.compile(r"\A(\d+(?:\.\d+)?)(B|kB|MB|GB|TB)\Z")
 _BYTES = {"B": 1, "kB": 1024, "MB": 1024**2, "GB": 1024**3, "TB": 1024**4}
 
@@ -16,6 +27,14 @@ def seconds(text: str) -> float:
     if match is None:
         raise ValueError(f"not a duration: {text!r}; write 500ms, 5s, 2m or 1h")
     return float(match[1]) * _SECONDS[match[2]]
+
+
+def span(text: str) -> timedelta:
+    """The length of a time window, its days of 24 hours; ValueError when it is not one."""
+    match = _SPAN.match(text)
+    if match is None:
+        raise ValueError(f"not a time window: {text!r}; write 30m, 12h, 90d or 8w")
+    return int(match[1]) * _SPANS[match[2]]
 
 
 def size(text: str) -> int:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from planrunner.replication.selection import Selection
 from planrunner.replication.workspace import Workspace
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from planrunner.model import Json, Plan
     from planrunner.step import Run
 
 
@@ -15,7 +19,18 @@ def workspace(run: Run) -> Workspace:
     found = run.held.get("workspace", Workspace)
     if found is None:
         found = Workspace(
-            source=run.source, target=run.target, plan_id=run.plan_id, clock=run.clock, tell=run.tell
+            source=run.source,
+            target=run.target,
+            plan_id=run.plan_id,
+            clock=run.clock,
+            tell=run.tell,
+            selection=selected(run.plan),
         )
         run.held.put("workspace", found)
     return found
+
+
+def selected(plan: Plan) -> Selection:
+    """What the plan's snapshot step selects; every step goes by it. StepFailed when a filter is malformed."""
+    options = next((spec.options for spec in plan.steps if spec.uses == "snapshot"), {})
+    return Selection.of(cast("Mapping[str, Json]", options.get("filters", {})))

@@ -13,6 +13,9 @@ STEP_ID = "^[a-z][a-z0-9_-]{0,62}$"
 PLAN_NAME = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 DURATION = r"^[0-9]+(\.[0-9]+)?(ms|s|m|h)$"
 SIZE = r"^[0-9]+(\.[0-9]+)?(B|kB|MB|GB|TB)$"
+_PART = r'("([^"]|"")+"|[^".]+)'
+TABLES = rf"^{_PART}\.{_PART}$"
+SPAN = r"^[0-9]{1,4}(m|h|d|w)$"
 
 # How messages name what a pattern asks for.
 NOUNS = {
@@ -20,6 +23,8 @@ NOUNS = {
     STEP_ID: "an id of lower-case letters, digits, - and _, at most 63",
     PLAN_NAME: "a name of letters, digits, dots, - and _, at most 63",
     DURATION: "a duration such as 500ms, 5s, 2m or 1h",
+    TABLES: "a table pattern such as public.orders or public.inv_*",
+    SPAN: "a time window such as 12h, 90d or 8w",
     SIZE: "a size such as 64kB, 16MB or 10GB",
 }
 

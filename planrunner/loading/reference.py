@@ -30,7 +30,19 @@ def step_page(uses: str) -> str:
         raise KeyError(uses)
     fragment = registry.fragment(uses)
     table = _table("Option", fragment)
-    return f"## {uses}\n\n**{fragment['title']}.** {fragment['description']}\n\n{table}\n{_example(uses, fragment)}"
+    below = "".join(_below(name, value) for name, value in fragment["properties"].items())
+    head = f"## {uses}\n\n**{fragment['title']}.** {fragment['description']}"
+    return f"{head}\n\n{table}{below}\n{_example(uses, fragment)}"
+
+
+def _below(path: str, schema: Schema) -> str:
+    """The tables of the mappings in an option that has keys of its own."""
+    inner = _inner(schema)
+    if inner is None:
+        return ""
+    named = path if inner is schema else f"{path}.TABLE"
+    tables = "".join(_below(f"{named}.{name}", value) for name, value in inner["properties"].items())
+    return f"\nBelow `{named}`:\n\n{_table('Key', inner)}{tables}"
 
 
 def pages() -> dict[str, str]:

@@ -91,6 +91,9 @@ def _or_template(schema: Schema) -> Schema:
     if "properties" in schema:
         inner = {name: _or_template(value) for name, value in schema["properties"].items()}
         return {**schema, "properties": inner}
+    if isinstance(schema.get("additionalProperties"), dict):
+        # A mapping whose keys the plan chooses.
+        return {**schema, "additionalProperties": _or_template(schema["additionalProperties"])}
     if "items" in schema:
         return {**schema, "items": _or_template(schema["items"])}
     free = schema.get("type") == "string" and not {"enum", "pattern"} & schema.keys()

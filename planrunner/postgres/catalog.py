@@ -23,7 +23,8 @@ SELECT c.oid::bigint, n.nspname::text, c.relname::text, pg_get_userbyid(c.relown
        (SELECT array_agg(a.attname::text ORDER BY k.n) FROM pg_index i
           CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, n)
           JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
-        WHERE i.indrelid = c.oid AND i.indisprimary)
+        WHERE i.indrelid = c.oid AND i.indisprimary),
+       CASE WHEN c.relispartition THEN (SELECT h.inhparent::bigint FROM pg_inherits h WHERE h.inhrelid = c.oid) END
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
   AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'planrunner') AND n.nspname NOT LIKE 'pg\\_%'
@@ -66,8 +67,9 @@ class Table:
     """A table or partitioned table. ``rows`` is the planner's estimate, ``bytes`` includes indexes.
 
     ``data_bytes`` is heap and toast, ``pages`` the main fork in blocks. ``identifiable``: its replica identity
-    can tell a row (a valid primary key, the chosen index, FULL). ``where`` is the plan's row filter, an SQL
-    expression over its columns.
+    can tell a row (a valid primary key, the chosen index, FULL). ``parent`` is the oid of the table that it
+    is a partition of. ``where`` is the plan's row filter, an SQL expression over its columns that may stand
+    between parentheses; None when every row comes.
     """
 
     oid: int
@@ -86,6 +88,7 @@ class Table:
     row_security: bool
     key: tuple[str, ...]
     columns: tuple[Column, ...]
+    parent: int | None = None
     where: str | None = None
 
     @property
@@ -146,6 +149,7 @@ def _table(row: Row, columns: tuple[Column, ...]) -> Table:
         row_security=row[13],
         key=tuple(row[14] or ()),
         columns=columns,
+        parent=row[15],
     )
 
 

@@ -54,7 +54,7 @@ _LOCALE_PARTS = ("encoding", "LC_COLLATE", "LC_CTYPE", "locale provider", "local
 
 def contents(source: Server, needs: Needs) -> Iterator[Finding]:
     """Tables, their replica identity, and everything that logical replication does not carry."""
-    tables = catalog.tables(source)
+    tables = needs.carried(catalog.tables(source))
     stored = [t for t in tables if not t.partitioned]
     size = human_bytes(sum(t.bytes for t in stored))
     yield SCHEMA.passed(f"{counted(len(tables), 'table')}, {size} with indexes")

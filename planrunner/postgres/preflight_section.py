@@ -10,6 +10,7 @@ from planrunner.model import Finding, Mark
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from planrunner.postgres.catalog import Table
     from planrunner.postgres.connection import Server
 
 _SHOWN = 6
@@ -23,7 +24,8 @@ class Needs:
     surprise. ``dial`` holds libpq parameters, without password, as the target will dial the source.
     ``memberships``: whether the grant step may join the roles that own tables. ``roles`` reads the
     names that the target needs when owners or grants are kept. ``unlogged`` and ``large_objects`` are the
-    snapshot step's options of these names.
+    snapshot step's options of these names. ``carried`` picks those of the source's tables that the plan does
+    not leave out.
     """
 
     plan_id: str
@@ -36,6 +38,7 @@ class Needs:
     identities_full: bool = False
     unlogged: str = "refuse"
     large_objects: str = "refuse"
+    carried: Callable[[Sequence[Table]], Sequence[Table]] = tuple
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from planrunner.model import TableVerdict
+from planrunner.model import Side, TableVerdict
 from planrunner.replication.identities import table_name
+from planrunner.replication.row_filters import predicate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,23 +31,45 @@ _EXACT = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Digest:
-    """The rows of one table: how many, and the sum of their hashes."""
+    """The rows of one table: how many, and the sum of their hashes; ``strays`` lie outside its filter."""
 
     rows: int
     hashes: str
+    strays: int = 0
 
 
-def query(table: Table, *, counts_only: bool, md5: bool) -> sql.Composed:
-    """The statement that digests one table; the same text on both sides."""
-    name = table_name(table)
+def query(table: Table, *, counts_only: bool, md5: bool, strays: bool = False) -> sql.Composed:
+    """The statement that digests one table: rows, hashes, strays.
+
+    Of a filtered table the rows that pass. With ``strays`` (the target's side) those that should not be
+    there are counted as well, so the whole table is read; without, an index may help.
+    """
+    name, hashes = table_name(table), _hashes(table, counts_only=counts_only, md5=md5)
+    if table.where is None:
+        return sql.SQL("SELECT count(*), {}, 0 FROM ONLY {}").format(hashes, name)
+    passes = predicate(table.where)
+    if not strays:
+        return sql.SQL("SELECT count(*), {}, 0 FROM ONLY {} WHERE {}").format(hashes, name, passes)
+    return sql.SQL(
+        "SELECT count(*) FILTER (WHERE {passes}), {hashes}, count(*) FILTER (WHERE {passes} IS NOT TRUE)"
+        " FROM ONLY {name}"
+    ).format(
+        passes=passes,
+        hashes=_hashes(table, counts_only=counts_only, md5=md5, only=passes),
+        name=name,
+    )
+
+
+def _hashes(table: Table, *, counts_only: bool, md5: bool, only: sql.Composed | None = None) -> sql.Composed:
     if counts_only or not table.columns:
-        return sql.SQL("SELECT count(*), '' FROM ONLY {}").format(name)
+        return sql.Composed([sql.SQL("''")])
     row = sql.SQL("ROW({})").format(sql.SQL(", ").join([_exact(column) for column in table.columns]))
     if md5:
         one = sql.SQL("('x' || left(md5({}::text), 16))::bit(64)::bigint").format(row)
     else:
         one = sql.SQL("hash_record_extended({}, 0)").format(row)
-    return sql.SQL("SELECT count(*), coalesce(sum({}::numeric), 0)::text FROM ONLY {}").format(one, name)
+    picked = sql.SQL(" FILTER (WHERE {})").format(only) if only else sql.SQL("")
+    return sql.SQL("coalesce(sum({}::numeric){}, 0)::text").format(one, picked)
 
 
 def _exact(column: Column) -> sql.Composed:
@@ -77,9 +100,10 @@ def digests(
         with server.session(read_only=True) as session:
             session.execute("SELECT set_config('statement_timeout', %s, false)", [str(int(timeout * 1000))])
             for table in mine:
-                row = session.execute(query(table, counts_only=counts_only, md5=md5)).fetchone()
+                asked = query(table, counts_only=counts_only, md5=md5, strays=server.side is Side.TARGET)
+                row = session.execute(asked).fetchone()
                 assert row is not None
-                found[table.qualified] = Digest(rows=row[0], hashes=row[1])
+                found[table.qualified] = Digest(rows=row[0], hashes=row[1], strays=row[2])
         return found
 
     with ThreadPoolExecutor(len(lanes)) as pool:
@@ -109,7 +133,9 @@ def both_sides(
 def verdict(table: Table, source: Digest, target: Digest) -> TableVerdict:
     """Compare two digests of one table."""
     detail = None
-    if source.rows != target.rows:
+    if target.strays:
+        detail = f"{target.strays} rows on the target lie outside the table's row filter"
+    elif source.rows != target.rows:
         detail = f"{source.rows} rows on the source, {target.rows} on the target"
     elif source != target:
         detail = f"{source.rows} rows on both sides, but their contents differ"

@@ -41,6 +41,14 @@ class Terms:
     large_objects: large_objects.Terms | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """The tables that are stopped, and those of them whose rows are compared."""
+
+    tables: tuple[Table, ...]
+    followed: tuple[Table, ...]
+
+
 @dataclass
 class Pause:
     """The pause of writes, split into its parts (seconds)."""
@@ -107,13 +115,15 @@ def cut_over(workspace: Workspace, terms: Terms) -> None:
     if terms.large_objects is not None:
         # Most of what changed is carried before the pause, so that little is left for it.
         large_objects.level(workspace, terms.large_objects)
-    tables = catalog.tables(workspace.source)
+    found = catalog.tables(workspace.source)
+    # What is left out stays where it is, and open to its writers.
+    tables, followed = workspace.selection.carried(found), workspace.selection.followed(found)
     pause = Pause(workspace, terms.budget)
     workspace.lease  # noqa: B018  # taken before the pause begins
     session = workspace.source.open(read_only=False)
     try:
         with workspace.source.translated("cutover"):
-            found = _inside(workspace, session, tables, terms, pause)
+            proven = _inside(workspace, session, Cut(tables=tables, followed=followed), terms, pause)
             with pause.part("commit"):
                 _commit(workspace, session)
     finally:
@@ -121,19 +131,17 @@ def cut_over(workspace: Workspace, terms: Terms) -> None:
     detail = pause.detail()
     workspace.done(STEP, "pause", detail)
     workspace.tell(
-        f"cut over: writes paused for {detail['total_ms']} ms, {len(found.tables)} tables proven equal",
+        f"cut over: writes paused for {detail['total_ms']} ms, {len(proven.tables)} tables proven equal",
         detail,
     )
 
 
-def _inside(
-    workspace: Workspace, session: Session, tables: Sequence[Table], terms: Terms, pause: Pause
-) -> Verification:
+def _inside(workspace: Workspace, session: Session, cut: Cut, terms: Terms, pause: Pause) -> Verification:
     with pause.part("fence"):
         pause.begun = fence.raise_fence(
             workspace,
             session,
-            tables,
+            cut.tables,
             lock_timeout=terms.lock_timeout,
             dead_man=terms.budget + 1,
             also=_locks(workspace, terms),
@@ -142,9 +150,8 @@ def _inside(
         barrier.wait(workspace, workspace.ledger.generations(), timeout=pause.left(), poll=0.002)
     failpoint("cutover.barrier_passed")
     brought = _bring_rest(workspace, session, terms, pause)
-    followed = [t for t in tables if not t.partitioned and not t.unlogged]
     with pause.part("verification"):
-        found = verify.still(workspace, followed, counts_only=terms.counts_only, timeout=pause.left())
+        found = verify.still(workspace, cut.followed, counts_only=terms.counts_only, timeout=pause.left())
     refuse_differences(found, "writes were stopped, then everything was rolled back and the source goes on")
     with pause.part("sequences"):
         ours, theirs = sequences.read(workspace.source), sequences.read(workspace.target)

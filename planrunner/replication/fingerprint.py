@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from planrunner.postgres.connection import Server
+    from planrunner.replication.relations import Omitted
 
 # Not-null constraints have rows of their own since PostgreSQL 18; the column line tells them already.
 _CATALOGUE = """
@@ -53,12 +54,16 @@ def catalogue(server: Server) -> Mapping[str, str]:
     return {str(row[1]): str(row[0]) for row in server.rows(_CATALOGUE)}
 
 
-def differences(source: Server, target: Server) -> tuple[str, ...]:
+def differences(source: Server, target: Server, omitted: Omitted | None = None) -> tuple[str, ...]:
     """What the target lacks of the source's catalogue, and what it has more on the source's own tables.
+
+    What the plan leaves out (``omitted``) is no difference.
 
     Other things that only the target has (a provider's helpers, an unrelated schema) are no difference.
     """
     ours, theirs = catalogue(source), catalogue(target)
+    if omitted is not None:
+        ours = {line: table for line, table in ours.items() if not _left_out(line, table, omitted)}
     tables = set(ours.values()) - {""}
     return tuple(
         [f"{line}: only on the source" for line in sorted(ours.keys() - theirs.keys())]
@@ -68,3 +73,11 @@ def differences(source: Server, target: Server) -> tuple[str, ...]:
             if theirs[line] in tables
         ]
     )
+
+
+def _left_out(line: str, table: str, omitted: Omitted) -> bool:
+    if table in omitted.names or line.removeprefix("relation ").removeprefix("sequence ") in omitted.names:
+        return True
+    # A foreign key that is not validated on the source has a word more.
+    plain = line.removesuffix(" not valid")
+    return any(plain == f"constraint {key.table} {key.name}" for key in omitted.foreign_keys)

@@ -162,6 +162,8 @@ class Ledger:
 
     def forget(self, step: str) -> None:
         """Remove what a kind of step recorded, and the whole schema once no plan has anything in it."""
+        if not self.exists():
+            return
         with self._target.transaction() as session:
             session.execute(
                 "DELETE FROM planrunner.effect WHERE plan_id = %s AND step = %s", [self._plan_id, step]

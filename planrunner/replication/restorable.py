@@ -1,4 +1,4 @@
-"""Which entries of a schema dump the target's login may create: the others stay behind, told as decisions."""
+"""Which entries of a schema dump are made on the target; the others stay behind, told as decisions."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 from planrunner.replication.names import TRUNCATE_TRIGGER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from planrunner.postgres.connection import Server
+    from planrunner.replication.relations import Omitted
 
 OTHERS_EXTENSIONS = ("aws_", "rds_tools", "plpgsql")
 # Up to 15 membership lets a login act as a role; since 16 the grant says so by itself (SET).
@@ -24,24 +23,37 @@ def assumable(target: Server) -> frozenset[str]:
     return frozenset(str(row[0]) for row in target.rows(_ASSUMABLE))
 
 
-def judge(target: Server) -> Callable[[str], bool]:
-    """Tells of an entry of ``pg_restore --list`` (``TYPE SCHEMA NAME OWNER``) whether it is to be restored."""
-    superuser = target.identity().superuser
-    roles = assumable(target)
+class Restorable:
+    """Tells of an entry of ``pg_restore --list`` whether it is made on the target.
 
-    def restorable(described: str) -> bool:
-        if described.startswith("TRIGGER ") and f" {TRUNCATE_TRIGGER} " in described:
+    What the plan's filters omit is not, nor what only a superuser may make, where the login is none.
+    """
+
+    def __init__(self, target: Server, omitted: Omitted) -> None:
+        self._entries = omitted.entries
+        self._comments = tuple(f" {key.comment_tag} " for key in omitted.foreign_keys)
+        self._superuser = target.identity().superuser
+        self._roles = assumable(target)
+
+    def __call__(self, line: str) -> bool:
+        """True when the entry of this line is made."""
+        # number; oid of the catalogue, oid in it, then type, schema, name and owner in words
+        _, oid, described = line.split(";", 1)[1].split(None, 2)
+        about = described.removeprefix("COMMENT - ")
+        if int(oid) in self._entries or self._of_ours_or_providers(about):
             return False
-        if " rdsadmin" in described and described.startswith("DEFAULT ACL"):
-            return False
-        if described.startswith("EVENT TRIGGER"):
-            return superuser
+        if about.startswith("EVENT TRIGGER"):
+            return self._superuser
         if described.startswith("SCHEMA - public "):
             # The schema is there; the entry is about its owner alone.
-            return described.removeprefix("SCHEMA - public ") in roles
-        for prefix in ("EXTENSION - ", "COMMENT - EXTENSION "):
-            if described.startswith(prefix):
-                return not described.removeprefix(prefix).startswith(OTHERS_EXTENSIONS)
-        return True
+            return described.removeprefix("SCHEMA - public ") in self._roles
+        return not (described.startswith("COMMENT ") and any(tag in described for tag in self._comments))
 
-    return restorable
+    @staticmethod
+    def _of_ours_or_providers(about: str) -> bool:
+        if about.startswith("TRIGGER ") and f" {TRUNCATE_TRIGGER} " in about:
+            return True
+        if about.startswith("DEFAULT ACL") and " rdsadmin" in about:
+            return True
+        named = about.removeprefix("EXTENSION ").removeprefix("- ")
+        return about.startswith("EXTENSION ") and named.startswith(OTHERS_EXTENSIONS)

@@ -6,12 +6,13 @@ Indexes and constraints are built by ``indexes``.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from psycopg import sql
 
 from planrunner.failpoints import failpoint
-from planrunner.replication import roles, schema_dump
+from planrunner.replication import relations, roles, schema_dump
 from planrunner.replication.identities import table_name
 
 if TYPE_CHECKING:
@@ -34,7 +35,10 @@ def schema(workspace: Workspace, wishes: Wishes) -> Schema:
     """The source's schema, dumped once a process, under the held snapshot while there is one."""
     if workspace.schema is None:
         held = next(iter(workspace.round.snapshots.values())).name if workspace.round else None
-        workspace.schema = schema_dump.dumped(workspace.source, workspace.target, wishes, snapshot=held)
+        left_out = relations.omitted(workspace.source, workspace.selection)
+        workspace.schema = schema_dump.dumped(
+            workspace.source, workspace.target, replace(wishes, omitted=left_out), snapshot=held
+        )
     return workspace.schema
 
 
@@ -101,8 +105,10 @@ GROUP BY 1, 2 ORDER BY max(d.level), 1, 2
 
 
 def materialized_views(workspace: Workspace) -> tuple[tuple[str, str], ...]:
-    """The source's materialized views as (schema, name), those that others are made of first."""
-    return tuple((row[0], row[1]) for row in workspace.source.rows(_MATVIEWS))
+    """The source's materialized views that are carried, as (schema, name), in the order of dependencies."""
+    gone = relations.omitted(workspace.source, workspace.selection).names
+    found = workspace.source.rows(_MATVIEWS)
+    return tuple((row[0], row[1]) for row in found if f"{row[0]}.{row[1]}" not in gone)
 
 
 def refresh(workspace: Workspace, views: Sequence[tuple[str, str]], *, step: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +17,12 @@ from psycopg import conninfo
 
 from planrunner.errors import ToolFailed
 from planrunner.postgres import tools
-from planrunner.replication import restorable
 from planrunner.replication.names import SCHEMA
+from planrunner.replication.relations import Omitted
+from planrunner.replication.restorable import Restorable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from planrunner.postgres.connection import Server
 
@@ -67,10 +68,11 @@ class Schema:
 
 @dataclass(frozen=True, kw_only=True)
 class Wishes:
-    """Whether owners and grants are carried, and the roles whose default privileges are left out."""
+    """Whether owners and grants are carried, and what is left out altogether."""
 
     owners: bool = True
     grants: bool = True
+    omitted: Omitted = field(default_factory=Omitted)
 
 
 def dumped(source: Server, target: Server, wishes: Wishes, *, snapshot: str | None = None) -> Schema:
@@ -80,13 +82,13 @@ def dumped(source: Server, target: Server, wishes: Wishes, *, snapshot: str | No
     """
     refused: list[str] = []
     version = source.identity().version
-    keep = restorable.judge(target)
     known = frozenset(str(row[0]) for row in target.rows("SELECT name FROM pg_settings"))
     for client in tools.candidates(version):
         with tempfile.TemporaryDirectory(prefix="planrunner-") as folder:
             archive = Path(folder) / "schema.dump"
             _dump(client, source, archive, wishes, snapshot)
-            sections = [_section(client, archive, name, keep) for name in ("pre-data", "post-data")]
+            wanted = Restorable(target, wishes.omitted)
+            sections = [_section(client, archive, name, wanted) for name in ("pre-data", "post-data")]
         if not any("pg_attver" in text for text, _ in sections):
             pre, post = (_parse(text, known, count) for text, count in sections)
             return Schema(pre_data=pre, post_data=post)
@@ -99,10 +101,8 @@ def dumped(source: Server, target: Server, wishes: Wishes, *, snapshot: str | No
     )
 
 
-def _section(
-    client: tools.ClientTools, archive: Path, name: str, keep: Callable[[str], bool]
-) -> tuple[str, int]:
-    listing = _listing(client, archive, name, keep)
+def _section(client: tools.ClientTools, archive: Path, name: str, wanted: Restorable) -> tuple[str, int]:
+    listing = _listing(client, archive, name, wanted)
     count = sum(1 for line in listing.read_text("utf-8").splitlines() if not line.startswith(";"))
     return _script(client, archive, listing), count
 
@@ -117,6 +117,7 @@ def _dump(
     arguments += [] if wishes.owners else ["--no-owner"]
     arguments += [] if wishes.grants else ["--no-privileges"]
     arguments += [f"--snapshot={snapshot}"] if snapshot else []
+    arguments += [f"--exclude-table={_exactly(r.schema, r.name)}" for r in wishes.omitted.relations]
     dial = conninfo.make_conninfo(**source.parameters())
     secret = source.password()
     tools.run_tool(
@@ -127,9 +128,12 @@ def _dump(
     )
 
 
-def _listing(
-    client: tools.ClientTools, archive: Path, section_name: str, keep: Callable[[str], bool]
-) -> Path:
+def _exactly(schema: str, name: str) -> str:
+    """pg_dump's pattern of one relation: between double quotes nothing is a wildcard or folded."""
+    return ".".join(f'"{part}"' for part in (schema.replace('"', '""'), name.replace('"', '""')))
+
+
+def _listing(client: tools.ClientTools, archive: Path, section_name: str, wanted: Restorable) -> Path:
     listed = tools.run_tool(
         [str(client.pg_restore), "--list", f"--section={section_name}", str(archive)],
         environment={},
@@ -137,9 +141,7 @@ def _listing(
         timeout=TIMEOUT_SECONDS,
     )
     kept = [
-        line
-        for line in listed.decode().splitlines()
-        if line and not line.startswith(";") and keep(line.split(";", 1)[1].split(None, 2)[2])
+        line for line in listed.decode().splitlines() if line and not line.startswith(";") and wanted(line)
     ]
     path = archive.with_name(f"{section_name}.list")
     path.write_text("\n".join(kept) + "\n", "utf-8")

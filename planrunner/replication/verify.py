@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 
 from planrunner.model import TableVerdict, Verification
 from planrunner.postgres import catalog
-from planrunner.replication import barrier, checksum, fingerprint, subscriptions
+from planrunner.replication import (
+    barrier,
+    checksum,
+    fingerprint,
+    relations,
+    selection_record,
+    subscriptions,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,8 +32,8 @@ LIVE_TIMEOUT_SECONDS = 24 * 3600.0
 
 
 def followed_tables(workspace: Workspace) -> tuple[Table, ...]:
-    """The source's tables whose rows the migration carries."""
-    return tuple(t for t in catalog.stored_tables(workspace.source) if not t.unlogged)
+    """The source's tables whose rows the migration carries, each with the filter of its rows."""
+    return workspace.selection.followed(catalog.tables(workspace.source))
 
 
 def missing_on_target(workspace: Workspace, tables: Sequence[Table]) -> tuple[str, ...]:
@@ -42,6 +49,7 @@ def live(workspace: Workspace, *, counts_only: bool = False) -> Verification:
     comparison inside the fence can decide it.
     """
     begun = workspace.clock.monotonic()
+    selection_record.refuse_unrecorded(workspace.selection)
     tables = followed_tables(workspace)
     gone = missing_on_target(workspace, tables)
     open_tables = {t.qualified: t for t in tables if f"{t.qualified}: missing on the target" not in gone}
@@ -65,7 +73,10 @@ def live(workspace: Workspace, *, counts_only: bool = False) -> Verification:
         )
     return Verification(
         tables=tuple(verdicts[name] for name in sorted(verdicts)),
-        other=gone + fingerprint.differences(workspace.source, workspace.target),
+        other=gone
+        + fingerprint.differences(
+            workspace.source, workspace.target, relations.omitted(workspace.source, workspace.selection)
+        ),
         seconds=workspace.clock.monotonic() - begun,
     )
 

@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from planrunner.replication import selection_record
 from planrunner.replication.ledger import Lease, Ledger
 from planrunner.replication.names import Names
+from planrunner.replication.selection import EVERYTHING, Selection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -47,6 +49,7 @@ class Workspace:
         plan_id: str,
         clock: Clock,
         tell: Callable[[str, Mapping[str, Json]], None],
+        selection: Selection = EVERYTHING,
     ) -> None:
         self.source = source
         self.target = target
@@ -54,11 +57,25 @@ class Workspace:
         self.tell = tell
         self.names = Names(plan_id=plan_id)
         self.ledger = Ledger(target, plan_id)
+        self._wished = selection
+        self._selection: Selection | None = None
         self.round: Round | None = None
         self.schema: Schema | None = None
         self.analyzed: set[str] = set()
         self._lease: Lease | None = None
         self._taking = threading.Lock()
+
+    @property
+    def selection(self) -> Selection:
+        """What the plan selects, its time windows as instants; StepConflict as ``selection_record.settled``."""
+        # Kept: whoever asks in this process gets the same instants, on record or not yet.
+        if self._selection is None:
+            self._selection = selection_record.settled(self.ledger, self._wished, self.clock.now())
+        return self._selection
+
+    @selection.setter
+    def selection(self, selection: Selection) -> None:
+        self._selection = selection
 
     @property
     def lease(self) -> Lease:

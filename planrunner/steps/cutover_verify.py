@@ -157,7 +157,7 @@ def _large_object_terms(run: Run) -> large_objects.Terms | None:
 
 def _cut_over(run: Run) -> Action:
     space = workspace(run)
-    tables = catalog.tables(run.source)
+    tables = space.selection.carried(catalog.tables(run.source))
     terms = _terms(run)
     database = run.source.identity().database
     lock = (fence.lock_statement(tables).as_string(),) if tables else ()

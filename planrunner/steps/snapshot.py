@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from planrunner.model import Json, Side
+from planrunner.model import Finding, Json, Side
 from planrunner.postgres import catalog
 from planrunner.replication import (
     capacity,
     copy,
     decisions,
+    filter_checks,
     generations,
     identities,
     indexes,
@@ -20,6 +21,7 @@ from planrunner.replication import (
     ranges,
     restore,
     roles,
+    selection_record,
     slots,
     uncarried,
     verify,
@@ -46,7 +48,7 @@ class Snapshot:
         """Identities, roles, slot and snapshot, schema, copy, indexes, statistics: what is missing of them."""
         todo = remaining(run)
         done = workspace(run).ledger.effects(restore.STEP)
-        found = [*_uncarried(run), *_decided(run), *_identities(run), *_roles(run)]
+        found = [*_filters(run), *_uncarried(run), *_decided(run), *_identities(run), *_roles(run)]
         if todo:
             found.append(_capture(run, todo))
         if restore.PRE_DATA not in done:
@@ -59,6 +61,10 @@ class Snapshot:
         if restore.ANALYZED not in done:
             found.append(_analyze(run))
         return found
+
+    def findings(self, run: Run) -> Sequence[Finding]:
+        """Whether the filters hold, and what they leave behind; nothing where the plan has none."""
+        return filter_checks.findings(workspace(run))
 
     def progress(self, run: Run) -> Mapping[str, Json]:
         """Units done of all, rows and bytes copied, generations, and what our slots retain."""
@@ -89,7 +95,8 @@ class Snapshot:
         ]
         if space.ledger.effects(identities.STEP):
             found.append(_restore_identities(run))
-        if space.ledger.units() or space.ledger.effects(restore.STEP):
+        steps = (restore.STEP, selection_record.STEP)
+        if space.ledger.units() or any(space.ledger.effects(step) for step in steps):
             found.append(_forget())
         return found
 
@@ -113,7 +120,8 @@ def _wishes(run: Run) -> Wishes:
 def _uncarried(run: Run) -> Sequence[Action]:
     """What the migration does not carry, blocked unless the plan has chosen so."""
     found: list[str] = []
-    unlogged = [t.qualified for t in catalog.stored_tables(run.source) if t.unlogged]
+    carried = workspace(run).selection.carried(catalog.tables(run.source))
+    unlogged = [t.qualified for t in carried if t.unlogged]
     if unlogged and run.option("unlogged", "refuse") == "refuse":
         found.append(
             f"the rows of unlogged tables can't be followed: {', '.join(unlogged)}. ALTER TABLE … SET LOGGED, or set"
@@ -454,8 +462,8 @@ def _restore_identities(run: Run) -> Action:
 def _forget() -> Action:
     def perform(run: Run) -> None:
         space = workspace(run)
-        made = (restore.STEP, ranges.STEP, f"{ranges.STEP} made", decisions.STEP, large_objects.STEP)
-        for step in made:
+        made = (restore.STEP, ranges.STEP, f"{ranges.STEP} made", selection_record.STEP)
+        for step in (*made, decisions.STEP, large_objects.STEP):
             space.ledger.forget(step)
         space.ledger.forget("snapshot")
         publications.drop_empty_schema(run.source)
@@ -468,3 +476,46 @@ def _forget() -> Action:
         destructive=True,
         perform=perform,
     )
+
+
+def _filters(run: Run) -> Sequence[Action]:
+    """Fixing the selection, once, and the identities that its row filters need."""
+    selection = workspace(run).selection
+    if selection.everything:
+        return ()
+    found = [] if selection.recorded else [_fix_selection(run)]
+    if selection.identity_full:
+        filtered = [t for t in verify.followed_tables(workspace(run)) if t.where and t.identifiable]
+        found += _filter_identities([t for t in filtered if t.replica_identity == "d"])
+    return found
+
+
+def _fix_selection(run: Run) -> Action:
+    selection = workspace(run).selection
+    instants = [f"{w.tables.text} since {selection.instants[w.tables.text]}" for w in selection.since]
+    return Action(
+        name="filters",
+        summary="; ".join(["put the plan's filters on record", *instants]),
+        where=Side.TARGET,
+        statements=("INSERT INTO planrunner.effect … -- the filters, and where each time window begins",),
+        undo="planrunner cleanup forgets them",
+        perform=lambda run: selection_record.record(workspace(run)),
+    )
+
+
+def _filter_identities(tables: Sequence[Table]) -> Sequence[Action]:
+    if not tables:
+        return ()
+    return [
+        Action(
+            name="filter identities",
+            summary=f"set REPLICA IDENTITY FULL on {len(tables)} filtered tables:"
+            f" {', '.join(t.qualified for t in tables)}",
+            where=Side.SOURCE,
+            statements=tuple(identities.statement_full(t) for t in tables),
+            locks=("ACCESS EXCLUSIVE on each table, for an instant",),
+            needs=("ownership of the tables",),
+            undo="cleanup puts the former identity back",
+            perform=lambda run: identities.set_full(workspace(run), tables),
+        )
+    ]

@@ -9,6 +9,7 @@ from planrunner.postgres.preflight import preflight
 from planrunner.postgres.preflight_section import Needs
 from planrunner.replication import roles, subscriptions
 from planrunner.replication.names import Names
+from planrunner.workspace import selected
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,6 +61,7 @@ def _needs(run: Run) -> Needs:
         identities_full=options.get("without_replica_identity") == "full",
         unlogged=str(options.get("unlogged", "refuse")),
         large_objects=str(options.get("large_objects", "refuse")),
+        carried=selected(run.plan).carried,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from planrunner.units import human_bytes, seconds, size
+from planrunner.units import human_bytes, seconds, size, span
 
 
 @pytest.mark.parametrize(("text", "expected"), [("500ms", 0.5), ("5s", 5), ("1.5m", 90), ("2h", 7200)])
@@ -23,6 +23,17 @@ def test_sizes_are_read(text: str, expected: int) -> None:
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a duration"):
         seconds(text)
+
+
+@pytest.mark.parametrize(("text", "hours"), [("30m", 0.5), ("12h", 12), ("90d", 2160), ("8w", 1344)])
+def test_time_windows_are_read(text: str, hours: float) -> None:
+    assert span(text).total_seconds() == hours * 3600
+
+
+@pytest.mark.parametrize("text", ["", "90", "90 d", "-1d", "1.5d", "5s", "99999d", "1d\n"])
+def test_what_is_no_time_window_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not a time window"):
+        span(text)
 
 
 def test_bytes_are_told_for_people() -> None:
