@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from planrunner.replication import choices
 from planrunner.replication.selection import Selection
 from planrunner.replication.workspace import Workspace
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from planrunner.model import Json, Plan
+    from planrunner.replication.choices import Choices
     from planrunner.step import Run
 
 
@@ -26,11 +28,20 @@ def workspace(run: Run) -> Workspace:
             tell=run.tell,
             selection=selected(run.plan),
         )
+        found.choices = chosen(run.plan)
         run.held.put("workspace", found)
     return found
 
 
 def selected(plan: Plan) -> Selection:
     """What the plan's snapshot step selects; every step goes by it. StepFailed when a filter is malformed."""
-    options = next((spec.options for spec in plan.steps if spec.uses == "snapshot"), {})
-    return Selection.of(cast("Mapping[str, Json]", options.get("filters", {})))
+    return Selection.of(cast("Mapping[str, Json]", _snapshot_options(plan).get("filters", {})))
+
+
+def chosen(plan: Plan) -> Choices:
+    """What the plan's snapshot step chooses for tables that can't be followed as they are."""
+    return choices.of_options(_snapshot_options(plan))
+
+
+def _snapshot_options(plan: Plan) -> Mapping[str, Json]:
+    return next((spec.options for spec in plan.steps if spec.uses == "snapshot"), {})

@@ -58,7 +58,7 @@ def contents(source: Server, needs: Needs) -> Iterator[Finding]:
     stored = [t for t in tables if not t.partitioned]
     size = human_bytes(sum(t.bytes for t in stored))
     yield SCHEMA.passed(f"{counted(len(tables), 'table')}, {size} with indexes")
-    yield _identities([t for t in stored if not t.identifiable and not t.unlogged], needs)
+    yield from _identities([t for t in stored if not t.identifiable and not t.unlogged], needs)
     yield from _unlogged([t.qualified for t in stored if t.unlogged], needs)
     row = source.row(_OTHERS)
     assert row is not None
@@ -71,20 +71,23 @@ def contents(source: Server, needs: Needs) -> Iterator[Finding]:
     yield from _blockers([*(prepared or ()), *(open_ones or ())])
 
 
-def _identities(bare: Sequence[Table], needs: Needs) -> Finding:
+def _identities(bare: Sequence[Table], needs: Needs) -> Iterator[Finding]:
+    refused = [t.qualified for t in bare if needs.identity(t) == "refuse"]
+    chosen = [f"{t.qualified} ({needs.identity(t)})" for t in bare if t.qualified not in refused]
     if not bare:
-        return SCHEMA.passed("Every table has a replica identity")
-    names = some([t.qualified for t in bare])
-    if needs.identities_full:
-        return SCHEMA.warned(
-            f"{counted(len(bare), 'table')} without replica identity, will be set to FULL: {names}",
-            "Updates and deletes of such a table are slow to apply; a primary key is better.",
+        yield SCHEMA.passed("Every table has a replica identity")
+    if chosen:
+        yield SCHEMA.warned(
+            f"{counted(len(chosen), 'table')} without replica identity, as the plan chooses: {some(chosen)}",
+            "With full, updates and deletes are slow to apply; a primary key is better.",
         )
-    return SCHEMA.failed(
-        f"{counted(len(bare), 'table')} without replica identity: {names}; updates and deletes can't be followed",
-        "Add a primary key, or run ALTER TABLE … REPLICA IDENTITY USING INDEX (a unique index of NOT NULL"
-        " columns), or set without_replica_identity: full in the snapshot step.",
-    )
+    if refused:
+        yield SCHEMA.failed(
+            f"{counted(len(refused), 'table')} without replica identity: {some(refused)}; updates and deletes can't"
+            " be followed",
+            "Add a primary key, or choose for them under without_replica_identity in the snapshot step: full, index"
+            " (a unique index of NOT NULL columns), insert_only or copy_at_cutover.",
+        )
 
 
 def _unlogged(names: Sequence[str], needs: Needs) -> Iterator[Finding]:

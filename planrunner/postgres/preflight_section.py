@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 _SHOWN = 6
 
 
+def _refused(_: Table) -> str:
+    return "refuse"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Needs:
     """What one plan asks of its servers.
@@ -24,8 +28,8 @@ class Needs:
     surprise. ``dial`` holds libpq parameters, without password, as the target will dial the source.
     ``memberships``: whether the grant step may join the roles that own tables. ``roles`` reads the
     names that the target needs when owners or grants are kept. ``unlogged`` and ``large_objects`` are the
-    snapshot step's options of these names. ``carried`` picks those of the source's tables that the plan does
-    not leave out.
+    snapshot step's options of these names, ``identity`` its choice for a table without replica identity.
+    ``carried`` picks those of the source's tables that the plan does not leave out.
     """
 
     plan_id: str
@@ -35,7 +39,7 @@ class Needs:
     memberships: bool = True
     keep_owners: bool = True
     roles: Callable[[Server], Sequence[str]] | None = None
-    identities_full: bool = False
+    identity: Callable[[Table], str] = _refused
     unlogged: str = "refuse"
     large_objects: str = "refuse"
     carried: Callable[[Sequence[Table]], Sequence[Table]] = tuple

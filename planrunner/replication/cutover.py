@@ -15,7 +15,7 @@ import psycopg
 from planrunner.errors import DifferencesFound, StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.postgres import catalog
-from planrunner.replication import barrier, fence, large_objects, sequences, verify
+from planrunner.replication import barrier, fence, large_objects, late, sequences, verify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -43,10 +43,11 @@ class Terms:
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """The tables that are stopped, and those of them whose rows are compared."""
+    """The tables that are stopped; those of them that were followed, and those that are copied in the pause."""
 
     tables: tuple[Table, ...]
     followed: tuple[Table, ...]
+    late: tuple[Table, ...] = ()
 
 
 @dataclass
@@ -117,13 +118,14 @@ def cut_over(workspace: Workspace, terms: Terms) -> None:
         large_objects.level(workspace, terms.large_objects)
     found = catalog.tables(workspace.source)
     # What is left out stays where it is, and open to its writers.
-    tables, followed = workspace.selection.carried(found), workspace.selection.followed(found)
+    tables, (followed, late_ones) = workspace.selection.carried(found), verify.divided(workspace, found)
     pause = Pause(workspace, terms.budget)
     workspace.lease  # noqa: B018  # taken before the pause begins
     session = workspace.source.open(read_only=False)
     try:
         with workspace.source.translated("cutover"):
-            proven = _inside(workspace, session, Cut(tables=tables, followed=followed), terms, pause)
+            cut = Cut(tables=tables, followed=followed, late=late_ones)
+            proven = _inside(workspace, session, cut, terms, pause)
             with pause.part("commit"):
                 _commit(workspace, session)
     finally:
@@ -149,9 +151,10 @@ def _inside(workspace: Workspace, session: Session, cut: Cut, terms: Terms, paus
     with pause.part("barrier"):
         barrier.wait(workspace, workspace.ledger.generations(), timeout=pause.left(), poll=0.002)
     failpoint("cutover.barrier_passed")
-    brought = _bring_rest(workspace, session, terms, pause)
+    brought = _bring_rest(workspace, session, cut, terms, pause)
     with pause.part("verification"):
-        found = verify.still(workspace, cut.followed, counts_only=terms.counts_only, timeout=pause.left())
+        compared = (*cut.followed, *cut.late)
+        found = verify.still(workspace, compared, counts_only=terms.counts_only, timeout=pause.left())
     refuse_differences(found, "writes were stopped, then everything was rolled back and the source goes on")
     with pause.part("sequences"):
         ours, theirs = sequences.read(workspace.source), sequences.read(workspace.target)
@@ -167,10 +170,13 @@ def _inside(workspace: Workspace, session: Session, cut: Cut, terms: Terms, paus
 
 
 def _bring_rest(
-    workspace: Workspace, session: Session, terms: Terms, pause: Pause
+    workspace: Workspace, session: Session, cut: Cut, terms: Terms, pause: Pause
 ) -> dict[str, Mapping[str, Json]]:
     """Bring what no stream carries, now that nobody writes; tells how much, by its kind."""
     brought: dict[str, Mapping[str, Json]] = {}
+    if cut.late:
+        with pause.part("late tables"):
+            brought["late tables"] = dict(late.bring(workspace, cut.late, timeout=pause.left()))
     if terms.large_objects is not None:
         within = session if _locks(workspace, terms) else None
         with pause.part("large objects"):

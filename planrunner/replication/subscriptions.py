@@ -86,15 +86,18 @@ def statement(
     )
 
 
-def create(workspace: Workspace, generation: int, owned: Owned) -> None:
-    """Create the generation's subscription, disabled, with what a TRUNCATE of its ranges does on the target."""
+def create(workspace: Workspace, generation: int, owned: Owned, *, also: Sequence[str] = ()) -> None:
+    """Create the generation's subscription, disabled, with what a TRUNCATE of its ranges does on the target.
+
+    ``also`` are further publications that it names.
+    """
     secret = workspace.source.password()
     command = statement(
         workspace.source,
         workspace.names,
         generation,
         secret.reveal() if secret is not None else None,
-        others=owned.publications(workspace.names),
+        others=(*owned.publications(workspace.names), *also),
     )
     name = sql.Identifier(workspace.names.stream(generation))
     with workspace.writing() as session:

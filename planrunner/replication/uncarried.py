@@ -46,11 +46,12 @@ class Terms:
     owners: bool
     large_objects: str
     empty: tuple[str, ...] = ()
+    insert_only: tuple[str, ...] = ()
 
 
 def decisions(source: Server, target: Server, names: Names, terms: Terms) -> tuple[Decision, ...]:
     """Everything that is known before the run; what only the run finds is told by who finds it."""
-    row = source.row(_INVENTORY, {"ours": names.prefix})
+    row = source.row(_INVENTORY, {"ours": names.plan_prefix})
     assert row is not None
     superuser = target.identity().superuser
     found = [
@@ -69,6 +70,11 @@ def decisions(source: Server, target: Server, names: Names, terms: Terms) -> tup
         *_about("tablespaces", "not in their tablespace but in the target's default one", row[8]),
         *_about("settings for all", "settings of ALTER ROLE ALL belong to the whole server and stay", row[9]),
         *_about("unlogged", "unlogged tables arrive empty", terms.empty),
+        *_about(
+            "insert only",
+            "followed for inserts alone: an update or delete there stops the cutover",
+            terms.insert_only,
+        ),
         *_large(row[10], terms, fenced=source.identity().superuser),
     ]
     if terms.owners:

@@ -7,6 +7,7 @@ next attempt finds the same three: a row that came and went in between looks lik
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from planrunner.model import TableVerdict, Verification
@@ -33,7 +34,17 @@ LIVE_TIMEOUT_SECONDS = 24 * 3600.0
 
 def followed_tables(workspace: Workspace) -> tuple[Table, ...]:
     """The source's tables whose rows the migration carries, each with the filter of its rows."""
-    return workspace.selection.followed(catalog.tables(workspace.source))
+    return divided(workspace, catalog.tables(workspace.source))[0]
+
+
+def divided(workspace: Workspace, tables: Sequence[Table]) -> tuple[tuple[Table, ...], tuple[Table, ...]]:
+    """Of all the source's ``tables``, those whose rows are followed and those copied inside the cutover's pause."""
+    late = {t.oid for t in tables if workspace.choices.late(t)}
+    # Late ones are chosen by the same filters; those would leave an unlogged table out.
+    coming = workspace.selection.followed(
+        [replace(t, unlogged=False) if t.oid in late else t for t in tables]
+    )
+    return tuple(t for t in coming if t.oid not in late), tuple(t for t in coming if t.oid in late)
 
 
 def missing_on_target(workspace: Workspace, tables: Sequence[Table]) -> tuple[str, ...]:

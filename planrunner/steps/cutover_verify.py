@@ -21,7 +21,7 @@ from planrunner.replication import (
     verify,
 )
 from planrunner.step import Action, Run
-from planrunner.units import seconds
+from planrunner.units import human_bytes, seconds
 from planrunner.workspace import workspace
 
 if TYPE_CHECKING:
@@ -157,14 +157,16 @@ def _large_object_terms(run: Run) -> large_objects.Terms | None:
 
 def _cut_over(run: Run) -> Action:
     space = workspace(run)
-    tables = space.selection.carried(catalog.tables(run.source))
+    known = catalog.tables(run.source)
+    tables, late = space.selection.carried(known), verify.divided(space, known)[1]
+    copied = f", copy {len(late)} tables whole ({human_bytes(sum(t.bytes for t in late))})" if late else ""
     terms = _terms(run)
     database = run.source.identity().database
     lock = (fence.lock_statement(tables).as_string(),) if tables else ()
     made = tuple(s.as_string() for s in fence.statements(space.names, tables, database=database))
     return Action(
         name="cutover",
-        summary=f"stop writes to {len(tables)} tables, prove both sides equal, carry sequences; at most"
+        summary=f"stop writes to {len(tables)} tables{copied}, prove both sides equal, carry sequences; at most"
         f" {terms.budget:g} s, else everything is rolled back",
         where=Side.SOURCE,
         statements=("BEGIN", *lock, *made, "-- barrier, comparison, setval on the target", "COMMIT"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from planrunner import unfollowed
 from planrunner.model import Finding, Json, Side
 from planrunner.postgres import catalog
 from planrunner.replication import (
@@ -20,15 +21,13 @@ from planrunner.replication import (
     publications,
     ranges,
     restore,
-    roles,
     selection_record,
     slots,
-    uncarried,
     verify,
 )
 from planrunner.replication.generations import Division
-from planrunner.replication.schema_dump import Wishes
 from planrunner.step import Action, Run
+from planrunner.unfollowed import wishes
 from planrunner.units import human_bytes, size
 from planrunner.workspace import workspace
 
@@ -48,14 +47,14 @@ class Snapshot:
         """Identities, roles, slot and snapshot, schema, copy, indexes, statistics: what is missing of them."""
         todo = remaining(run)
         done = workspace(run).ledger.effects(restore.STEP)
-        found = [*_filters(run), *_uncarried(run), *_decided(run), *_identities(run), *_roles(run)]
+        found = [*_filters(run), *unfollowed.preparations(run), *unfollowed.roles_missing(run)]
         if todo:
             found.append(_capture(run, todo))
         if restore.PRE_DATA not in done:
             found.append(_pre_data(run, todo))
         if todo:
             found.append(_copy(run, todo))
-        found += _large_objects(run)
+        found += unfollowed.large_objects_missing(run)
         if restore.POST_DATA not in done:
             found.append(_post_data())
         if restore.ANALYZED not in done:
@@ -94,7 +93,7 @@ class Snapshot:
             _clear(generation, space.names.stream(generation)) for generation in generations.left(space)
         ]
         if space.ledger.effects(identities.STEP):
-            found.append(_restore_identities(run))
+            found.append(unfollowed.restore_identities(run))
         steps = (restore.STEP, selection_record.STEP)
         if space.ledger.units() or any(space.ledger.effects(step) for step in steps):
             found.append(_forget())
@@ -109,179 +108,6 @@ def remaining(run: Run) -> tuple[Unit, ...]:
 
 def _division(run: Run) -> Division:
     return Division(streams=run.option("streams", 1), split_above=size(run.option("split_above", "10GB")))
-
-
-def _wishes(run: Run) -> Wishes:
-    return Wishes(
-        owners=run.option("owners", "keep") == "keep", grants=run.option("grants", "keep") == "keep"
-    )
-
-
-def _uncarried(run: Run) -> Sequence[Action]:
-    """What the migration does not carry, blocked unless the plan has chosen so."""
-    found: list[str] = []
-    carried = workspace(run).selection.carried(catalog.tables(run.source))
-    unlogged = [t.qualified for t in carried if t.unlogged]
-    if unlogged and run.option("unlogged", "refuse") == "refuse":
-        found.append(
-            f"the rows of unlogged tables can't be followed: {', '.join(unlogged)}. ALTER TABLE … SET LOGGED, or set"
-            " unlogged: schema_only to carry them empty"
-        )
-    found += _large_object_troubles(run)
-    return [
-        Action(
-            name=f"uncarried {number}",
-            summary="decide about what is not carried",
-            where=Side.LOCAL,
-            perform=lambda _: None,
-            blocked=text,
-        )
-        for number, text in enumerate(found, 1)
-    ]
-
-
-def _large_object_troubles(run: Run) -> list[str]:
-    choice = run.option("large_objects", "refuse")
-    if choice == "skip" or not catalog.has_large_objects(run.source):
-        return []
-    if choice == "refuse":
-        return [
-            "large objects can't be followed. Set large_objects: copy to copy them now and what changed of them"
-            " inside the cutover's pause, or skip to leave them behind"
-        ]
-    strangers = large_objects.unreadable(run.source)
-    done = workspace(run).ledger.effects(large_objects.STEP)
-    found: list[str] = []
-    if strangers:
-        found.append(
-            f"large objects of {', '.join(strangers)} can't be read. Run on the source as an administrator:"
-            f' GRANT "{strangers[0]}" TO "{run.source.identity().user}"; or set large_objects: skip'
-        )
-    if not done and catalog.has_large_objects(run.target):
-        found.append(
-            "the target already has large objects, which could be in the way: remove them (lo_unlink)"
-        )
-    return found
-
-
-def _decided(run: Run) -> Sequence[Action]:
-    """What is known beforehand to stay behind or to arrive changed, for the report."""
-    space = workspace(run)
-    terms = uncarried.Terms(
-        owners=_wishes(run).owners,
-        large_objects=run.option("large_objects", "refuse"),
-        empty=_empty(run),
-    )
-    found = uncarried.decisions(run.source, run.target, space.names, terms)
-    new = decisions.untold(space, found)
-    if not new:
-        return ()
-    return [
-        Action(
-            name="decisions",
-            summary=f"note {len(new)} things that are not carried exactly",
-            where=Side.LOCAL,
-            statements=tuple(f"-- {d.text}" for d in new),
-            perform=lambda run: decisions.tell(workspace(run), new),
-        )
-    ]
-
-
-def _empty(run: Run) -> tuple[str, ...]:
-    """The unlogged tables that arrive without rows."""
-    if run.option("unlogged", "refuse") != "schema_only":
-        return ()
-    return tuple(t.qualified for t in catalog.stored_tables(run.source) if t.unlogged)
-
-
-def _large_objects(run: Run) -> Sequence[Action]:
-    done = workspace(run).ledger.effects(large_objects.STEP)
-    count, size = large_objects.size(run.source)
-    if run.option("large_objects", "refuse") != "copy" or large_objects.COPIED in done or not count:
-        return ()
-    return [
-        Action(
-            name="large objects",
-            summary=f"copy {count} large objects, {human_bytes(size)}; what changes of them follows at cutover",
-            where=Side.TARGET,
-            statements=(
-                "SELECT lo_create(oid), lo_put(oid, offset, data)  -- in pieces of 1 MB, with owner and grants",
-            ),
-            undo="SELECT lo_unlink(oid), by hand",
-            perform=_perform_large_objects,
-        )
-    ]
-
-
-def _perform_large_objects(run: Run) -> None:
-    space = workspace(run)
-    terms = large_objects.Terms(owners=_wishes(run).owners, grants=_wishes(run).grants)
-    figures = large_objects.level(space, terms)
-    space.done(large_objects.STEP, large_objects.COPIED, figures)
-    run.tell(f"copied {figures['copied']} large objects, {human_bytes(figures['bytes'])}", dict(figures))
-
-
-def _identities(run: Run) -> Sequence[Action]:
-    bare = [t for t in verify.followed_tables(workspace(run)) if not t.identifiable]
-    if not bare:
-        return ()
-    names = ", ".join(t.qualified for t in bare)
-    refused = run.option("without_replica_identity", "refuse") != "full"
-    return [
-        Action(
-            name="identities",
-            summary=f"set REPLICA IDENTITY FULL on {len(bare)} tables without one: {names}",
-            where=Side.SOURCE,
-            statements=tuple(identities.statement_full(t) for t in bare),
-            locks=("ACCESS EXCLUSIVE on each table, for an instant",),
-            needs=("ownership of the tables",),
-            undo="cleanup puts the former identity back",
-            blocked=f"{names}: no replica identity, so updates and deletes can't be followed. Add a primary key, or"
-            " set without_replica_identity: full"
-            if refused
-            else None,
-            perform=lambda run: identities.set_full(workspace(run), bare),
-        )
-    ]
-
-
-def _roles(run: Run) -> Sequence[Action]:
-    if not (_wishes(run).owners or _wishes(run).grants):
-        return ()
-    absent = roles.missing(run.source, run.target)
-    found: list[Action] = []
-    who = run.target.identity()
-    if absent:
-        made = roles.statements(
-            absent, login=who.user, superuser=who.superuser, may_give=roles.givable(run.target)
-        )
-        made += tuple(
-            roles.joining(m, options=who.major >= 16) for m in roles.joinings(workspace(run), absent)
-        )
-        found.append(
-            Action(
-                name="roles",
-                summary=f"create {len(absent)} roles without passwords: {', '.join(r.name for r in absent)}",
-                where=Side.TARGET,
-                statements=tuple(s.as_string() for s in made),
-                needs=("CREATEROLE",),
-                undo="DROP ROLE, by hand: roles belong to the whole server",
-                perform=lambda run: roles.create(workspace(run), absent),
-            )
-        )
-    strangers = roles.unassumable(run.source, run.target) if _wishes(run).owners else ()
-    if strangers:
-        found.append(
-            Action(
-                name="assume roles",
-                summary=f"own objects as {', '.join(strangers)}",
-                where=Side.TARGET,
-                perform=lambda _: None,
-                blocked=f'the target\'s login "{who.user}" may not act as {", ".join(strangers)}. Run on the target as'
-                f' an administrator: GRANT "{strangers[0]}" TO "{who.user}"; or set owners: login in the snapshot step',
-            )
-        )
-    return found
 
 
 def _capture(run: Run, todo: Sequence[Unit]) -> Action:
@@ -299,11 +125,7 @@ def _capture(run: Run, todo: Sequence[Unit]) -> Action:
             *(f"-- remove what a lost snapshot left: {space.names.stream(g)}" for g in now.useless),
             *ledger.CREATE,
             *_splitting(run, todo, division),
-            *(
-                s.as_string()
-                for g, units in groups.items()
-                for s in publications.statements(space.names, g, units)
-            ),
+            *(s.as_string() for g, units in groups.items() for s in generations.publishing(space, g, units)),
             *(publications.barrier_table(space.names, g).as_string() for g in groups),
             *(f"CREATE_REPLICATION_SLOT {stream} LOGICAL pgoutput (SNAPSHOT 'export')" for stream in streams),
         ),
@@ -353,7 +175,7 @@ def _pre_data(run: Run, todo: Sequence[Unit]) -> Action:
         blocked=f"the target already has {', '.join(already[:5])}: empty it, or plan for another database"
         if already
         else None,
-        perform=lambda run: restore.pre_data(workspace(run), _wishes(run)),
+        perform=lambda run: restore.pre_data(workspace(run), wishes(run)),
     )
 
 
@@ -381,7 +203,7 @@ def _terms(run: Run) -> indexes.Terms:
     return indexes.Terms(
         jobs=run.option("index_jobs", None) or max(2, _jobs(run) // 2),
         memory=run.option("maintenance_work_mem", "512MB"),
-        wishes=_wishes(run),
+        wishes=wishes(run),
     )
 
 
@@ -448,17 +270,6 @@ def _clear(generation: int, stream: str) -> Action:
     )
 
 
-def _restore_identities(run: Run) -> Action:
-    statements = identities.restore_statements(workspace(run), Side.SOURCE)
-    return Action(
-        name="restore identities",
-        summary=f"put back the replica identity of {len(statements)} tables, on both sides",
-        where=Side.SOURCE,
-        statements=tuple(s.as_string() for s in statements),
-        perform=lambda run: identities.restore(workspace(run)),
-    )
-
-
 def _forget() -> Action:
     def perform(run: Run) -> None:
         space = workspace(run)
@@ -506,16 +317,17 @@ def _fix_selection(run: Run) -> Action:
 def _filter_identities(tables: Sequence[Table]) -> Sequence[Action]:
     if not tables:
         return ()
+    wanted = [identities.Change(table=t, index=None) for t in tables]
     return [
         Action(
             name="filter identities",
             summary=f"set REPLICA IDENTITY FULL on {len(tables)} filtered tables:"
             f" {', '.join(t.qualified for t in tables)}",
             where=Side.SOURCE,
-            statements=tuple(identities.statement_full(t) for t in tables),
+            statements=tuple(c.statement().as_string() for c in wanted),
             locks=("ACCESS EXCLUSIVE on each table, for an instant",),
             needs=("ownership of the tables",),
             undo="cleanup puts the former identity back",
-            perform=lambda run: identities.set_full(workspace(run), tables),
+            perform=lambda run: identities.change(workspace(run), wanted),
         )
     ]
