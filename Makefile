@@ -4,13 +4,21 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check bench docs clean
+.PHONY: demo test test-matrix servers check bench docs clean
 
 demo: $(VENV)/.sandbox
 	$(BIN)/planrunner demo $(DEMO_ARGS)
 
-test: check
+test: check servers
 	$(BIN)/python -m pytest -q -n 2 tests/contract tests/integration tests/acceptance
+
+# Every pair of a source and a target of the same or a later major.
+test-matrix: servers
+	$(BIN)/python -m pytest -q -n 2 --matrix tests/acceptance/test_matrix.py
+
+# Servers of the majors that the sandbox wheel lacks, for the tests only.
+servers: $(VENV)/.dev
+	$(BIN)/python -m tests.servers
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -40,4 +48,4 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@ $(VENV)/.sandbox
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) .servers .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -80,6 +80,11 @@ class Run:
         """The step's option ``name``, or the default; its type was checked by the schema."""
         return cast("T", self.spec.options.get(name, default))
 
+    def option_of(self, uses: str, name: str, default: T) -> T:
+        """An option of the plan's step of kind ``uses``: a step knows the others only by the plan."""
+        options = next((spec.options for spec in self.plan.steps if spec.uses == uses), {})
+        return cast("T", options.get(name, default))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Action:

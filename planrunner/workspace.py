@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar, cast
 
+from planrunner.replication import choices
 from planrunner.replication.selection import Selection
 from planrunner.replication.terms import terms
 from planrunner.replication.workspace import Workspace
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from planrunner.model import Json, Plan
+    from planrunner.replication.choices import Choices
     from planrunner.step import Run
 
 T = TypeVar("T")
@@ -30,6 +32,7 @@ def workspace(run: Run) -> Workspace:
             selection=selected(run.plan),
             terms=terms(_options_of(run, "sync")),
         )
+        found.choices = chosen(run.plan)
         run.held.put("workspace", found)
     return found
 
@@ -41,10 +44,18 @@ def snapshot_option(run: Run, name: str, default: T) -> T:
 
 def selected(plan: Plan) -> Selection:
     """What the plan's snapshot step selects; every step goes by it. StepFailed when a filter is malformed."""
-    options = next((spec.options for spec in plan.steps if spec.uses == "snapshot"), {})
-    return Selection.of(cast("Mapping[str, Json]", options.get("filters", {})))
+    return Selection.of(cast("Mapping[str, Json]", _options_in(plan, "snapshot").get("filters", {})))
+
+
+def chosen(plan: Plan) -> Choices:
+    """What the plan's snapshot step chooses for tables that can't be followed as they are."""
+    return choices.of_options(_options_in(plan, "snapshot"))
 
 
 def _options_of(run: Run, uses: str) -> Mapping[str, Json]:
     # How streams are watched stands in the sync step, and rules from the moment the slot is made.
-    return next((spec.options for spec in run.plan.steps if spec.uses == uses), {})
+    return _options_in(run.plan, uses)
+
+
+def _options_in(plan: Plan, uses: str) -> Mapping[str, Json]:
+    return next((spec.options for spec in plan.steps if spec.uses == uses), {})

@@ -65,6 +65,7 @@ class Report:
     write_pause_ms: float | None
     verified: bool | None
     verification: tuple[VerdictLine, ...]
+    decisions: tuple[str, ...]
     warnings: tuple[str, ...]
     state_file: str
     report_file: str
@@ -87,6 +88,7 @@ def build_report(plan: Plan, state: State | None, events: Sequence[Event], files
         write_pause_ms=_number(figures, ("write_pause_ms", "total_ms")),
         verified=_verified(comparison, verification),
         verification=verification,
+        decisions=_decisions(figures),
         warnings=tuple(_warnings(events)),
         state_file=str(files.state),
         report_file=str(files.report_markdown),
@@ -119,6 +121,9 @@ def to_markdown(report: Report) -> str:
         parts.append(
             "## Verification\n\n" + _table(_VERDICT_HEAD, [_verdict(v) for v in report.verification])
         )
+    if report.decisions:
+        told = "\n".join(f"- {_one_line(text)}" for text in report.decisions)
+        parts.append("## Decisions: what is not carried exactly\n\n" + told)
     if report.warnings:
         parts.append("## Warnings\n\n" + "\n".join(f"- {_one_line(w)}" for w in report.warnings))
     return "\n\n".join(parts) + "\n"
@@ -193,6 +198,12 @@ def _verdict_line(row: Mapping[str, Any]) -> VerdictLine:
     )
 
 
+def _decisions(figures: Mapping[str, Mapping[str, Json]]) -> tuple[str, ...]:
+    """Every decision that any step tells among its figures, once."""
+    lists = [own["decisions"] for own in figures.values() if isinstance(own.get("decisions"), list)]
+    return tuple(dict.fromkeys(str(text) for told in lists for text in cast("list[Json]", told)))
+
+
 def _verified(comparison: Mapping[str, Json], verdicts: Sequence[VerdictLine]) -> bool | None:
     """None when nothing was compared: silence is no proof."""
     if not verdicts:
@@ -221,6 +232,8 @@ def _figure_lines(report: Report) -> Iterator[str]:
         yield f"- write pause: {report.write_pause_ms:.0f} ms"
     if report.verified is not None:
         yield f"- verified: {'both sides are equal' if report.verified else 'the sides differ'}"
+    if report.decisions:
+        yield f"- decisions: {len(report.decisions)} things are not carried exactly, see the report"
     yield f"- state: {report.state_file}"
     yield f"- report: {report.report_file}"
 

@@ -95,7 +95,9 @@ def _or_template(schema: Schema) -> Schema:
         return _leaf_or_template(templated) if isinstance(schema.get("type"), list) else templated
     if isinstance(schema.get("additionalProperties"), dict):
         # A mapping whose keys the plan chooses.
-        return {**schema, "additionalProperties": _or_template(schema["additionalProperties"])}
+        templated = {**schema, "additionalProperties": _or_template(schema["additionalProperties"])}
+        # A word or a mapping: as a word it may be a template.
+        return _leaf_or_template(templated) if isinstance(schema.get("type"), list) else templated
     if "items" in schema:
         return {**schema, "items": _or_template(schema["items"])}
     free = schema.get("type") == "string" and not {"enum", "pattern"} & schema.keys()

@@ -58,50 +58,62 @@ def contents(source: Server, needs: Needs) -> Iterator[Finding]:
     stored = [t for t in tables if not t.partitioned]
     size = human_bytes(sum(t.bytes for t in stored))
     yield SCHEMA.passed(f"{counted(len(tables), 'table')}, {size} with indexes")
-    yield _identities([t for t in stored if not t.identifiable and not t.unlogged], needs)
+    yield from _identities([t for t in stored if not t.identifiable and not t.unlogged], needs)
     yield from _unlogged([t.qualified for t in stored if t.unlogged], needs)
     row = source.row(_OTHERS)
     assert row is not None
     large, foreign, triggers, prepared, open_ones = row
     yield from _large_objects(large, needs)
     yield from _not_carried("foreign table", foreign or (), "its rows stay where they are")
-    yield from _not_carried("event trigger", triggers or (), "creating it on the target takes a superuser")
+    yield from _not_carried(
+        "event trigger", triggers or (), "created where the target's login is a superuser"
+    )
     yield from _blockers([*(prepared or ()), *(open_ones or ())])
 
 
-def _identities(bare: Sequence[Table], needs: Needs) -> Finding:
+def _identities(bare: Sequence[Table], needs: Needs) -> Iterator[Finding]:
+    refused = [t.qualified for t in bare if needs.identity(t) == "refuse"]
+    chosen = [f"{t.qualified} ({needs.identity(t)})" for t in bare if t.qualified not in refused]
     if not bare:
-        return SCHEMA.passed("Every table has a replica identity")
-    names = some([t.qualified for t in bare])
-    if needs.identities_full:
-        return SCHEMA.warned(
-            f"{counted(len(bare), 'table')} without replica identity, will be set to FULL: {names}",
-            "Updates and deletes of such a table are slow to apply; a primary key is better.",
+        yield SCHEMA.passed("Every table has a replica identity")
+    if chosen:
+        yield SCHEMA.warned(
+            f"{counted(len(chosen), 'table')} without replica identity, as the plan chooses: {some(chosen)}",
+            "With full, updates and deletes are slow to apply; a primary key is better.",
         )
-    return SCHEMA.failed(
-        f"{counted(len(bare), 'table')} without replica identity: {names}; updates and deletes can't be followed",
-        "Add a primary key, or run ALTER TABLE … REPLICA IDENTITY USING INDEX (a unique index of NOT NULL"
-        " columns), or set without_replica_identity: full in the snapshot step.",
-    )
+    if refused:
+        yield SCHEMA.failed(
+            f"{counted(len(refused), 'table')} without replica identity: {some(refused)}; updates and deletes can't"
+            " be followed",
+            "Add a primary key, or choose for them under without_replica_identity in the snapshot step: full, index"
+            " (a unique index of NOT NULL columns), insert_only or copy_at_cutover.",
+        )
 
 
 def _unlogged(names: Sequence[str], needs: Needs) -> Iterator[Finding]:
     text = f"{counted(len(names), 'unlogged table')}, which are not replicated: {some(names)}"
-    if names and needs.unlogged_empty:
+    if names and needs.unlogged == "schema_only":
         yield SCHEMA.warned(f"{text}; they arrive empty")
+    elif names and needs.unlogged == "copy_at_cutover":
+        yield SCHEMA.warned(f"{text}; they are copied while writes stand still, within the pause's budget")
     elif names:
         yield SCHEMA.failed(
-            text, "Run ALTER TABLE … SET LOGGED, or set unlogged: schema_only in the snapshot step."
+            text,
+            "Run ALTER TABLE … SET LOGGED, or set unlogged: schema_only or copy_at_cutover in the snapshot step.",
         )
 
 
 def _large_objects(count: int, needs: Needs) -> Iterator[Finding]:
     text = f"{counted(count, 'large object')}, which are not replicated"
-    if count and needs.large_objects_skipped:
+    if count and needs.large_objects == "skip":
         yield SCHEMA.warned(f"{text}; they stay behind")
+    elif count and needs.large_objects == "copy":
+        yield SCHEMA.warned(
+            f"{text}; they are compared, and copied where they differ, while writes stand still"
+        )
     elif count:
         yield SCHEMA.failed(
-            text, "Move them into bytea columns, or set large_objects: skip in the snapshot step."
+            text, "Set large_objects: copy or skip in the snapshot step, or move them into bytea columns."
         )
 
 

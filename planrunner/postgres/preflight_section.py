@@ -20,6 +20,10 @@ def _nothing(_: Server) -> Collection[tuple[str, str]]:
     return ()
 
 
+def _refused(_: Table) -> str:
+    return "refuse"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Needs:
     """What one plan asks of its servers.
@@ -27,8 +31,10 @@ class Needs:
     ``owned`` is the prefix of the plan's slots and subscriptions: what an earlier run left is no
     surprise. ``dial`` holds libpq parameters, without password, as the target will dial the source.
     ``memberships``: whether the grant step may join the roles that own tables. ``roles`` reads the
-    names that the target needs when owners or grants are kept. ``carried`` picks those of the source's
-    tables that the plan does not leave out, ``left_out`` names the relations it does, as (schema, name).
+    names that the target needs when owners or grants are kept. ``unlogged`` and ``large_objects`` are the
+    snapshot step's options of these names, ``identity`` its choice for a table without replica identity.
+    ``carried`` picks those of the source's tables that the plan does not leave out, ``left_out`` names the
+    relations it does, as (schema, name).
     """
 
     plan_id: str
@@ -38,9 +44,9 @@ class Needs:
     memberships: bool = True
     keep_owners: bool = True
     roles: Callable[[Server], Sequence[str]] | None = None
-    identities_full: bool = False
-    unlogged_empty: bool = False
-    large_objects_skipped: bool = False
+    identity: Callable[[Table], str] = _refused
+    unlogged: str = "refuse"
+    large_objects: str = "refuse"
     carried: Callable[[Sequence[Table]], Sequence[Table]] = tuple
     left_out: Callable[[Server], Collection[tuple[str, str]]] = _nothing
 

@@ -15,10 +15,12 @@ import psycopg
 from planrunner.errors import DifferencesFound, StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.postgres import catalog
-from planrunner.replication import barrier, fence, sequences, verify
+from planrunner.replication import barrier, fence, large_objects, late, sequences, verify
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from psycopg import sql
 
     from planrunner.model import Json, Verification
     from planrunner.postgres.catalog import Table
@@ -36,14 +38,16 @@ class Terms:
     lock_timeout: float
     headroom: int
     counts_only: bool
+    large_objects: large_objects.Terms | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """The tables that are stopped, and those of them whose rows are compared."""
+    """The tables that are stopped; those of them that were followed, and those that are copied in the pause."""
 
     tables: tuple[Table, ...]
     followed: tuple[Table, ...]
+    late: tuple[Table, ...] = ()
 
 
 @dataclass
@@ -109,15 +113,19 @@ def refuse_differences(found: Verification, when: str) -> None:
 def cut_over(workspace: Workspace, terms: Terms) -> None:
     """Stop writes on the source for good, proven equal, sequences carried; or roll everything back."""
     gate(workspace, terms)
+    if terms.large_objects is not None:
+        # Most of what changed is carried before the pause, so that little is left for it.
+        large_objects.level(workspace, terms.large_objects)
     found = catalog.tables(workspace.source)
     # What is left out stays where it is, and open to its writers.
-    tables, followed = workspace.selection.carried(found), workspace.selection.followed(found)
+    tables, (followed, late_ones) = workspace.selection.carried(found), verify.divided(workspace, found)
     pause = Pause(workspace, terms.budget)
     workspace.lease  # noqa: B018  # taken before the pause begins
     session = workspace.source.open(read_only=False)
     try:
         with workspace.source.translated("cutover"):
-            proven = _inside(workspace, session, Cut(tables=tables, followed=followed), terms, pause)
+            cut = Cut(tables=tables, followed=followed, late=late_ones)
+            proven = _inside(workspace, session, cut, terms, pause)
             with pause.part("commit"):
                 _commit(workspace, session)
     finally:
@@ -133,13 +141,20 @@ def cut_over(workspace: Workspace, terms: Terms) -> None:
 def _inside(workspace: Workspace, session: Session, cut: Cut, terms: Terms, pause: Pause) -> Verification:
     with pause.part("fence"):
         pause.begun = fence.raise_fence(
-            workspace, session, cut.tables, lock_timeout=terms.lock_timeout, dead_man=terms.budget + 1
+            workspace,
+            session,
+            cut.tables,
+            lock_timeout=terms.lock_timeout,
+            dead_man=terms.budget + 1,
+            also=_locks(workspace, terms),
         )
     with pause.part("barrier"):
         barrier.wait(workspace, workspace.ledger.generations(), timeout=pause.left(), poll=0.002)
     failpoint("cutover.barrier_passed")
+    brought = _bring_rest(workspace, session, cut, terms, pause)
     with pause.part("verification"):
-        found = verify.still(workspace, cut.followed, counts_only=terms.counts_only, timeout=pause.left())
+        compared = (*cut.followed, *cut.late)
+        found = verify.still(workspace, compared, counts_only=terms.counts_only, timeout=pause.left())
     refuse_differences(found, "writes were stopped, then everything was rolled back and the source goes on")
     with pause.part("sequences"):
         ours, theirs = sequences.read(workspace.source), sequences.read(workspace.target)
@@ -147,9 +162,35 @@ def _inside(workspace: Workspace, session: Session, cut: Cut, terms: Terms, paus
             moved = sequences.carry(writer, ours, theirs, terms.headroom)
             workspace.ledger.record_effect(writer, STEP, "verification", _evidence(found, len(ours), moved))
             workspace.ledger.record_effect(writer, STEP, "pause", pause.detail())
+            for name, figures in brought.items():
+                workspace.ledger.record_effect(writer, STEP, name, figures)
     failpoint("cutover.before_commit")
     pause.left()
     return found
+
+
+def _bring_rest(
+    workspace: Workspace, session: Session, cut: Cut, terms: Terms, pause: Pause
+) -> dict[str, Mapping[str, Json]]:
+    """Bring what no stream carries, now that nobody writes; tells how much, by its kind."""
+    brought: dict[str, Mapping[str, Json]] = {}
+    if cut.late:
+        with pause.part("late tables"):
+            brought["late tables"] = dict(late.bring(workspace, cut.late, timeout=pause.left()))
+    if terms.large_objects is not None:
+        within = session if _locks(workspace, terms) else None
+        with pause.part("large objects"):
+            brought["large objects"] = dict(
+                large_objects.level(workspace, terms.large_objects, timeout=pause.left(), within=within)
+            )
+    return brought
+
+
+def _locks(workspace: Workspace, terms: Terms) -> Sequence[sql.SQL]:
+    """What holds back writers of large objects, where our login may ask for it."""
+    if terms.large_objects is None or not workspace.source.identity().superuser:
+        return ()
+    return (large_objects.lock_statement(),)
 
 
 def _evidence(found: Verification, sequences_seen: int, moved: int) -> Mapping[str, Json]:

@@ -78,9 +78,15 @@ def fenced(source: Server, names: Names) -> tuple[str, ...]:
 
 
 def raise_fence(
-    workspace: Workspace, session: Session, tables: Sequence[Table], *, lock_timeout: float, dead_man: float
+    workspace: Workspace,
+    session: Session,
+    tables: Sequence[Table],
+    *,
+    lock_timeout: float,
+    dead_man: float,
+    also: Sequence[sql.SQL] = (),
 ) -> float:
-    """Open the fence transaction on ``session``: locks, then triggers. Returns when the pause began.
+    """Open the fence transaction on ``session``: locks (``also`` others), then triggers. Returns when it began.
 
     Locks are tried with a short timeout and again, so that we yield and not the application; StepFailed
     after a minute. ``dead_man`` seconds of our silence make the server roll everything back.
@@ -91,6 +97,8 @@ def raise_fence(
         _begin(session, lock_timeout=lock_timeout, dead_man=dead_man)
         try:
             session.execute(lock_statement(tables))
+            for statement in also:
+                session.execute(statement)
         except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
             session.execute("ROLLBACK")
             if workspace.clock.monotonic() > patience:

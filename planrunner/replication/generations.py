@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from planrunner.errors import StepFailed
-from planrunner.replication import drift, publications, ranges, slots, subscriptions
+from planrunner.replication import drift, inserts, publications, ranges, slots, subscriptions
 from planrunner.replication.snapshot import HeldSnapshot, capture
 from planrunner.replication.workspace import Round
 
@@ -87,13 +87,28 @@ def begin(workspace: Workspace, tables: Sequence[Table], division: Division) -> 
     todo = remaining(workspace, tables)
     groups = grouped(todo, now.next, writes(workspace.source))
     for generation, units in groups.items():
-        publications.create(
-            workspace.source, workspace.names, generation, [u for u in units if u.part is None]
-        )
+        create_publications(workspace, generation, units)
         barrier_on_target(workspace, generation)
     ranges.tell_truncates_to(workspace, (*now.finished, *groups))
     _capture_all(workspace, groups)
     drift.remember(workspace)
+
+
+def publishing(workspace: Workspace, generation: int, units: Sequence[Unit]) -> tuple[sql.Composed, ...]:
+    """What makes the publications of a generation that begins with ``units``."""
+    wholly, inserted = inserts.parted([u for u in units if u.part is None], workspace.choices)
+    names = workspace.names
+    return publications.statements(names, generation, wholly) + inserts.statements(
+        names, generation, inserted
+    )
+
+
+def create_publications(workspace: Workspace, generation: int, units: Sequence[Unit]) -> tuple[str, ...]:
+    """Make them; returns those that a subscription names besides the generation's own."""
+    wholly, inserted = inserts.parted([u for u in units if u.part is None], workspace.choices)
+    publications.create(workspace.source, workspace.names, generation, wholly)
+    inserts.create(workspace.source, workspace.names, generation, inserted)
+    return (workspace.names.inserts(generation),) if inserted else ()
 
 
 def _capture_all(workspace: Workspace, groups: Mapping[int, Sequence[Unit]]) -> None:
@@ -161,12 +176,14 @@ def follow(workspace: Workspace, tables: Sequence[Table], generation: int) -> in
     mine = [
         u for u in ranges.units(workspace, tables) if u.id in copied and copied[u.id].generation == generation
     ]
-    whole = [unit for unit in mine if unit.part is None]
+    whole, inserted = inserts.parted([unit for unit in mine if unit.part is None], workspace.choices)
     published = publications.existing(workspace.source, workspace.names).get(generation, frozenset())
     if len(published) != len(whole) + 1:
         publications.narrow(workspace.source, workspace.names, generation, whole)
     if generation not in subscriptions.existing(workspace.target, workspace.names):
-        subscriptions.create(workspace, generation, ranges.owned(workspace, tables, generation))
+        others = inserts.narrow(workspace.source, workspace.names, generation, inserted)
+        owned = ranges.owned(workspace, tables, generation)
+        subscriptions.create(workspace, generation, owned, also=others)
     subscriptions.enable(workspace, generation)
     return len(mine)
 
@@ -178,6 +195,7 @@ def clear(workspace: Workspace, generation: int) -> None:
     subscriptions.drop(workspace, generation)
     slots.drop(workspace, generation)
     publications.drop(workspace.source, workspace.names, generation)
+    inserts.drop(workspace.source, workspace.names, generation)
     publications.drop_barrier(workspace.target, workspace.names, generation)
 
 

@@ -18,7 +18,7 @@ from psycopg import sql
 from planrunner.errors import StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.postgres.lsn import Lsn
-from planrunner.replication import generations, publications, ranges, slots, subscriptions
+from planrunner.replication import generations, ranges, slots, subscriptions
 from planrunner.replication.names import SCHEMA, STOP_TRIGGER
 
 if TYPE_CHECKING:
@@ -44,16 +44,16 @@ def merge(workspace: Workspace, tables: Sequence[Table], *, streams: int) -> Non
     owned = {unit.id for unit in ranges.units(workspace, tables) if unit.id in workspace.ledger.units()}
     mine = [unit for unit in ranges.units(workspace, tables) if unit.id in owned]
     groups = generations.grouped(mine, range(first, first + streams), generations.writes(workspace.source))
+    also: dict[int, tuple[str, ...]] = {}
     for generation, units in groups.items():
-        whole = [unit for unit in units if unit.part is None]
-        publications.create(workspace.source, workspace.names, generation, whole)
+        also[generation] = generations.create_publications(workspace, generation, units)
         generations.barrier_on_target(workspace, generation)
     ranges.tell_truncates_to(workspace, (*old, *groups))
     for generation in groups:
         slots.create_plain(workspace, generation)
     failpoint("merge.slots_made")
     try:
-        _take_over(workspace, groups, old)
+        _take_over(workspace, groups, old, also)
     except BaseException:
         undo(workspace)
         raise
@@ -78,7 +78,12 @@ def undo(workspace: Workspace) -> None:
             generations.clear(workspace, generation)
 
 
-def _take_over(workspace: Workspace, groups: Mapping[int, Sequence[Unit]], old: Sequence[int]) -> None:
+def _take_over(
+    workspace: Workspace,
+    groups: Mapping[int, Sequence[Unit]],
+    old: Sequence[int],
+    also: Mapping[int, Sequence[str]],
+) -> None:
     with workspace.writing() as session:
         for generation in old:
             for statement in _stopping(workspace, generation):
@@ -102,7 +107,7 @@ def _take_over(workspace: Workspace, groups: Mapping[int, Sequence[Unit]], old: 
                 ranges.recorded(workspace)[u.table.qualified].number for u in units if u.part is not None
             }
             owned = ranges.Owned(wholes=tuple(sorted(numbers)), parts=())
-            subscriptions.create_in(workspace, session, generation, owned)
+            subscriptions.create_in(workspace, session, generation, owned, also=also[generation])
     failpoint("merge.taken_over")
 
 

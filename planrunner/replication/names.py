@@ -32,6 +32,10 @@ class Names:
         """The publication, slot and subscription of a generation share this name."""
         return f"{self.prefix}{generation}"
 
+    def inserts(self, generation: int) -> str:
+        """The generation's second publication, of tables of which only inserts are followed."""
+        return f"{self.stream(generation)}i"
+
     def generation(self, stream: str) -> int | None:
         """The generation whose publication, slot or subscription has this very name; None for another's."""
         match = re.fullmatch(r"\d+", stream.removeprefix(self.prefix))

@@ -62,7 +62,8 @@ def _creating_in_public(workspace: Workspace, session: Session, wishes: Wishes) 
     for owner in owners:
         session.execute(sql.SQL("GRANT CREATE ON SCHEMA public TO {}").format(sql.Identifier(owner)))
     yield
-    for owner in owners:
+    kept = roles.granted_public(workspace.source) if wishes.grants else frozenset[str]()
+    for owner in set(owners) - kept:
         session.execute(sql.SQL("REVOKE CREATE ON SCHEMA public FROM {}").format(sql.Identifier(owner)))
 
 

@@ -17,8 +17,9 @@ from psycopg import conninfo
 
 from planrunner.errors import ToolFailed
 from planrunner.postgres import tools
-from planrunner.replication.names import SCHEMA, TRUNCATE_TRIGGER
+from planrunner.replication.names import SCHEMA
 from planrunner.replication.relations import Omitted
+from planrunner.replication.restorable import Restorable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +32,6 @@ _HEADER = re.compile(
 )
 _RESTRICT = re.compile(r"^\\restrict (\S+)$", re.MULTILINE)
 _SETTING = re.compile(r"^SET (\w+) = [^\n]*;\n", re.MULTILINE)
-_OTHERS_EXTENSIONS = ("aws_", "rds_tools", "plpgsql")
 TIMEOUT_SECONDS = 3600.0
 
 
@@ -87,7 +87,7 @@ def dumped(source: Server, target: Server, wishes: Wishes, *, snapshot: str | No
         with tempfile.TemporaryDirectory(prefix="planrunner-") as folder:
             archive = Path(folder) / "schema.dump"
             _dump(client, source, archive, wishes, snapshot)
-            wanted = _Wanted(wishes.omitted, superuser=target.identity().superuser)
+            wanted = Restorable(target, wishes.omitted)
             sections = [_section(client, archive, name, wanted) for name in ("pre-data", "post-data")]
         if not any("pg_attver" in text for text, _ in sections):
             pre, post = (_parse(text, known, count) for text, count in sections)
@@ -101,7 +101,7 @@ def dumped(source: Server, target: Server, wishes: Wishes, *, snapshot: str | No
     )
 
 
-def _section(client: tools.ClientTools, archive: Path, name: str, wanted: _Wanted) -> tuple[str, int]:
+def _section(client: tools.ClientTools, archive: Path, name: str, wanted: Restorable) -> tuple[str, int]:
     listing = _listing(client, archive, name, wanted)
     count = sum(1 for line in listing.read_text("utf-8").splitlines() if not line.startswith(";"))
     return _script(client, archive, listing), count
@@ -111,7 +111,9 @@ def _dump(
     client: tools.ClientTools, source: Server, archive: Path, wishes: Wishes, snapshot: str | None
 ) -> None:
     arguments = ["--format=custom", "--schema-only", "--no-publications", "--no-subscriptions"]
-    arguments += ["--no-tablespaces", f"--exclude-schema={SCHEMA}", "--lock-wait-timeout=60000"]
+    # A label can't be restored without its provider: it is told as a decision.
+    arguments += ["--no-security-labels", "--no-tablespaces"]
+    arguments += [f"--exclude-schema={SCHEMA}", "--lock-wait-timeout=60000"]
     arguments += [] if wishes.owners else ["--no-owner"]
     arguments += [] if wishes.grants else ["--no-privileges"]
     arguments += [f"--snapshot={snapshot}"] if snapshot else []
@@ -131,7 +133,7 @@ def _exactly(schema: str, name: str) -> str:
     return ".".join(f'"{part}"' for part in (schema.replace('"', '""'), name.replace('"', '""')))
 
 
-def _listing(client: tools.ClientTools, archive: Path, section_name: str, wanted: _Wanted) -> Path:
+def _listing(client: tools.ClientTools, archive: Path, section_name: str, wanted: Restorable) -> Path:
     listed = tools.run_tool(
         [str(client.pg_restore), "--list", f"--section={section_name}", str(archive)],
         environment={},
@@ -144,34 +146,6 @@ def _listing(client: tools.ClientTools, archive: Path, section_name: str, wanted
     path = archive.with_name(f"{section_name}.list")
     path.write_text("\n".join(kept) + "\n", "utf-8")
     return path
-
-
-class _Wanted:
-    """Whether an entry of pg_restore's list is made on the target."""
-
-    def __init__(self, omitted: Omitted, *, superuser: bool) -> None:
-        self._entries = omitted.entries
-        self._comments = tuple(f" {key.comment_tag} " for key in omitted.foreign_keys)
-        self._superuser = superuser
-
-    def __call__(self, line: str) -> bool:
-        # number; oid of the catalogue, oid in it, then type, schema, name and owner in words
-        _, oid, described = line.split(";", 1)[1].split(None, 2)
-        return int(oid) not in self._entries and self._described(described)
-
-    def _described(self, described: str) -> bool:
-        if described.startswith("TRIGGER ") and f" {TRUNCATE_TRIGGER} " in described:
-            return False
-        if " rdsadmin" in described and described.startswith("DEFAULT ACL"):
-            return False
-        if described.startswith("EVENT TRIGGER") and not self._superuser:
-            return False
-        if described.startswith("COMMENT ") and any(tag in described for tag in self._comments):
-            return False
-        for prefix in ("EXTENSION - ", "COMMENT - EXTENSION "):
-            if described.startswith(prefix):
-                return not described.removeprefix(prefix).startswith(_OTHERS_EXTENSIONS)
-        return True
 
 
 def _script(client: tools.ClientTools, archive: Path, listing: Path) -> str:

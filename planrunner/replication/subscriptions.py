@@ -126,13 +126,18 @@ def statement(
     )
 
 
-def create(workspace: Workspace, generation: int, owned: Owned) -> None:
-    """Create the generation's subscription, disabled, with what a TRUNCATE of its ranges does on the target."""
+def create(workspace: Workspace, generation: int, owned: Owned, *, also: Sequence[str] = ()) -> None:
+    """Create the generation's subscription, disabled, with what a TRUNCATE of its ranges does on the target.
+
+    ``also`` are further publications that it names.
+    """
     with workspace.writing() as session:
-        create_in(workspace, session, generation, owned)
+        create_in(workspace, session, generation, owned, also=also)
 
 
-def create_in(workspace: Workspace, session: Session, generation: int, owned: Owned) -> None:
+def create_in(
+    workspace: Workspace, session: Session, generation: int, owned: Owned, *, also: Sequence[str] = ()
+) -> None:
     """The same in the caller's transaction."""
     secret = workspace.source.password()
     slot = slots.existing(workspace.source, workspace.names).get(generation)
@@ -146,7 +151,7 @@ def create_in(workspace: Workspace, session: Session, generation: int, owned: Ow
             workspace.names,
             generation,
             secret.reveal() if secret is not None else None,
-            others=owned.publications(workspace.names),
+            others=(*owned.publications(workspace.names), *also),
             failover=slot is not None and slot.failover,
         )
     )

@@ -1,12 +1,13 @@
 """Compares both sides: live, while replication runs, and inside the fence, when nothing moves.
 
 Live, per table: S1 = digest(source), a barrier, T = digest(target), S2 = digest(source). S1 = S2 = T proves
-equality at that moment; S1 ≠ S2 proves nothing and is tried again. So is S1 = S2 ≠ T: a row that came and went
-between the two looks makes it too. A difference is what every attempt finds.
+equality at that moment; S1 ≠ S2 proves nothing and is tried again. S1 = S2 ≠ T is a difference only when the
+next attempt finds the same three: a row that came and went in between looks like one, once.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from planrunner.model import TableVerdict, Verification
@@ -33,7 +34,17 @@ LIVE_TIMEOUT_SECONDS = 24 * 3600.0
 
 def followed_tables(workspace: Workspace) -> tuple[Table, ...]:
     """The source's tables whose rows the migration carries, each with the filter of its rows."""
-    return workspace.selection.followed(catalog.tables(workspace.source))
+    return divided(workspace, catalog.tables(workspace.source))[0]
+
+
+def divided(workspace: Workspace, tables: Sequence[Table]) -> tuple[tuple[Table, ...], tuple[Table, ...]]:
+    """Of all the source's ``tables``, those whose rows are followed and those copied inside the cutover's pause."""
+    late = {t.oid for t in tables if workspace.choices.late(t)}
+    # Late ones are chosen by the same filters; those would leave an unlogged table out.
+    coming = workspace.selection.followed(
+        [replace(t, unlogged=False) if t.oid in late else t for t in tables]
+    )
+    return tuple(t for t in coming if t.oid not in late), tuple(t for t in coming if t.oid in late)
 
 
 def missing_on_target(workspace: Workspace, tables: Sequence[Table]) -> tuple[str, ...]:
@@ -54,23 +65,25 @@ def live(workspace: Workspace, *, counts_only: bool = False) -> Verification:
     gone = missing_on_target(workspace, tables)
     open_tables = {t.qualified: t for t in tables if f"{t.qualified}: missing on the target" not in gone}
     verdicts: dict[str, TableVerdict] = {}
-    differing = set(open_tables)
+    suspects: dict[str, tuple[checksum.Digest, checksum.Digest]] = {}
     for _ in range(ATTEMPTS):
-        seen = _round(workspace, list(open_tables.values()), counts_only=counts_only)
-        verdicts.update(seen)
-        differing &= {name for name, verdict in seen.items() if not verdict.equal}
-        proven = {name for name, verdict in seen.items() if verdict.equal}
-        open_tables = {name: table for name, table in open_tables.items() if name not in proven}
+        found = _round(workspace, list(open_tables.values()), counts_only=counts_only)
+        verdicts |= {
+            name: checksum.verdict(open_tables[name], *pair)
+            for name, pair in found.items()
+            if pair[0] == pair[1] or suspects.get(name) == pair
+        }
+        suspects = found
+        open_tables = {name: table for name, table in open_tables.items() if name not in verdicts}
         if not open_tables:
             break
-    undecided = sorted(open_tables.keys() - differing)
-    if undecided:
+    if open_tables:
         workspace.tell(
-            f"{len(undecided)} tables changed during every live comparison and are decided inside the fence",
-            {"undecided": undecided},
+            f"{len(open_tables)} tables changed during every live comparison and are decided inside the fence",
+            {"undecided": sorted(open_tables)},
         )
     return Verification(
-        tables=tuple(verdicts[name] for name in sorted(verdicts.keys() - set(undecided))),
+        tables=tuple(verdicts[name] for name in sorted(verdicts)),
         other=gone
         + fingerprint.differences(
             workspace.source, workspace.target, relations.omitted(workspace.source, workspace.selection)
@@ -79,7 +92,10 @@ def live(workspace: Workspace, *, counts_only: bool = False) -> Verification:
     )
 
 
-def _round(workspace: Workspace, tables: Sequence[Table], *, counts_only: bool) -> dict[str, TableVerdict]:
+def _round(
+    workspace: Workspace, tables: Sequence[Table], *, counts_only: bool
+) -> dict[str, tuple[checksum.Digest, checksum.Digest]]:
+    """Both digests of every table that was the same before and after the target was looked at."""
     source, target = workspace.source, workspace.target
     version = min(source.identity().version, target.identity().version)
 
@@ -100,7 +116,7 @@ def _round(workspace: Workspace, tables: Sequence[Table], *, counts_only: bool) 
     there = digests(target)
     second = digests(source)
     return {
-        t.qualified: checksum.verdict(t, first[t.qualified], there[t.qualified])
+        t.qualified: (first[t.qualified], there[t.qualified])
         for t in tables
         if first[t.qualified] == second[t.qualified]
     }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from planrunner.replication import selection_record
+from planrunner.replication.choices import Choices
 from planrunner.replication.ledger import Lease, Ledger
 from planrunner.replication.names import Names
 from planrunner.replication.selection import EVERYTHING, Selection
@@ -39,7 +40,8 @@ class Workspace:
     """Lives as long as the process. The lease is taken at the first write, not before.
 
     ``schema`` is the source's schema as it was dumped under the round's snapshot, ``analyzed`` the tables whose
-    statistics this process has gathered on the target.
+    statistics this process has gathered on the target, ``choices`` what the plan says of tables that can't be
+    followed as they are.
     """
 
     def __init__(  # noqa: PLR0913  # what a run is made of, each by its name
@@ -58,6 +60,7 @@ class Workspace:
         self.clock = clock
         self.tell = tell
         self.terms = terms or Terms()
+        self.choices = Choices()
         self.names = Names(plan_id=plan_id)
         self.ledger = Ledger(target, plan_id)
         self._wished = selection

@@ -6,9 +6,22 @@ from typing import TYPE_CHECKING, ClassVar
 
 from planrunner.model import Json, Side, Verification
 from planrunner.postgres import catalog
-from planrunner.replication import cutover, fence, generations, ranges, restore, slots, subscriptions, verify
+from planrunner.replication import (
+    cutover,
+    decisions,
+    fence,
+    generations,
+    identities,
+    large_objects,
+    ranges,
+    restore,
+    settings,
+    slots,
+    subscriptions,
+    verify,
+)
 from planrunner.step import Action, Run
-from planrunner.units import seconds
+from planrunner.units import human_bytes, seconds
 from planrunner.workspace import workspace
 
 if TYPE_CHECKING:
@@ -25,6 +38,7 @@ class CutoverVerify:
         space = workspace(run)
         found: list[Action] = []
         committed = fence.fenced(run.source, space.names)
+        found += _settings(run)
         if not committed:
             found.append(_cut_over(run))
         alive = set(subscriptions.existing(run.target, space.names)) | set(
@@ -32,6 +46,7 @@ class CutoverVerify:
         )
         if alive or not committed or ranges.made(space):
             found.append(_retire(run, alive))
+        found += _identities(run)
         views = restore.materialized_views(space)
         if views and "materialized views" not in space.ledger.effects(cutover.STEP):
             found.append(_refresh(views))
@@ -39,7 +54,8 @@ class CutoverVerify:
 
     def progress(self, run: Run) -> Mapping[str, Json]:
         """The write pause and its parts, and what the comparison inside it found."""
-        return dict(workspace(run).ledger.effects(cutover.STEP))
+        space = workspace(run)
+        return {**space.ledger.effects(cutover.STEP), "decisions": list[Json](decisions.told(space))}
 
     def verify(self, run: Run) -> Verification:
         """Compare every table: live while replication runs, plainly once writes are stopped."""
@@ -57,7 +73,7 @@ class CutoverVerify:
                 f" its triggers: {lower}; …",
                 {"fenced": True},
             )
-        if not space.ledger.effects(cutover.STEP):
+        if not space.ledger.effects(cutover.STEP) and not space.ledger.effects(settings.STEP):
             return ()
         return [
             Action(
@@ -65,9 +81,58 @@ class CutoverVerify:
                 summary="remove what the ledger says of the cutover",
                 where=Side.TARGET,
                 statements=("DELETE FROM planrunner.effect WHERE step = 'cutover_verify'",),
-                perform=lambda run: workspace(run).ledger.forget(cutover.STEP),
+                perform=_forget,
             )
         ]
+
+
+def _forget(run: Run) -> None:
+    for step in (settings.STEP, cutover.STEP):
+        workspace(run).ledger.forget(step)
+
+
+def _settings(run: Run) -> Sequence[Action]:
+    """What the server keeps about the database: before the cutover, so that the first session there has it."""
+    if settings.CARRIED in workspace(run).ledger.effects(settings.STEP):
+        return ()
+    terms = _setting_terms(run)
+    made = settings.statements(run.source, run.target, terms)
+    if not made:
+        return ()
+    return [
+        Action(
+            name="settings",
+            summary=f"carry {len(made)} settings, grants and the owner of the database and its roles",
+            where=Side.TARGET,
+            statements=tuple(s.as_string() for s in made),
+            needs=("ownership of the database", "CREATEROLE for the settings of roles"),
+            undo="ALTER DATABASE … RESET, ALTER ROLE … RESET, by hand",
+            perform=lambda run: settings.carry(workspace(run), _setting_terms(run)),
+        )
+    ]
+
+
+def _setting_terms(run: Run) -> settings.Terms:
+    return settings.Terms(
+        settings=run.option("settings", "keep") == "keep",
+        owners=run.option_of("snapshot", "owners", "keep") == "keep",
+        grants=run.option_of("snapshot", "grants", "keep") == "keep",
+    )
+
+
+def _identities(run: Run) -> Sequence[Action]:
+    made = identities.restore_statements(workspace(run), Side.TARGET)
+    if not made:
+        return ()
+    return [
+        Action(
+            name="identities",
+            summary=f"put back the replica identity of {len(made)} tables",
+            where=Side.TARGET,
+            statements=tuple(s.as_string() for s in made),
+            perform=lambda run: identities.restore_target(workspace(run)),
+        )
+    ]
 
 
 def _terms(run: Run) -> cutover.Terms:
@@ -76,19 +141,32 @@ def _terms(run: Run) -> cutover.Terms:
         lock_timeout=seconds(run.option("lock_timeout", "200ms")),
         headroom=run.option("sequence_headroom", 100),
         counts_only=run.option("verify", "digests") == "counts",
+        large_objects=_large_object_terms(run),
+    )
+
+
+def _large_object_terms(run: Run) -> large_objects.Terms | None:
+    if run.option_of("snapshot", "large_objects", "refuse") != "copy":
+        return None
+    return large_objects.Terms(
+        owners=run.option_of("snapshot", "owners", "keep") == "keep",
+        grants=run.option_of("snapshot", "grants", "keep") == "keep",
+        sizes_only=run.option("verify", "digests") == "counts",
     )
 
 
 def _cut_over(run: Run) -> Action:
     space = workspace(run)
-    tables = space.selection.carried(catalog.tables(run.source))
+    known = catalog.tables(run.source)
+    tables, late = space.selection.carried(known), verify.divided(space, known)[1]
+    copied = f", copy {len(late)} tables whole ({human_bytes(sum(t.bytes for t in late))})" if late else ""
     terms = _terms(run)
     database = run.source.identity().database
     lock = (fence.lock_statement(tables).as_string(),) if tables else ()
     made = tuple(s.as_string() for s in fence.statements(space.names, tables, database=database))
     return Action(
         name="cutover",
-        summary=f"stop writes to {len(tables)} tables, prove both sides equal, carry sequences; at most"
+        summary=f"stop writes to {len(tables)} tables{copied}, prove both sides equal, carry sequences; at most"
         f" {terms.budget:g} s, else everything is rolled back",
         where=Side.SOURCE,
         statements=("BEGIN", *lock, *made, "-- barrier, comparison, setval on the target", "COMMIT"),

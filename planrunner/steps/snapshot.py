@@ -4,30 +4,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from planrunner import unfollowed
 from planrunner.model import Estimate, Finding, Json, Side
 from planrunner.postgres import catalog
 from planrunner.replication import (
     capacity,
     copy,
+    decisions,
     drift,
     estimate,
     filter_checks,
     generations,
     identities,
     indexes,
+    large_objects,
     ledger,
     load,
     publications,
     ranges,
     restore,
-    roles,
     selection_record,
     slots,
     verify,
 )
 from planrunner.replication.generations import Division
-from planrunner.replication.schema_dump import Wishes
 from planrunner.step import Action, Run
+from planrunner.unfollowed import wishes
 from planrunner.units import human_bytes, size
 from planrunner.workspace import workspace
 
@@ -47,13 +49,14 @@ class Snapshot:
         """Identities, roles, slot and snapshot, schema, copy, indexes, statistics: what is missing of them."""
         todo = remaining(run)
         done = workspace(run).ledger.effects(restore.STEP)
-        found = [*_filters(run), *_uncarried(run), *_identities(run), *_roles(run)]
+        found = [*_filters(run), *unfollowed.preparations(run), *unfollowed.roles_missing(run)]
         if todo:
             found.append(_capture(run, todo))
         if restore.PRE_DATA not in done:
             found.append(_pre_data(run, todo))
         if todo:
             found.append(_copy(run, todo))
+        found += unfollowed.large_objects_missing(run)
         if restore.POST_DATA not in done:
             found.append(_post_data())
         if restore.ANALYZED not in done:
@@ -86,6 +89,7 @@ class Snapshot:
             "bytes": sum(unit.bytes for unit in copied.values()),
             "generations": len(space.ledger.generations()),
             "retained_bytes": retained,
+            "decisions": list[Json](decisions.told(space)),
         }
 
     def leftovers(self, run: Run) -> Sequence[Action]:
@@ -96,7 +100,7 @@ class Snapshot:
             _clear(generation, space.names.stream(generation)) for generation in generations.left(space)
         ]
         if space.ledger.effects(identities.STEP):
-            found.append(_restore_identities(run))
+            found.append(unfollowed.restore_identities(run))
         steps = (restore.STEP, selection_record.STEP)
         if space.ledger.units() or any(space.ledger.effects(step) for step in steps):
             found.append(_forget())
@@ -111,97 +115,6 @@ def remaining(run: Run) -> tuple[Unit, ...]:
 
 def _division(run: Run) -> Division:
     return Division(streams=run.option("streams", 1), split_above=size(run.option("split_above", "10GB")))
-
-
-def _wishes(run: Run) -> Wishes:
-    return Wishes(
-        owners=run.option("owners", "keep") == "keep", grants=run.option("grants", "keep") == "keep"
-    )
-
-
-def _uncarried(run: Run) -> Sequence[Action]:
-    """What the migration does not carry, blocked unless the plan has chosen so."""
-    found: list[str] = []
-    carried = workspace(run).selection.carried(catalog.tables(run.source))
-    unlogged = [t.qualified for t in carried if t.unlogged]
-    if unlogged and run.option("unlogged", "refuse") == "refuse":
-        found.append(
-            f"the rows of unlogged tables can't be followed: {', '.join(unlogged)}. ALTER TABLE … SET LOGGED, or set"
-            " unlogged: schema_only to carry them empty"
-        )
-    if run.option("large_objects", "refuse") == "refuse" and catalog.has_large_objects(run.source):
-        found.append(
-            "large objects can't be followed. Move them into a bytea column, or set large_objects: skip to leave"
-            " them behind"
-        )
-    return [
-        Action(
-            name=f"uncarried {number}",
-            summary="decide about what is not carried",
-            where=Side.LOCAL,
-            perform=lambda _: None,
-            blocked=text,
-        )
-        for number, text in enumerate(found, 1)
-    ]
-
-
-def _identities(run: Run) -> Sequence[Action]:
-    bare = [t for t in verify.followed_tables(workspace(run)) if not t.identifiable]
-    if not bare:
-        return ()
-    names = ", ".join(t.qualified for t in bare)
-    refused = run.option("without_replica_identity", "refuse") != "full"
-    return [
-        Action(
-            name="identities",
-            summary=f"set REPLICA IDENTITY FULL on {len(bare)} tables without one: {names}",
-            where=Side.SOURCE,
-            statements=tuple(identities.statement_full(t) for t in bare),
-            locks=("ACCESS EXCLUSIVE on each table, for an instant",),
-            needs=("ownership of the tables",),
-            undo="cleanup puts the former identity back",
-            blocked=f"{names}: no replica identity, so updates and deletes can't be followed. Add a primary key, or"
-            " set without_replica_identity: full"
-            if refused
-            else None,
-            perform=lambda run: identities.set_full(workspace(run), bare),
-        )
-    ]
-
-
-def _roles(run: Run) -> Sequence[Action]:
-    if not (_wishes(run).owners or _wishes(run).grants):
-        return ()
-    absent = roles.missing(run.source, run.target)
-    found: list[Action] = []
-    who = run.target.identity()
-    if absent:
-        made = roles.statements(absent, login=who.user, superuser=who.superuser)
-        found.append(
-            Action(
-                name="roles",
-                summary=f"create {len(absent)} roles without passwords: {', '.join(r.name for r in absent)}",
-                where=Side.TARGET,
-                statements=tuple(s.as_string() for s in made),
-                needs=("CREATEROLE",),
-                undo="DROP ROLE, by hand: roles belong to the whole server",
-                perform=lambda run: roles.create(workspace(run), absent),
-            )
-        )
-    strangers = roles.unassumable(run.source, run.target) if _wishes(run).owners else ()
-    if strangers:
-        found.append(
-            Action(
-                name="assume roles",
-                summary=f"own objects as {', '.join(strangers)}",
-                where=Side.TARGET,
-                perform=lambda _: None,
-                blocked=f'the target\'s login "{who.user}" may not act as {", ".join(strangers)}. Run on the target as'
-                f' an administrator: GRANT "{strangers[0]}" TO "{who.user}"; or set owners: login in the snapshot step',
-            )
-        )
-    return found
 
 
 def _capture(run: Run, todo: Sequence[Unit]) -> Action:
@@ -219,11 +132,7 @@ def _capture(run: Run, todo: Sequence[Unit]) -> Action:
             *(f"-- remove what a lost snapshot left: {space.names.stream(g)}" for g in now.useless),
             *ledger.CREATE,
             *_splitting(run, todo, division),
-            *(
-                s.as_string()
-                for g, units in groups.items()
-                for s in publications.statements(space.names, g, units)
-            ),
+            *(s.as_string() for g, units in groups.items() for s in generations.publishing(space, g, units)),
             *(publications.barrier_table(space.names, g).as_string() for g in groups),
             *(f"CREATE_REPLICATION_SLOT {stream} LOGICAL pgoutput (SNAPSHOT 'export')" for stream in streams),
         ),
@@ -273,7 +182,7 @@ def _pre_data(run: Run, todo: Sequence[Unit]) -> Action:
         blocked=f"the target already has {', '.join(already[:5])}: empty it, or plan for another database"
         if already
         else None,
-        perform=lambda run: restore.pre_data(workspace(run), _wishes(run)),
+        perform=lambda run: restore.pre_data(workspace(run), wishes(run)),
     )
 
 
@@ -301,7 +210,7 @@ def _terms(run: Run) -> indexes.Terms:
     return indexes.Terms(
         jobs=run.option("index_jobs", None) or max(2, _jobs(run) // 2),
         memory=run.option("maintenance_work_mem", "512MB"),
-        wishes=_wishes(run),
+        wishes=wishes(run),
     )
 
 
@@ -368,25 +277,12 @@ def _clear(generation: int, stream: str) -> Action:
     )
 
 
-def _restore_identities(run: Run) -> Action:
-    statements = identities.restore_statements(workspace(run))
-    return Action(
-        name="restore identities",
-        summary=f"put back the replica identity of {len(statements)} tables, on both sides",
-        where=Side.SOURCE,
-        statements=tuple(s.as_string() for s in statements),
-        perform=lambda run: identities.restore(workspace(run)),
-    )
-
-
 def _forget() -> Action:
     def perform(run: Run) -> None:
         space = workspace(run)
-        space.ledger.forget(selection_record.STEP)
-        space.ledger.forget(restore.STEP)
-        space.ledger.forget(ranges.STEP)
-        space.ledger.forget(f"{ranges.STEP} made")
-        space.ledger.forget(drift.STEP)
+        made = (restore.STEP, ranges.STEP, f"{ranges.STEP} made", selection_record.STEP, drift.STEP)
+        for step in (*made, decisions.STEP, large_objects.STEP):
+            space.ledger.forget(step)
         space.ledger.forget("snapshot")
         publications.drop_empty_schema(run.source)
 
@@ -428,16 +324,17 @@ def _fix_selection(run: Run) -> Action:
 def _filter_identities(tables: Sequence[Table]) -> Sequence[Action]:
     if not tables:
         return ()
+    wanted = [identities.Change(table=t, index=None) for t in tables]
     return [
         Action(
             name="filter identities",
             summary=f"set REPLICA IDENTITY FULL on {len(tables)} filtered tables:"
             f" {', '.join(t.qualified for t in tables)}",
             where=Side.SOURCE,
-            statements=tuple(identities.statement_full(t) for t in tables),
+            statements=tuple(c.statement().as_string() for c in wanted),
             locks=("ACCESS EXCLUSIVE on each table, for an instant",),
             needs=("ownership of the tables",),
             undo="cleanup puts the former identity back",
-            perform=lambda run: identities.set_full(workspace(run), tables),
+            perform=lambda run: identities.change(workspace(run), wanted),
         )
     ]

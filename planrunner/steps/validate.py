@@ -9,7 +9,7 @@ from planrunner.postgres.preflight import preflight
 from planrunner.postgres.preflight_section import Needs
 from planrunner.replication import relations, roles, subscriptions
 from planrunner.replication.names import Names
-from planrunner.workspace import selected
+from planrunner.workspace import chosen, selected
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,6 +50,7 @@ def _stricter(finding: Finding) -> Finding:
 def _needs(run: Run) -> Needs:
     options, granting = _options_of(run, "snapshot"), _options_of(run, "grant")
     jobs = options.get("jobs", 4)
+    choices = chosen(run.plan)
     return Needs(
         plan_id=run.plan_id,
         owned=Names(plan_id=run.plan_id).prefix,
@@ -58,9 +59,9 @@ def _needs(run: Run) -> Needs:
         memberships=granting.get("memberships", True) is True,
         keep_owners="keep" in (options.get("owners", "keep"), options.get("grants", "keep")),
         roles=_role_names,
-        identities_full=options.get("without_replica_identity") == "full",
-        unlogged_empty=options.get("unlogged") == "schema_only",
-        large_objects_skipped=options.get("large_objects") == "skip",
+        identity=lambda table: choices.choice(table).way.value,
+        unlogged=str(options.get("unlogged", "refuse")),
+        large_objects=str(options.get("large_objects", "refuse")),
         carried=selected(run.plan).carried,
         left_out=lambda source: relations.left_out(source, selected(run.plan)),
     )

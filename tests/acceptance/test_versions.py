@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
-import pytest
 from psycopg import sql
 
 from planrunner.sandbox.binaries import wheel_bin
 from planrunner.sandbox.servers import PostgresServer
 from tests.acceptance.helpers import contents, slots
+from tests.servers import server_bin
 
-DEBIAN = Path("/usr/lib/postgresql/15/bin")
+if TYPE_CHECKING:
+    from pathlib import Path
+
 PLAN = """
 apiVersion: planrunner/v1
 kind: MigrationPlan
@@ -73,14 +75,6 @@ CREATE STATISTICS st ON id, at FROM "Ünï".p1;
 """
 
 
-def debian_15() -> Path:
-    if not (DEBIAN / "postgres").exists():
-        if os.environ.get("CI"):
-            pytest.fail("PostgreSQL 15 of Debian is missing: .ci/run installs it")
-        pytest.skip("needs Debian's postgresql-15 (apt-get install postgresql-15)")
-    return DEBIAN
-
-
 def create(server: PostgresServer, script: str = "") -> str:
     with psycopg.connect(server.superuser_dsn, autocommit=True) as session:
         session.execute("CREATE DATABASE app")
@@ -110,7 +104,7 @@ def planrunner(
 
 def test_a_hostile_database_moves_from_15_to_18_whole(tmp_path: Path) -> None:
     with (
-        PostgresServer(debian_15(), settings={"wal_level": "logical"}) as source,
+        PostgresServer(server_bin(15), settings={"wal_level": "logical"}) as source,
         PostgresServer(wheel_bin(18)) as target,
     ):
         ours, theirs = create(source, HOSTILE), create(target)

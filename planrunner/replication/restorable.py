@@ -1,0 +1,59 @@
+"""Which entries of a schema dump are made on the target; the others stay behind, told as decisions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from planrunner.replication.names import TRUNCATE_TRIGGER
+
+if TYPE_CHECKING:
+    from planrunner.postgres.connection import Server
+    from planrunner.replication.relations import Omitted
+
+OTHERS_EXTENSIONS = ("aws_", "rds_tools", "plpgsql")
+# Up to 15 membership lets a login act as a role; since 16 the grant says so by itself (SET).
+_ASSUMABLE = """
+SELECT rolname::text FROM pg_roles
+WHERE pg_has_role(oid, CASE WHEN current_setting('server_version_num')::int < 160000 THEN 'MEMBER' ELSE 'SET' END)
+"""
+
+
+def assumable(target: Server) -> frozenset[str]:
+    """The roles of the target that our login may act as, and so give objects to."""
+    return frozenset(str(row[0]) for row in target.rows(_ASSUMABLE))
+
+
+class Restorable:
+    """Tells of an entry of ``pg_restore --list`` whether it is made on the target.
+
+    What the plan's filters omit is not, nor what only a superuser may make, where the login is none.
+    """
+
+    def __init__(self, target: Server, omitted: Omitted) -> None:
+        self._entries = omitted.entries
+        self._comments = tuple(f" {key.comment_tag} " for key in omitted.foreign_keys)
+        self._superuser = target.identity().superuser
+        self._roles = assumable(target)
+
+    def __call__(self, line: str) -> bool:
+        """True when the entry of this line is made."""
+        # number; oid of the catalogue, oid in it, then type, schema, name and owner in words
+        _, oid, described = line.split(";", 1)[1].split(None, 2)
+        about = described.removeprefix("COMMENT - ")
+        if int(oid) in self._entries or self._of_ours_or_providers(about):
+            return False
+        if about.startswith("EVENT TRIGGER"):
+            return self._superuser
+        if described.startswith("SCHEMA - public "):
+            # The schema is there; the entry is about its owner alone.
+            return described.removeprefix("SCHEMA - public ") in self._roles
+        return not (described.startswith("COMMENT ") and any(tag in described for tag in self._comments))
+
+    @staticmethod
+    def _of_ours_or_providers(about: str) -> bool:
+        if about.startswith("TRIGGER ") and f" {TRUNCATE_TRIGGER} " in about:
+            return True
+        if about.startswith("DEFAULT ACL") and " rdsadmin" in about:
+            return True
+        named = about.removeprefix("EXTENSION ").removeprefix("- ")
+        return about.startswith("EXTENSION ") and named.startswith(OTHERS_EXTENSIONS)

@@ -1,0 +1,255 @@
+"""Actions about what replication does not carry by itself: roles, identities, large objects, and decisions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from planrunner.model import Side
+from planrunner.postgres import catalog
+from planrunner.replication import (
+    decisions,
+    identities,
+    large_objects,
+    late,
+    roles,
+    uncarried,
+    verify,
+)
+from planrunner.replication.choices import Way
+from planrunner.replication.schema_dump import Wishes
+from planrunner.step import Action
+from planrunner.units import human_bytes
+from planrunner.workspace import workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from planrunner.postgres.catalog import Table
+    from planrunner.step import Run
+
+
+def wishes(run: Run) -> Wishes:
+    """Whether the plan keeps owners and grants."""
+    return Wishes(
+        owners=run.option("owners", "keep") == "keep", grants=run.option("grants", "keep") == "keep"
+    )
+
+
+def preparations(run: Run) -> Sequence[Action]:
+    """What comes before the capture: refusals, decisions, replica identities."""
+    return [*_refusals(run), *_decided(run), *_identities(run)]
+
+
+def _bare(run: Run) -> list[Table]:
+    return [t for t in verify.followed_tables(workspace(run)) if not t.identifiable]
+
+
+def _refusals(run: Run) -> Sequence[Action]:
+    """What the migration does not carry, blocked unless the plan has chosen so."""
+    found = [
+        *_unlogged_troubles(run),
+        *_identity_troubles(run),
+        *_late_troubles(run),
+        *_large_object_troubles(run),
+    ]
+    return [
+        Action(
+            name=f"uncarried {number}",
+            summary="decide about what is not carried",
+            where=Side.LOCAL,
+            perform=lambda _: None,
+            blocked=text,
+        )
+        for number, text in enumerate(found, 1)
+    ]
+
+
+def _unlogged_troubles(run: Run) -> list[str]:
+    carried = workspace(run).selection.carried(catalog.tables(run.source))
+    unlogged = [t.qualified for t in carried if t.unlogged]
+    if not unlogged or run.option("unlogged", "refuse") != "refuse":
+        return []
+    return [
+        f"the rows of unlogged tables can't be followed: {', '.join(unlogged)}. ALTER TABLE … SET LOGGED, or set"
+        " unlogged: schema_only to carry them empty, or copy_at_cutover to copy them while writes stand still"
+    ]
+
+
+def _identity_troubles(run: Run) -> list[str]:
+    choices = workspace(run).choices
+    refused = [t.qualified for t in _bare(run) if choices.choice(t).way is Way.REFUSE]
+    found = [
+        f"without_replica_identity: {pattern} matches no table"
+        for pattern in choices.idle(catalog.tables(run.source))
+    ]
+    if refused:
+        found.append(
+            f"{', '.join(refused)}: no replica identity, so updates and deletes can't be followed. Add a primary key,"
+            " or choose in without_replica_identity: full, index, insert_only or copy_at_cutover"
+        )
+    return [*found, *identities.changes(run.source, _bare(run), choices)[1]]
+
+
+def _late_troubles(run: Run) -> list[str]:
+    space = workspace(run)
+    coming_late = verify.divided(space, catalog.tables(run.source))[1]
+    return [
+        f"copy_at_cutover: {pair}: a foreign key points to it, which would not hold before the cutover. Choose"
+        " index or full for it"
+        for pair in (late.referenced(run.source, coming_late) if coming_late else ())
+    ]
+
+
+def _large_object_troubles(run: Run) -> list[str]:
+    choice = run.option("large_objects", "refuse")
+    if choice == "skip" or not catalog.has_large_objects(run.source):
+        return []
+    if choice == "refuse":
+        return [
+            "large objects can't be followed. Set large_objects: copy to copy them now and what changed of them"
+            " inside the cutover's pause, or skip to leave them behind"
+        ]
+    strangers = large_objects.unreadable(run.source)
+    done = workspace(run).ledger.effects(large_objects.STEP)
+    found: list[str] = []
+    if strangers:
+        found.append(
+            f"large objects of {', '.join(strangers)} can't be read. Run on the source as an administrator:"
+            f' GRANT "{strangers[0]}" TO "{run.source.identity().user}"; or set large_objects: skip'
+        )
+    if not done and catalog.has_large_objects(run.target):
+        found.append(
+            "the target already has large objects, which could be in the way: remove them (lo_unlink)"
+        )
+    return found
+
+
+def _decided(run: Run) -> Sequence[Action]:
+    """What is known beforehand to stay behind or to arrive changed, for the report."""
+    space = workspace(run)
+    terms = uncarried.Terms(
+        owners=wishes(run).owners,
+        large_objects=run.option("large_objects", "refuse"),
+        empty=_empty(run),
+        insert_only=tuple(t.qualified for t in _bare(run) if space.choices.insert_only(t)),
+    )
+    found = uncarried.decisions(run.source, run.target, space.names, terms)
+    new = decisions.untold(space, found)
+    if not new:
+        return ()
+    return [
+        Action(
+            name="decisions",
+            summary=f"note {len(new)} things that are not carried exactly",
+            where=Side.LOCAL,
+            statements=tuple(f"-- {d.text}" for d in new),
+            perform=lambda run: decisions.tell(workspace(run), new),
+        )
+    ]
+
+
+def _empty(run: Run) -> tuple[str, ...]:
+    """The unlogged tables that arrive without rows."""
+    if run.option("unlogged", "refuse") != "schema_only":
+        return ()
+    carried = workspace(run).selection.carried(catalog.tables(run.source))
+    return tuple(t.qualified for t in carried if t.unlogged)
+
+
+def _identities(run: Run) -> Sequence[Action]:
+    wanted, _ = identities.changes(run.source, _bare(run), workspace(run).choices)
+    if not wanted:
+        return ()
+    told = ", ".join(f"{c.table.qualified} ({c.index or 'FULL'})" for c in wanted)
+    return [
+        Action(
+            name="identities",
+            summary=f"set a replica identity on {len(wanted)} tables without one: {told}",
+            where=Side.SOURCE,
+            statements=tuple(c.statement().as_string() for c in wanted),
+            locks=("ACCESS EXCLUSIVE on each table, for an instant",),
+            needs=("ownership of the tables",),
+            undo="cleanup puts the former identity back",
+            perform=lambda run: identities.change(workspace(run), wanted),
+        )
+    ]
+
+
+def restore_identities(run: Run) -> Action:
+    """The action of cleanup that puts replica identities back."""
+    statements = identities.restore_statements(workspace(run), Side.SOURCE)
+    return Action(
+        name="restore identities",
+        summary=f"put back the replica identity of {len(statements)} tables, on both sides",
+        where=Side.SOURCE,
+        statements=tuple(s.as_string() for s in statements),
+        perform=lambda run: identities.restore(workspace(run)),
+    )
+
+
+def large_objects_missing(run: Run) -> Sequence[Action]:
+    """The copy of large objects, once, where the plan wants it."""
+    done = workspace(run).ledger.effects(large_objects.STEP)
+    count, size = large_objects.size(run.source)
+    if run.option("large_objects", "refuse") != "copy" or large_objects.COPIED in done or not count:
+        return ()
+    return [
+        Action(
+            name="large objects",
+            summary=f"copy {count} large objects, {human_bytes(size)}; what changes of them follows at cutover",
+            where=Side.TARGET,
+            statements=(
+                "SELECT lo_create(oid), lo_put(oid, offset, data)  -- in pieces of 1 MB, with owner and grants",
+            ),
+            undo="SELECT lo_unlink(oid), by hand",
+            perform=_perform_large_objects,
+        )
+    ]
+
+
+def _perform_large_objects(run: Run) -> None:
+    space = workspace(run)
+    terms = large_objects.Terms(owners=wishes(run).owners, grants=wishes(run).grants)
+    figures = large_objects.level(space, terms)
+    space.done(large_objects.STEP, large_objects.COPIED, figures)
+    run.tell(f"copied {figures['copied']} large objects, {human_bytes(figures['bytes'])}", dict(figures))
+
+
+def roles_missing(run: Run) -> Sequence[Action]:
+    """Roles that the target lacks, and those that its login may not act as."""
+    if not (wishes(run).owners or wishes(run).grants):
+        return ()
+    absent = roles.missing(run.source, run.target)
+    found: list[Action] = []
+    who = run.target.identity()
+    if absent:
+        made = roles.statements(
+            absent, login=who.user, superuser=who.superuser, may_give=roles.givable(run.target)
+        )
+        made += tuple(
+            roles.joining(m, options=who.major >= 16) for m in roles.joinings(workspace(run), absent)
+        )
+        found.append(
+            Action(
+                name="roles",
+                summary=f"create {len(absent)} roles without passwords: {', '.join(r.name for r in absent)}",
+                where=Side.TARGET,
+                statements=tuple(s.as_string() for s in made),
+                needs=("CREATEROLE",),
+                undo="DROP ROLE, by hand: roles belong to the whole server",
+                perform=lambda run: roles.create(workspace(run), absent),
+            )
+        )
+    strangers = roles.unassumable(run.source, run.target) if wishes(run).owners else ()
+    if strangers:
+        found.append(
+            Action(
+                name="assume roles",
+                summary=f"own objects as {', '.join(strangers)}",
+                where=Side.TARGET,
+                perform=lambda _: None,
+                blocked=f'the target\'s login "{who.user}" may not act as {", ".join(strangers)}. Run on the target as'
+                f' an administrator: GRANT "{strangers[0]}" TO "{who.user}"; or set owners: login in the snapshot step',
+            )
+        )
+    return found
