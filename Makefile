@@ -25,7 +25,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/basedpyright
-	$(BIN)/python -m pytest -q tests/unit
+	$(BIN)/python -m pytest -q -n 2 tests/unit
 
 # Against pgcopydb and pg_dump; e.g. BENCH_ARGS='--case a --rounds 1 --scale 0.1'. At full size it takes an hour.
 bench: $(VENV)/.dev
