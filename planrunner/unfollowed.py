@@ -117,6 +117,12 @@ def _large_object_troubles(run: Run) -> list[str]:
             f"large objects of {', '.join(strangers)} can't be read. Run on the source as an administrator:"
             f' GRANT "{strangers[0]}" TO "{run.source.identity().user}"; or set large_objects: skip'
         )
+    keepers = large_objects.strange_owners(run.source, run.target) if wishes(run).owners else ()
+    if keepers:
+        found.append(
+            f"large objects belong to {', '.join(keepers)}, as which the target's login may not act. Run on the"
+            f' target as an administrator: GRANT "{keepers[0]}" TO "{run.target.identity().user}"; or set owners: login'
+        )
     if not done and catalog.has_large_objects(run.target):
         found.append(
             "the target already has large objects, which could be in the way: remove them (lo_unlink)"

@@ -15,6 +15,7 @@ DURATION = r"^[0-9]+(\.[0-9]+)?(ms|s|m|h)$"
 SIZE = r"^[0-9]+(\.[0-9]+)?(B|kB|MB|GB|TB)$"
 _PART = r'("([^"]|"")+"|[^".]+)'
 TABLES = rf"^{_PART}\.{_PART}$"
+TABLES_OR_ALL = rf"^(\*|{_PART}\.{_PART})$"
 SPAN = r"^[0-9]{1,4}(m|h|d|w)$"
 
 # How messages name what a pattern asks for.
@@ -24,6 +25,7 @@ NOUNS = {
     PLAN_NAME: "a name of letters, digits, dots, - and _, at most 63",
     DURATION: "a duration such as 500ms, 5s, 2m or 1h",
     TABLES: "a table pattern such as public.orders or public.inv_*",
+    TABLES_OR_ALL: "a table pattern such as public.orders, public.inv_* or *",
     SPAN: "a time window such as 12h, 90d or 8w",
     SIZE: "a size such as 64kB, 16MB or 10GB",
 }

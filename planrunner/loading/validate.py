@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from planrunner.model import Json, Problem
 
+# An enum can't stand where a mapping may too: there a pattern lists the words.
+_WORDS = re.compile(r"\^\(([a-z_]+(?:\|[a-z_]+)*)\)\$")
 _TYPE_NAMES = {"object": "mapping", "array": "list"}
 _SHAPES = {"mapping": "Write KEY: VALUE lines.", "list": "Begin each entry with a dash."}
 _YES_AND_NO = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
@@ -167,6 +169,9 @@ def _not_constant(error: ValidationError) -> tuple[str, str]:
 
 def _noun(error: ValidationError) -> str:
     pattern = str(error.validator_value)
+    words = _WORDS.fullmatch(pattern)
+    if words is not None:
+        return f"one of {', '.join(words[1].split('|'))}"
     title = str(_schema(error).get("title", "value")).lower()
     return NOUNS.get(pattern, f"a {title} that matches {pattern}")
 

@@ -30,8 +30,8 @@ LIVENESS: Mapping[str, str] = {
     "keepalives_count": "3",
     "tcp_user_timeout": "20000",
 }
-# What every session relies on: names resolve to pg_catalog first, text forms are the same on both
-# sides, and a policy that would hide rows raises an error instead.
+# What every session relies on, whatever the database or the login is set to: names resolve to pg_catalog
+# first, text forms are the same on both sides, and a policy that would hide rows raises an error instead.
 PINNED: Mapping[str, str] = {
     "search_path": "pg_catalog",
     "row_security": "off",
@@ -47,6 +47,7 @@ PINNED: Mapping[str, str] = {
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "transaction_timeout": "0",
+    "default_transaction_isolation": "read committed",
 }
 # Joined with pg_settings, so that a setting younger than the server is passed over.
 _PIN = """
@@ -109,7 +110,7 @@ class Server:
 
     def open(self, *, read_only: bool, autocommit: bool = True, **extra: str) -> Session:
         """Open a session that the caller closes; ConnectionFailed with cause and remedy."""
-        settings = {**PINNED, **({"default_transaction_read_only": "on"} if read_only else {})}
+        settings = {**PINNED, "default_transaction_read_only": "on" if read_only else "off"}
         parameters = {**self.parameters(), **extra}
         secret = self.password()
         try:

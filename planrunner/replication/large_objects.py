@@ -14,6 +14,7 @@ from psycopg import sql
 
 from planrunner.errors import StepFailed
 from planrunner.failpoints import failpoint
+from planrunner.replication.restorable import assumable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -80,6 +81,16 @@ class Terms:
 def unreadable(source: Server) -> tuple[str, ...]:
     """The owners of the large objects that our login may not read."""
     return tuple(str(row[0]) for row in source.rows(_UNREADABLE))
+
+
+def strange_owners(source: Server, target: Server) -> tuple[str, ...]:
+    """Owners of large objects that are on the target too, where our login may not act as them."""
+    owners = {
+        str(r[0])
+        for r in source.rows("SELECT DISTINCT pg_get_userbyid(lomowner)::text FROM pg_largeobject_metadata")
+    }
+    there = {str(r[0]) for r in target.rows("SELECT rolname::text FROM pg_roles")}
+    return tuple(sorted((owners & there) - assumable(target)))
 
 
 def size(source: Server) -> tuple[int, int]:

@@ -22,8 +22,9 @@ DO $$ BEGIN
   EXECUTE format('ALTER DATABASE %I OWNER TO ev_owner', current_database());
   EXECUTE format('ALTER DATABASE %I SET search_path = "$user", public, "Sch ema"', current_database());
   EXECUTE format('ALTER DATABASE %I SET work_mem = %L', current_database(), '8MB');
+  EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = %L', current_database(), 'serializable');
   EXECUTE format('ALTER DATABASE %I SET "app.motto" = %L', current_database(), '');
-  EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = off', current_database());
+  EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on', current_database());
   EXECUTE format('ALTER DATABASE %I CONNECTION LIMIT 50', current_database());
   EXECUTE format('ALTER ROLE ev_member IN DATABASE %I SET datestyle = %L', current_database(), 'German, DMY');
   EXECUTE format('COMMENT ON DATABASE %I IS %L', current_database(), E'all of it\nin two lines');
