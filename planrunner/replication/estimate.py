@@ -64,14 +64,15 @@ class Rates:
     writing: Measured
 
 
-def estimates(workspace: Workspace, tables: Sequence[Table], *, streams: int) -> tuple[Estimate, ...]:
+def estimates(
+    workspace: Workspace, tables: Sequence[Table], *, streams: int, chunk_above: int
+) -> tuple[Estimate, ...]:
     """Estimate what is left of ``tables``; about two seconds long, on read-only sessions. Empty: all is copied."""
     units = generations.remaining(workspace, tables)
     if not units:
         return ()
     source, clock = workspace.source, workspace.clock
-    chunks = source.identity().major >= 14
-    jobs = jobs_of(units, streams=streams, chunks=chunks)
+    jobs = jobs_of(units, streams=streams, chunk_above=chunk_above, version=source.identity().version)
     measured = sizes(workspace, units, jobs=len(jobs))
     standing = probe.position(source, clock)
     sending = probe.sending(workspace.target, clock)

@@ -38,10 +38,15 @@ class Outlook:
 
 @dataclass(frozen=True, kw_only=True)
 class Division:
-    """How the copy is divided: ``streams`` generations at once, tables above ``split_above`` bytes in ranges."""
+    """How the copy is divided: ``streams`` generations at once, tables above ``split_above`` bytes in ranges.
+
+    Tables above ``chunk_above`` are copied by several streams at once: below, one transaction that also
+    freezes the rows costs the target less than the streams gain.
+    """
 
     streams: int = 1
     split_above: int = 10 << 30
+    chunk_above: int = 2 << 30
 
 
 def outlook(workspace: Workspace, streams: int = 1) -> Outlook:

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 SMALL_BYTES = 1 << 20
 BATCH_BYTES = 4 << 20
 BATCH_UNITS = 25
-CHUNK_BYTES = 64 << 20
 MOST_CHUNK_BYTES = 1 << 30
+# Before 14 a range of pages is answered by reading the whole table.
+CHUNKS_SINCE = 140000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,21 +34,27 @@ class Job:
         return size // self.chunk.of if self.chunk else size
 
 
-def jobs_of(units: Sequence[Unit], *, streams: int, chunks: bool) -> list[Job]:
-    """Cut and gather ``units`` into jobs, the largest first, batches of small ones last."""
+def jobs_of(
+    units: Sequence[Unit], *, streams: int, chunk_above: int, version: int = CHUNKS_SINCE
+) -> list[Job]:
+    """Cut and gather ``units`` into jobs, the largest first, batches of small ones last.
+
+    Units above ``chunk_above`` bytes are cut, where a source of ``version`` can read pages by their numbers.
+    """
     small = [unit for unit in units if unit.bytes < SMALL_BYTES]
     large = [unit for unit in units if unit.bytes >= SMALL_BYTES]
-    made = [job for unit in large for job in (_chunked(unit, streams) if chunks else [Job(units=(unit,))])]
+    above = chunk_above if streams > 1 and version >= CHUNKS_SINCE else None
+    made = [job for unit in large for job in _chunked(unit, streams, above)]
     made.sort(key=lambda job: (-job.bytes, job.units[0].id, job.chunk.number if job.chunk else 0))
     return made + _batches(small, streams)
 
 
-def _chunked(unit: Unit, streams: int) -> list[Job]:
+def _chunked(unit: Unit, streams: int, above: int | None) -> list[Job]:
     # A range of the key has no pages of its own: the ranges themselves are what streams share.
-    size = min(MOST_CHUNK_BYTES, max(CHUNK_BYTES, unit.bytes // (streams * 2)))
-    count = 1 if unit.part or streams == 1 else min(-(-unit.bytes // size), max(1, unit.table.pages))
-    if count < 2:
+    if above is None or unit.part or unit.bytes <= above or unit.table.pages < 2:
         return [Job(units=(unit,))]
+    size = min(MOST_CHUNK_BYTES, max(above // 4, unit.bytes // (streams * 4), 1))
+    count = min(-(-unit.bytes // size), unit.table.pages)
     step = -(-unit.table.pages // count)
     count = -(-unit.table.pages // step)
     return [

@@ -1,6 +1,6 @@
 """The copy of everything that is left, over several streams, the largest first.
 
-Big tables are cut into chunks that all streams share; small ones travel in batches, one transaction for many.
+The biggest tables are cut into chunks that all streams share; small ones travel in batches, one transaction for many.
 A table whose last unit is in is handed on at once, so that its indexes are built while others still copy. A lost
 connection or snapshot costs the units in hand: the rest goes on, under another generation where it must.
 """
@@ -151,13 +151,14 @@ class Load:
     def _divided(self, units: Sequence[Unit]) -> dict[int, deque[Job]]:
         held = self._workspace.round
         assert held is not None
-        chunks = self._workspace.source.identity().version >= 140000
+        version = self._workspace.source.identity().version
         return {
             generation: deque(
                 jobs_of(
                     [unit for unit in units if held.generation_of[unit.id] == generation],
                     streams=self._streams,
-                    chunks=chunks,
+                    chunk_above=self._ways.division.chunk_above,
+                    version=version,
                 )
             )
             for generation in held.snapshots

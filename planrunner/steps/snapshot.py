@@ -70,7 +70,9 @@ class Snapshot:
     def estimates(self, run: Run) -> Sequence[Estimate]:
         """Sizes, copy time, WAL and disk for what is left to copy; about two seconds of measuring."""
         space = workspace(run)
-        return estimate.estimates(space, verify.followed_tables(space), streams=_jobs(run))
+        tables = verify.followed_tables(space)
+        above = _division(run).chunk_above
+        return estimate.estimates(space, tables, streams=_jobs(run), chunk_above=above)
 
     def progress(self, run: Run) -> Mapping[str, Json]:
         """Units done of all, rows and bytes copied, generations, and what our slots retain."""
@@ -114,7 +116,11 @@ def remaining(run: Run) -> tuple[Unit, ...]:
 
 
 def _division(run: Run) -> Division:
-    return Division(streams=run.option("streams", 1), split_above=size(run.option("split_above", "10GB")))
+    return Division(
+        streams=run.option("streams", 1),
+        split_above=size(run.option("split_above", "10GB")),
+        chunk_above=size(run.option("chunk_above", "2GB")),
+    )
 
 
 def _capture(run: Run, todo: Sequence[Unit]) -> Action:

@@ -59,7 +59,7 @@ class Bench:
             selection=selection,
         )
         tables = space.selection.followed(catalog.tables(self.source))
-        return {e.name: e for e in estimates(space, tables, streams=2)}
+        return {e.name: e for e in estimates(space, tables, streams=2, chunk_above=1 << 30)}
 
 
 @pytest.fixture(scope="module")

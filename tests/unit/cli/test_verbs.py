@@ -1,8 +1,8 @@
 """The verbs on a real plan between two real databases."""
 
 import json
-import re
 import os
+import re
 import signal
 import subprocess
 import sys
