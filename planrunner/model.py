@@ -203,6 +203,22 @@ class Finding:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A figure that a preview tells beforehand, between ``low`` and ``high`` in ``unit``.
+
+    ``formula`` says how it came about; both bounds are None where ``reason`` says why nothing is known.
+    """
+
+    name: str
+    unit: str
+    low: float | None = None
+    high: float | None = None
+    text: str = ""
+    formula: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TableVerdict:
     """What verification found for one table; ``detail`` says how the sides differ."""
 

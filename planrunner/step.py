@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from planrunner.aws.rds import Rds
-    from planrunner.model import Finding, Json, Plan, Side, StepSpec, Verification
+    from planrunner.model import Estimate, Finding, Json, Plan, Side, StepSpec, Verification
     from planrunner.ports import Clock
     from planrunner.postgres.connection import Server
 
@@ -128,6 +128,15 @@ class Checking(Protocol):
 
     def findings(self, run: Run) -> Sequence[Finding]:
         """Every check with its verdict; reads only."""
+        ...
+
+
+@runtime_checkable
+class Estimating(Protocol):
+    """A step that can say beforehand what its work will come to; only a preview asks."""
+
+    def estimates(self, run: Run) -> Sequence[Estimate]:
+        """Sizes, times, and how they came about; reads only, and measures for a few seconds at most."""
         ...
 
 

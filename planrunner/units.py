@@ -45,6 +45,13 @@ def size(text: str) -> int:
     return int(float(match[1]) * _BYTES[match[2]])
 
 
+def human_seconds(count: float) -> str:
+    """A time for people: ``0.4 s``, ``12 s``, ``3 min``, ``2.5 h``."""
+    if count < 60:
+        return f"{count:.1f} s" if count < 10 else f"{count:.0f} s"
+    return f"{count / 60:.0f} min" if count < 5400 else f"{count / 3600:.1f} h"
+
+
 def human_bytes(count: float) -> str:
     """A byte count for people: ``12 MB``."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from planrunner.replication import choices
 from planrunner.replication.selection import Selection
+from planrunner.replication.terms import terms
 from planrunner.replication.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from planrunner.model import Json, Plan
     from planrunner.replication.choices import Choices
     from planrunner.step import Run
+
+T = TypeVar("T")
 
 
 def workspace(run: Run) -> Workspace:
@@ -27,21 +30,32 @@ def workspace(run: Run) -> Workspace:
             clock=run.clock,
             tell=run.tell,
             selection=selected(run.plan),
+            terms=terms(_options_of(run, "sync")),
         )
         found.choices = chosen(run.plan)
         run.held.put("workspace", found)
     return found
 
 
+def snapshot_option(run: Run, name: str, default: T) -> T:
+    """An option of the plan's snapshot step, for the steps that go on from what it made."""
+    return cast("T", _options_of(run, "snapshot").get(name, default))
+
+
 def selected(plan: Plan) -> Selection:
     """What the plan's snapshot step selects; every step goes by it. StepFailed when a filter is malformed."""
-    return Selection.of(cast("Mapping[str, Json]", _snapshot_options(plan).get("filters", {})))
+    return Selection.of(cast("Mapping[str, Json]", _options_in(plan, "snapshot").get("filters", {})))
 
 
 def chosen(plan: Plan) -> Choices:
     """What the plan's snapshot step chooses for tables that can't be followed as they are."""
-    return choices.of_options(_snapshot_options(plan))
+    return choices.of_options(_options_in(plan, "snapshot"))
 
 
-def _snapshot_options(plan: Plan) -> Mapping[str, Json]:
-    return next((spec.options for spec in plan.steps if spec.uses == "snapshot"), {})
+def _options_of(run: Run, uses: str) -> Mapping[str, Json]:
+    # How streams are watched stands in the sync step, and rules from the moment the slot is made.
+    return _options_in(run.plan, uses)
+
+
+def _options_in(plan: Plan, uses: str) -> Mapping[str, Json]:
+    return next((spec.options for spec in plan.steps if spec.uses == uses), {})

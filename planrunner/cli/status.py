@@ -1,6 +1,7 @@
 """``planrunner status``: how far a plan is, from its state and, where they answer, its servers."""
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,10 +9,14 @@ import typer
 from planrunner.cli.options import Output, OutputFormat, PlanFile, StateFile, VarFiles, Vars
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from planrunner.cli.opening import OpenedPlan
     from planrunner.engine.looking import StepView
     from planrunner.model import Json
     from planrunner.state.lock import Holder
+
+BYTES = "_bytes"
 
 
 def status(
@@ -67,6 +72,7 @@ def _as_text(
         f"plan {opened.plan.name}: {f'a run is at work ({at_work})' if at_work else 'no run is at work'}"
     ]
     lines.append(table(("STEP", "USES", "STATUS", "SECONDS", "FIGURES"), rows))
+    lines += [f"{s.id}: {line}" for s in steps for line in _streams(s)]
     lines += [f"{s.id}: {s.error}" for s in steps if s.error]
     for step in steps:
         lines += [f"{step.id} is done, but this is missing again: {action.summary}" for action in step.drift]
@@ -82,6 +88,20 @@ def _seconds(step: "StepView") -> str:
 def _figures(step: "StepView") -> str:
     plain = {k: v for k, v in step.figures.items() if isinstance(v, int | float | str)}
     return ", ".join(f"{name} {value}" for name, value in plain.items())
+
+
+def _streams(step: "StepView") -> "Iterator[str]":
+    """A line for each slot and its subscription."""
+    streams = step.figures.get("streams")
+    for name, figures in streams.items() if isinstance(streams, Mapping) else ():
+        if isinstance(figures, Mapping):
+            yield f"{name}: {', '.join(f'{what.removesuffix(BYTES)} {_value(what, v)}' for what, v in figures.items())}"
+
+
+def _value(name: str, value: "Json") -> str:
+    from planrunner.units import human_bytes
+
+    return human_bytes(value) if name.endswith(BYTES) and isinstance(value, int) else str(value)
 
 
 def _as_json(

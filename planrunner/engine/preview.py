@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from planrunner.engine.preflight import Checked, checked
-from planrunner.errors import StepFailed
-from planrunner.model import Approval
-from planrunner.step import Checking
+from planrunner.errors import PlanrunnerError, StepFailed
+from planrunner.model import Approval, Estimate
+from planrunner.step import Checking, Estimating
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from planrunner.engine.looking import View
     from planrunner.model import StepSpec
-    from planrunner.step import Action
+    from planrunner.step import Action, Run, Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,7 @@ class PreviewStep:
     waits_for_approval: bool = False
     actions: tuple[Action, ...] = ()
     checked: Checked | None = None
+    estimates: tuple[Estimate, ...] = ()
     problem: str | None = None
 
 
@@ -81,11 +82,27 @@ def _previewed(view: View, spec: StepSpec) -> PreviewStep:
     try:
         findings = checked(step, run, earlier) if isinstance(step, Checking) else None
         actions = tuple(step.actions(run))
+        estimates = _estimated(step, run)
     except StepFailed as error:
         return PreviewStep(spec=spec, done=False, waits_for_approval=not approved, problem=str(error))
     return PreviewStep(
-        spec=spec, done=False, waits_for_approval=not approved, actions=actions, checked=findings
+        spec=spec,
+        done=False,
+        waits_for_approval=not approved,
+        actions=actions,
+        checked=findings,
+        estimates=estimates,
     )
+
+
+def _estimated(step: Step, run: Run) -> tuple[Estimate, ...]:
+    if not isinstance(step, Estimating):
+        return ()
+    try:
+        return tuple(step.estimates(run))
+    except PlanrunnerError as error:
+        # What can't be estimated is no reason to lose the preview.
+        return (Estimate(name="estimates", unit="", reason=error.message),)
 
 
 def _place(identity: str | None) -> str:

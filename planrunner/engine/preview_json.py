@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from planrunner.engine.preview_text import status_of, verdict
@@ -38,6 +39,7 @@ def _step(step: PreviewStep) -> Json:
         "waits_for_approval": step.waits_for_approval,
         "problem": step.problem,
         "findings": _findings(step.checked) if step.checked else [],
+        "estimates": [asdict(estimate) for estimate in step.estimates],
         "actions": [action_json(action) for action in step.actions],
     }
 

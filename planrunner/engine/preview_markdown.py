@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from planrunner.engine.preview_text import details, finding_lines, flags, headline, status_of, verdict
+from planrunner.engine.preview_text import (
+    details,
+    estimate_lines,
+    finding_lines,
+    flags,
+    headline,
+    status_of,
+    verdict,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,6 +80,8 @@ def _body(step: PreviewStep) -> Iterator[str]:
         yield _fenced(step.problem, "")
     if step.checked is not None and step.checked.findings:
         yield _fenced("\n".join(finding_lines(step.checked)), "")
+    if step.estimates:
+        yield _fenced("\n".join(estimate_lines(step.estimates)), "")
     for action in step.actions:
         yield _action(action)
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from planrunner.engine.preflight import Checked
     from planrunner.engine.preview import Preview, PreviewStep
-    from planrunner.model import Finding
+    from planrunner.model import Estimate, Finding
     from planrunner.step import Action
 
 MARKS = {Mark.PASS: "✓", Mark.WARN: "!", Mark.FAIL: "✗"}
@@ -99,6 +99,20 @@ def _sectioned(findings: Iterable[tuple[Finding, str | None]]) -> Iterator[str]:
             yield from (f"      {line}" for line in finding.remedy.splitlines())
 
 
+def estimate_lines(estimates: Sequence[Estimate]) -> Iterator[str]:
+    """What the step will come to, a line each, and below it how that came about."""
+    if estimates:
+        yield "Estimates:"
+    for estimate in estimates:
+        label = estimate.name.replace("_", " ")
+        if estimate.reason is not None:
+            yield f"  {label}: not measured ({estimate.reason})"
+        else:
+            yield f"  {label}: {estimate.text}"
+            if estimate.formula is not None:
+                yield f"      {estimate.formula}"
+
+
 def status_of(step: PreviewStep) -> str:
     """The step's state in a word or two."""
     if step.done:
@@ -116,6 +130,7 @@ def _step(step: PreviewStep) -> Iterator[str]:
         yield from (f"  ✗ {line}" for line in step.problem.splitlines())
     if step.checked is not None:
         yield from (f"  {line}" for line in finding_lines(step.checked))
+    yield from (f"  {line}" for line in estimate_lines(step.estimates))
     for action in step.actions:
         yield from _action(action)
 

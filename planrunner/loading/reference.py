@@ -120,10 +120,9 @@ def _type(schema: Schema) -> str:
         return _code(schema["const"])
     if "enum" in schema:
         return " or ".join(_code(value) for value in schema["enum"])
-    if schema.get("pattern") in _PATTERNS:
-        return _PATTERNS[schema["pattern"]]
     kinds: list[str] = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
-    return " or ".join(_TYPES.get(kind, kind) for kind in kinds) + _bounds(schema)
+    text = _PATTERNS.get(schema.get("pattern", ""), _TYPES["string"])
+    return " or ".join({**_TYPES, "string": text}.get(kind, kind) for kind in kinds) + _bounds(schema)
 
 
 def _bounds(schema: Schema) -> str:

@@ -62,7 +62,7 @@ steps:
     uses: sync
     with:
       max_lag: 16MB
-      # max_wal_retained: 50GB            # warn when the source keeps more WAL than this
+      # max_wal_retained: 50GB            # give up before the source keeps more WAL than this
 
   # Stops writes, compares both sides, carries the sequences over. Waits for: planrunner approve
   - id: cutover

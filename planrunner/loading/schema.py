@@ -90,7 +90,9 @@ def _options(name: str, leaves: Callable[[Schema], Schema]) -> Schema:
 def _or_template(schema: Schema) -> Schema:
     if "properties" in schema:
         inner = {name: _or_template(value) for name, value in schema["properties"].items()}
-        return {**schema, "properties": inner}
+        templated = {**schema, "properties": inner}
+        # A word or a mapping: as a word it may be a template.
+        return _leaf_or_template(templated) if isinstance(schema.get("type"), list) else templated
     if isinstance(schema.get("additionalProperties"), dict):
         # A mapping whose keys the plan chooses.
         templated = {**schema, "additionalProperties": _or_template(schema["additionalProperties"])}

@@ -188,6 +188,11 @@ class Server:
             self._reader = self.open(read_only=True)
         return self._reader
 
+    def version(self) -> int:
+        """``server_version_num`` of the server that the next query goes to; no round trip."""
+        with self._lock:
+            return self._live_reader().info.server_version
+
     def execute(self, *statements: Query) -> None:
         """Execute statements in one transaction of their own."""
         with self.transaction() as session:

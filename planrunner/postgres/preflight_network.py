@@ -121,10 +121,11 @@ def between(source: Server, target: Server, needs: Needs) -> Iterator[Finding]:
             "Check the hosts in connections.source.dsn and connections.target.dsn.",
         )
         return
-    yield _dialing(target, needs, here)
+    yield dialing(target, needs, here)
 
 
-def _dialing(target: Server, needs: Needs, here: Identity) -> Finding:
+def dialing(target: Server, needs: Needs, here: Identity) -> Finding:
+    """Whether the target reaches the source as a subscription will; ``here`` is who we are on the target."""
     host, port = needs.dial.get("host") or "localhost", needs.dial.get("port") or "5432"
     place = f"{host}:{port}"
     if _is_local(needs.dial) and not _is_local(target.parameters()):

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING
 from planrunner.model import Finding, Mark
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from planrunner.postgres.catalog import Table
     from planrunner.postgres.connection import Server
 
 _SHOWN = 6
+
+
+def _nothing(_: Server) -> Collection[tuple[str, str]]:
+    return ()
 
 
 def _refused(_: Table) -> str:
@@ -29,7 +33,8 @@ class Needs:
     ``memberships``: whether the grant step may join the roles that own tables. ``roles`` reads the
     names that the target needs when owners or grants are kept. ``unlogged`` and ``large_objects`` are the
     snapshot step's options of these names, ``identity`` its choice for a table without replica identity.
-    ``carried`` picks those of the source's tables that the plan does not leave out.
+    ``carried`` picks those of the source's tables that the plan does not leave out, ``left_out`` names the
+    relations it does, as (schema, name).
     """
 
     plan_id: str
@@ -43,6 +48,7 @@ class Needs:
     unlogged: str = "refuse"
     large_objects: str = "refuse"
     carried: Callable[[Sequence[Table]], Sequence[Table]] = tuple
+    left_out: Callable[[Server], Collection[tuple[str, str]]] = _nothing
 
 
 @dataclass(frozen=True)

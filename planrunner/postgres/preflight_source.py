@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _GRANT = "grant"
 # Policies that would apply to our login: not to superusers, BYPASSRLS, nor owners unless forced.
 _ROW_SECURITY = """
-SELECT format('%I.%I', n.nspname, c.relname), NOT c.relforcerowsecurity
+SELECT format('%I.%I', n.nspname, c.relname), NOT c.relforcerowsecurity, n.nspname::text, c.relname::text
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, pg_roles me
 WHERE me.rolname = current_user AND c.relkind IN ('r', 'p') AND c.relrowsecurity
   AND NOT me.rolsuper AND NOT me.rolbypassrls
@@ -33,7 +33,7 @@ ORDER BY 1
 
 def permissions(source: Server, needs: Needs) -> Iterator[Finding]:
     """The replication right, reading, ownership, CREATE, row-level security."""
-    held = privileges.rights(source, memberships=needs.memberships)
+    held = privileges.rights(source, memberships=needs.memberships, left_out=needs.left_out(source))
     yield _replication(source, held)
     yield _access(held, Kind.SCHEMA, "USAGE on {} {}")
     yield _access(held, Kind.TABLE, "SELECT on {} {}")
@@ -118,7 +118,8 @@ def _create(held: Rights) -> Finding:
 
 
 def _row_security(source: Server, held: Rights, needs: Needs) -> Finding:
-    rows = source.rows(_ROW_SECURITY)
+    left_out = needs.left_out(source)
+    rows = [row for row in source.rows(_ROW_SECURITY) if (row[2], row[3]) not in left_out]
     if not rows:
         return SOURCE.passed("No row-level security hides rows from the login")
     # As a member of the owning role it is exempt, unless the table forces its policies on owners.

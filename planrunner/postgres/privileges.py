@@ -12,7 +12,7 @@ from planrunner.errors import ConnectionFailed
 from planrunner.postgres.grants import Grant, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from planrunner.ports import Clock
     from planrunner.postgres.connection import Server
@@ -149,9 +149,15 @@ def login(server: Server) -> Login:
     )
 
 
-def rights(server: Server, *, memberships: bool = True) -> Rights:
-    """What our login may do there; ``memberships``: whether it may join the roles that own tables."""
-    rows = server.rows(_OBJECTS, {"memberships": memberships})
+def rights(server: Server, *, memberships: bool = True, left_out: Collection[tuple[str, str]] = ()) -> Rights:
+    """What our login may do there; ``memberships``: whether it may join the roles that own tables.
+
+    ``left_out`` are tables and sequences, (schema, name), that the plan does not touch: they need no right,
+    nor does a schema in which everything is left out.
+    """
+    rows = [r for r in server.rows(_OBJECTS, {"memberships": memberships}) if (r[1], r[2]) not in left_out]
+    used = {r[1] for r in rows}
+    rows = [r for r in rows if Kind(r[0]) is not Kind.SCHEMA or r[2] in used]
     objects = (
         Access(
             kind=Kind(r[0]),

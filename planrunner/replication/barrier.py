@@ -12,35 +12,52 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from planrunner.errors import StepFailed
-from planrunner.replication import slots, subscriptions
+from planrunner.replication.health import observe
 from planrunner.replication.names import SCHEMA
+from planrunner.replication.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from planrunner.model import Json
+    from planrunner.replication.health import Health
+    from planrunner.replication.subscriptions import Subscription
     from planrunner.replication.workspace import Workspace
 
+NEWS_SECONDS = 5.0
 
-def wait(workspace: Workspace, generations: Sequence[int], *, timeout: float, poll: float = 0.01) -> float:
+
+def wait(
+    workspace: Workspace,
+    generations: Sequence[int],
+    *,
+    timeout: float,
+    poll: float = 0.01,
+    watch: Watch | None = None,
+) -> float:
     """Write one marker per generation and wait until the target shows them all; returns the seconds taken.
 
-    StepFailed when the timeout passes or a stream can't go on, with what the servers say of it.
+    ``watch`` looks at the streams meanwhile; without one they are looked at by a watch that only tells.
+    StepFailed when the timeout passes or a stream can't go on, with what to do about it.
     """
     begun = workspace.clock.monotonic()
+    watch = watch or Watch(workspace, generations, following=True, acting=False)
     waiting = {generation: _mark(workspace, generation) for generation in generations}
-    next_look = begun + 5
+    next_look = begun + workspace.terms.poll
+    next_news = begun + NEWS_SECONDS
     while waiting:
         waiting = {g: token for g, token in waiting.items() if not _arrived(workspace, g, token)}
         now = workspace.clock.monotonic()
         if waiting and now - begun > timeout:
             raise StepFailed(
-                f"the target did not catch up within {timeout:.0f} s: {stream_state(workspace)}",
+                f"the target did not catch up within {timeout:.0f} s: {stream_state(observe(workspace))}",
                 remedy="Look at the target's log and pg_stat_subscription; run again to go on waiting.",
             )
-        if waiting and now > next_look:
-            check_streams(workspace)
-            workspace.tell(f"waiting for the target: {stream_state(workspace)}", lag(workspace))
-            next_look = now + 5
+        # A barrier that arrives at once, as inside the fence, costs no look.
+        health = watch.poll() if waiting and now > next_look else None
+        if health is not None and now > next_news:
+            workspace.tell(f"waiting for the target: {stream_state(health)}", lag(health))
+            next_news = now + NEWS_SECONDS
         if waiting:
             workspace.clock.sleep(poll)
     return workspace.clock.monotonic() - begun
@@ -63,40 +80,47 @@ def _arrived(workspace: Workspace, generation: int, token: uuid.UUID) -> bool:
     return bool(found)
 
 
-def lag(workspace: Workspace) -> dict[str, int]:
+def lag(health: Health) -> dict[str, int]:
     """Bytes of WAL the target has not confirmed, and bytes that our slots retain on the source."""
-    found = slots.existing(workspace.source, workspace.names).values()
-    return {
-        "lag_bytes": max((s.behind for s in found), default=0),
-        "retained_bytes": max((s.retained for s in found), default=0),
-    }
+    return {"lag_bytes": health.behind, "retained_bytes": health.retained}
 
 
 def check_streams(workspace: Workspace) -> None:
-    """StepFailed when a slot is lost or a subscription is disabled: waiting would be in vain."""
-    for slot in slots.existing(workspace.source, workspace.names).values():
-        if slot.wal_status == "lost":
-            raise StepFailed(
-                f"source: slot {slot.name} was invalidated, the WAL it needs is gone; the copy can't be continued",
-                remedy="Raise max_slot_wal_keep_size on the source, `planrunner cleanup` this plan, empty the"
-                " target and run again.",
-            )
-    for subscription in subscriptions.existing(workspace.target, workspace.names).values():
-        if not subscription.enabled:
-            raise StepFailed(
-                f"target: subscription {subscription.name} is disabled",
-                remedy=f"Find out who disabled it, then: ALTER SUBSCRIPTION {subscription.name} ENABLE;",
-            )
+    """StepFailed when a slot is lost, a subscription disabled or the source's catalogue has drifted."""
+    Watch(workspace, workspace.ledger.generations(), following=True, acting=False).look()
 
 
-def stream_state(workspace: Workspace) -> str:
+def stream_state(health: Health) -> str:
     """What both servers say of our streams, in one line."""
-    found = slots.existing(workspace.source, workspace.names)
     words = []
-    for generation, subscription in sorted(subscriptions.existing(workspace.target, workspace.names).items()):
-        slot = found.get(generation)
+    for generation, subscription in sorted(health.subscriptions.items()):
+        slot = health.slots.get(generation)
         words.append(
             f"{subscription.name}: worker {subscription.pid or 'not running'}, {subscription.errors} apply errors,"
             f" {slot.behind if slot else '?'} bytes behind"
         )
     return "; ".join(words) or "no subscription"
+
+
+def streams(health: Health) -> dict[str, Json]:
+    """The state of each stream, slot and subscription, for status and report."""
+    found: dict[str, Json] = {}
+    for generation in sorted({*health.slots, *health.subscriptions}):
+        slot, subscription = health.slots.get(generation), health.subscriptions.get(generation)
+        figures: dict[str, Json] = {"slot": "missing"}
+        if slot is not None:
+            figures = {"slot": slot.lost or slot.wal_status, "retained_bytes": slot.retained}
+            figures |= {"lag_bytes": slot.behind}
+            figures |= {} if slot.room is None else {"room_bytes": slot.room}
+        if subscription is not None:
+            figures["worker"] = _worker(subscription)
+            figures["errors"] = subscription.errors
+            figures["conflicts"] = ", ".join(f"{k} {v}" for k, v in subscription.conflicts.items()) or "none"
+        found[slot.name if slot else subscription.name if subscription else str(generation)] = figures
+    return found
+
+
+def _worker(subscription: Subscription) -> str:
+    if not subscription.enabled:
+        return "disabled"
+    return "not running" if subscription.pid is None else f"pid {subscription.pid}"

@@ -41,7 +41,7 @@ def mendable(error: Exception) -> bool:
         # No SQLSTATE: the session broke; 08 connection, 57P ended by an administrator or a crash.
         return error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))
     if isinstance(error, ToolFailed):
-        return "connection" in error.message or "terminat" in error.message
+        return any(word in error.message for word in ("connection", "terminat", "snapshot"))
     return isinstance(error, ConnectionFailed | SnapshotLost)
 
 

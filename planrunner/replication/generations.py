@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from planrunner.errors import StepFailed
-from planrunner.replication import inserts, publications, ranges, slots, subscriptions
+from planrunner.replication import drift, inserts, publications, ranges, slots, subscriptions
 from planrunner.replication.snapshot import HeldSnapshot, capture
 from planrunner.replication.workspace import Round
 
@@ -42,7 +42,6 @@ class Division:
 
     streams: int = 1
     split_above: int = 10 << 30
-    failover: bool = False
 
 
 def outlook(workspace: Workspace, streams: int = 1) -> Outlook:
@@ -83,16 +82,16 @@ def begin(workspace: Workspace, tables: Sequence[Table], division: Division) -> 
             f"the snapshot was lost {MOST_LOSSES} times; each costs the source a slot that decodes all its WAL",
             remedy="Find out what ends the runner's sessions, `planrunner cleanup` this plan, and run again.",
         )
+    drift.refuse(workspace)
     ranges.prepare(workspace, tables, above=division.split_above)
     todo = remaining(workspace, tables)
     groups = grouped(todo, now.next, writes(workspace.source))
     for generation, units in groups.items():
-        wholly, inserted = inserts.parted([u for u in units if u.part is None], workspace.choices)
-        publications.create(workspace.source, workspace.names, generation, wholly)
-        inserts.create(workspace.source, workspace.names, generation, inserted)
-        _barrier_on_target(workspace, generation)
+        create_publications(workspace, generation, units)
+        barrier_on_target(workspace, generation)
     ranges.tell_truncates_to(workspace, (*now.finished, *groups))
-    _capture_all(workspace, groups, failover=division.failover)
+    _capture_all(workspace, groups)
+    drift.remember(workspace)
 
 
 def publishing(workspace: Workspace, generation: int, units: Sequence[Unit]) -> tuple[sql.Composed, ...]:
@@ -104,11 +103,19 @@ def publishing(workspace: Workspace, generation: int, units: Sequence[Unit]) -> 
     )
 
 
-def _capture_all(workspace: Workspace, groups: Mapping[int, Sequence[Unit]], *, failover: bool) -> None:
+def create_publications(workspace: Workspace, generation: int, units: Sequence[Unit]) -> tuple[str, ...]:
+    """Make them; returns those that a subscription names besides the generation's own."""
+    wholly, inserted = inserts.parted([u for u in units if u.part is None], workspace.choices)
+    publications.create(workspace.source, workspace.names, generation, wholly)
+    inserts.create(workspace.source, workspace.names, generation, inserted)
+    return (workspace.names.inserts(generation),) if inserted else ()
+
+
+def _capture_all(workspace: Workspace, groups: Mapping[int, Sequence[Unit]]) -> None:
     snapshots: dict[int, HeldSnapshot] = {}
     try:
         for generation, units in groups.items():
-            snapshots[generation] = capture(workspace, generation, failover=failover)
+            snapshots[generation] = capture(workspace, generation)
             workspace.tell(
                 f"generation {generation}: slot and snapshot hold {len(units)} units",
                 {"generation": generation, "units": len(units)},
@@ -151,7 +158,8 @@ def writes(source: Server) -> dict[int, int]:
     }
 
 
-def _barrier_on_target(workspace: Workspace, generation: int) -> None:
+def barrier_on_target(workspace: Workspace, generation: int) -> None:
+    """Make the generation's barrier table on the target."""
     table = publications.barrier_table(workspace.names, generation)
     with workspace.writing() as session:
         session.execute("SET LOCAL client_min_messages = warning")

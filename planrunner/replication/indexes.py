@@ -95,11 +95,13 @@ class Builder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
+        try:
+            if kind is None:
+                # What is begun may begin more, so the pool is only closed when nothing is left.
+                self.wait()
+        finally:
             self._stopped.set()
-        self._pool.shutdown(wait=True, cancel_futures=kind is not None)
-        if kind is None:
-            self.wait()
+            self._pool.shutdown(wait=True, cancel_futures=True)
 
     def wait(self) -> None:
         """Wait for everything begun so far; the first error is raised."""

@@ -16,7 +16,7 @@ from psycopg import sql
 from planrunner.errors import LeaseLost
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from planrunner.model import Json
     from planrunner.postgres.connection import Server, Session
@@ -142,6 +142,13 @@ class Ledger:
         if row is None:
             return None
         return Copied(generation=row[0], rows=row[1], bytes=row[2], seconds=row[3])
+
+    def give_units(self, session: Session, units: Sequence[str], generation: int) -> None:
+        """Let ``generation`` follow ``units`` from now on, in the caller's transaction."""
+        session.execute(
+            "UPDATE planrunner.unit SET generation = %s WHERE plan_id = %s AND unit_id = ANY (%s)",
+            [generation, self._plan_id, list(units)],
+        )
 
     def drop_chunks(self, session: Session, unit_id: str) -> None:
         """Forget the chunks of a unit in the caller's transaction, the one that removes their rows."""

@@ -22,15 +22,18 @@ from planrunner.replication.courier import StreamSession, mendable
 from planrunner.replication.feeds import Psql
 from planrunner.replication.identities import table_name
 from planrunner.replication.jobs import SMALL_BYTES, jobs_of
+from planrunner.replication.watch import watching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from planrunner.postgres.catalog import Table
+    from planrunner.postgres.connection import Server
     from planrunner.replication.generations import Division
     from planrunner.replication.jobs import Job
     from planrunner.replication.ledger import Copied
     from planrunner.replication.units import Unit
+    from planrunner.replication.watch import Background
     from planrunner.replication.workspace import Workspace
 
 # Over a slow line waiting costs no CPU, so small tables travel on more sessions than cores would bear.
@@ -42,16 +45,12 @@ _AWAY_SECONDS = 300.0
 
 @dataclass(frozen=True, kw_only=True)
 class Ways:
-    """How the copy goes: streams, whether TID ranges can be read (source ≥ 14), who is told of finished tables.
-
-    ``check`` is asked between blocks and raises to stop; ``hold`` is true while no new job may begin.
-    """
+    """How the copy goes: streams, and who is told of finished tables; ``check`` raises to stop, between blocks."""
 
     jobs: int
     division: Division
     finished: Callable[[Sequence[Table]], None]
     check: Callable[[], None]
-    hold: Callable[[], bool]
 
 
 def copy_everything(
@@ -59,13 +58,7 @@ def copy_everything(
 ) -> None:
     """Copy what is left of ``tables`` over ``jobs`` streams, and build indexes of what is in meanwhile."""
     with indexes.Builder(workspace, terms, _never) as builder:
-        ways = Ways(
-            jobs=jobs,
-            division=division,
-            finished=builder.ready,
-            check=builder.refuse_failed,
-            hold=lambda: False,
-        )
+        ways = Ways(jobs=jobs, division=division, finished=builder.ready, check=builder.refuse_failed)
         copy_rest(workspace, tables, ways)
 
 
@@ -98,7 +91,9 @@ def _attempt(workspace: Workspace, tables: Sequence[Table], ways: Ways) -> None:
         generations.begin(workspace, tables, ways.division)
     todo = generations.remaining(workspace, tables)
     refuse_rows(workspace, todo)
-    Load(workspace, ways, todo).run()
+    assert workspace.round is not None
+    with watching(workspace, (*workspace.ledger.generations(), *workspace.round.snapshots)) as watch:
+        Load(workspace, ways, todo, watch).run()
 
 
 def _left_after(workspace: Workspace, tables: Sequence[Table], error: Exception) -> int:
@@ -139,8 +134,9 @@ def refuse_rows(workspace: Workspace, units: Sequence[Unit]) -> None:
 class Load:
     """One attempt at ``units`` under the workspace's round of snapshots."""
 
-    def __init__(self, workspace: Workspace, ways: Ways, units: Sequence[Unit]) -> None:
+    def __init__(self, workspace: Workspace, ways: Ways, units: Sequence[Unit], watch: Background) -> None:
         self._workspace = workspace
+        self._watch = watch
         self._ways = ways
         self._stopped = threading.Event()
         self._lock = threading.Lock()
@@ -183,6 +179,7 @@ class Load:
     def _check(self) -> None:
         if self._stopped.is_set():
             raise Interrupted("the copy was stopped; the units in hand are rolled back")
+        self._watch.check()
         self._ways.check()
 
     def _stream(self, number: int) -> None:
@@ -210,7 +207,7 @@ class Load:
                 session.close()
 
     def _take(self, generation: int, *, small_only: bool) -> Job | None:
-        while self._ways.hold():
+        while self._watch.paused():
             self._check()
             self._workspace.clock.sleep(0.5)
         self._check()
@@ -253,9 +250,15 @@ def some(names: Sequence[str]) -> str:
 
 def _streams(workspace: Workspace, jobs: int) -> int:
     """The plan's number of streams, or more where the line is slow: waiting costs no CPU."""
-    trips = []
-    for server in (workspace.source, workspace.target):
+    slowest = max(_round_trip(workspace, server) for server in (workspace.source, workspace.target))
+    return max(jobs, SLOW_STREAMS) if slowest > SLOW_ROUND_TRIP_SECONDS else jobs
+
+
+def _round_trip(workspace: Workspace, server: Server) -> float:
+    # The least of several: a busy machine's delays are no line's.
+    def once() -> float:
         begun = workspace.clock.monotonic()
         server.value("SELECT 1")
-        trips.append(workspace.clock.monotonic() - begun)
-    return max(jobs, SLOW_STREAMS) if max(trips) > SLOW_ROUND_TRIP_SECONDS else jobs
+        return workspace.clock.monotonic() - begun
+
+    return min(once() for _ in range(5))

@@ -9,6 +9,7 @@ SCHEMA = "planrunner"
 FENCE_TRIGGER = "planrunner_fence"
 FENCE_TRUNCATE_TRIGGER = "planrunner_fence_truncate"
 TRUNCATE_TRIGGER = "planrunner_truncate"
+STOP_TRIGGER = "planrunner_stop"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,10 @@ class Names:
     def truncate_part_function(self, generation: int) -> str:
         """The target's trigger function that takes a generation's own ranges of a truncated table away."""
         return f"truncate_{self.plan_id}_{generation}"
+
+    def stop_function(self, generation: int) -> str:
+        """The target's trigger function that stops a generation's stream at a marker."""
+        return f"stop_{self.plan_id}_{generation}"
 
     @property
     def owner_mark(self) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
+from planrunner.postgres import catalog
 from planrunner.replication.names import SCHEMA
 from planrunner.replication.units import published
 
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
     from planrunner.replication.names import Names
     from planrunner.replication.units import Unit
 
-# ``truncated`` is set by the trigger of a split table: see ``ranges``.
+# ``truncated`` is set by the trigger of a split table (see ``ranges``), ``stop`` where streams are to be joined
+# (see ``merge``).
 BARRIER_COLUMNS = sql.SQL(
-    "(token uuid PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp(), truncated int)"
+    "(token uuid PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp(), truncated int, stop boolean)"
 )
 
 
@@ -69,16 +71,21 @@ def create(source: Server, names: Names, generation: int, units: Sequence[Unit])
             session.execute(statement)
 
 
-def existing(source: Server, names: Names) -> dict[int, frozenset[int]]:
-    """Our publications by generation, with the oids of the tables each holds."""
+def existing(source: Server, names: Names) -> dict[int, frozenset[str]]:
+    """Our publications by generation, with the tables each holds, as ``Table.qualified``."""
     rows = source.rows(
-        "SELECT p.pubname::text, coalesce(array_agg(r.prrelid::bigint) FILTER (WHERE r.oid IS NOT NULL), '{}')"
+        "SELECT p.pubname::text, coalesce(array_agg(n.nspname::text) FILTER (WHERE c.oid IS NOT NULL), '{}'),"
+        " coalesce(array_agg(c.relname::text) FILTER (WHERE c.oid IS NOT NULL), '{}')"
         " FROM pg_publication p LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid"
+        " LEFT JOIN pg_class c ON c.oid = r.prrelid LEFT JOIN pg_namespace n ON n.oid = c.relnamespace"
         " WHERE starts_with(p.pubname, %s) GROUP BY 1",
         [names.prefix],
     )
-    found = {names.generation(row[0]): frozenset(row[1]) for row in rows}
-    return {generation: members for generation, members in found.items() if generation is not None}
+    return {
+        generation: frozenset(map(catalog.qualified, row[1], row[2]))
+        for row in rows
+        if (generation := names.generation(row[0])) is not None
+    }
 
 
 def narrow(source: Server, names: Names, generation: int, units: Sequence[Unit]) -> None:
@@ -103,11 +110,12 @@ def drop(source: Server, names: Names, generation: int) -> None:
 def drop_barrier(server: Server, names: Names, generation: int) -> None:
     """Drop a generation's barrier table on one side, with its trigger and that one's function."""
     table = sql.Identifier(SCHEMA, names.barrier(generation))
-    function = sql.Identifier(SCHEMA, names.truncate_part_function(generation))
+    functions = (names.truncate_part_function(generation), names.stop_function(generation))
     with server.transaction() as session:
         session.execute("SET LOCAL client_min_messages = warning")
         session.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
-        session.execute(sql.SQL("DROP FUNCTION IF EXISTS {}()").format(function))
+        for function in functions:
+            session.execute(sql.SQL("DROP FUNCTION IF EXISTS {}()").format(sql.Identifier(SCHEMA, function)))
 
 
 def drop_empty_schema(source: Server) -> None:

@@ -260,6 +260,9 @@ class Owned:
         )
 
 
+NOTHING = Owned(wholes=(), parts=())
+
+
 def _own_rows(unit: Unit) -> sql.Composed:
     # Only the range: a row on the target has passed the row filter already.
     condition = replace(unit, table=replace(unit.table, where=None)).condition()

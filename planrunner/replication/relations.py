@@ -176,6 +176,11 @@ def omitted(source: Server, selection: Selection) -> Omitted:
     )
 
 
+def left_out(source: Server, selection: Selection) -> frozenset[tuple[str, str]]:
+    """The relations that the plan does not touch, as (schema, name)."""
+    return frozenset((r.schema, r.name) for r in omitted(source, selection).relations)
+
+
 def dependants(source: Server, gone: Sequence[Relation]) -> tuple[tuple[str, str], ...]:
     """What can't be made without the relations that are left out: (thing, relation it needs)."""
     if not gone:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, LiteralString
 
 from psycopg import errors, sql
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from planrunner.replication.workspace import Workspace
 
 PATIENCE_SECONDS = 600.0
+# From this version on a slot can be copied to standbys and outlive a failover.
+FAILOVER_SINCE = 170000
 _BLOCKERS = """
 SELECT format('pid %s (%s, open for %s s): %s', pid, coalesce(nullif(application_name, ''), usename::text),
               extract(epoch FROM clock_timestamp() - xact_start)::int, left(regexp_replace(query, '\\s+', ' ', 'g'), 60))
@@ -29,7 +31,8 @@ class Slot:
     """A slot as the server shows it.
 
     ``retained`` is the WAL it keeps and ``behind`` the WAL its reader has not confirmed, both in bytes;
-    ``wal_status`` is ``lost`` when the server has given it up.
+    ``room`` is how much more may be written before the server gives it up, None when it never will.
+    ``lost`` says why the server has given it up, None while it serves. ``reader`` names who reads it.
     """
 
     name: str
@@ -38,17 +41,32 @@ class Slot:
     wal_status: str | None
     retained: int
     behind: int
+    room: int | None
+    lost: str | None
+    reader: str | None
+    failover: bool
+
+
+# to_jsonb: invalidation_reason and failover came with 17, conflicting with 16; an older server shows none.
+_SLOTS = """
+SELECT s.slot_name::text, s.active_pid, s.confirmed_flush_lsn::text, s.wal_status,
+       coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn), 0)::bigint,
+       coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), s.confirmed_flush_lsn), 0)::bigint,
+       s.safe_wal_size,
+       CASE WHEN to_jsonb(s) ->> 'invalidation_reason' IS NOT NULL THEN to_jsonb(s) ->> 'invalidation_reason'
+            WHEN s.wal_status = 'lost' THEN 'wal_removed'
+            WHEN (to_jsonb(s) ->> 'conflicting')::boolean THEN 'rows_removed'
+            WHEN s.confirmed_flush_lsn IS NOT NULL AND s.restart_lsn IS NULL THEN 'wal_removed' END,
+       (SELECT coalesce(nullif(a.application_name, ''), a.usename::text) FROM pg_stat_activity a
+        WHERE a.pid = s.active_pid),
+       coalesce((to_jsonb(s) ->> 'failover')::boolean, false)
+FROM pg_replication_slots s
+WHERE starts_with(s.slot_name::text, %s) AND s.database = current_database()
+"""
 
 
 def existing(source: Server, names: Names) -> dict[int, Slot]:
-    """Our slots by generation."""
-    rows = source.rows(
-        "SELECT slot_name::text, active_pid, confirmed_flush_lsn::text, wal_status,"
-        " coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint,"
-        " coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn), 0)::bigint"
-        " FROM pg_replication_slots WHERE starts_with(slot_name::text, %s) AND database = current_database()",
-        [names.prefix],
-    )
+    """Our slots by generation, in one query."""
     found = (
         Slot(
             name=r[0],
@@ -57,26 +75,25 @@ def existing(source: Server, names: Names) -> dict[int, Slot]:
             wal_status=r[3],
             retained=r[4],
             behind=r[5],
+            room=r[6],
+            lost=r[7],
+            reader=r[8],
+            failover=r[9],
         )
-        for r in rows
+        for r in source.rows(_SLOTS, [names.prefix])
     )
     return {g: slot for slot in found if (g := names.generation(slot.name)) is not None}
 
 
-def create_exporting(
-    workspace: Workspace, replication: Session, generation: int, *, failover: bool = False
-) -> str:
+def create_exporting(workspace: Workspace, replication: Session, generation: int) -> str:
     """Make the generation's slot on an open replication session; returns the exported snapshot's name.
 
     Waits for every transaction that is writing now, telling who they are; StepFailed after ten minutes.
     A failed attempt leaves no slot. Any later command on ``replication`` destroys the snapshot.
     """
     name = workspace.names.stream(generation)
+    options = sql.SQL(_creation_options(replication.info.server_version, failover=workspace.terms.failover))
     command = sql.SQL("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput ").format(sql.Identifier(name))
-    if replication.info.server_version < 150000:
-        options = sql.SQL("EXPORT_SNAPSHOT")
-    else:
-        options = sql.SQL("(SNAPSHOT 'export', FAILOVER true)" if failover else "(SNAPSHOT 'export')")
     deadline = workspace.clock.monotonic() + PATIENCE_SECONDS
     while True:
         try:
@@ -86,6 +103,32 @@ def create_exporting(
         else:
             assert row is not None
             return str(row[2])
+
+
+def _creation_options(version: int, *, failover: bool) -> LiteralString:
+    if version < 150000:
+        return "EXPORT_SNAPSHOT"
+    if failover and version >= FAILOVER_SINCE:
+        return "(SNAPSHOT 'export', FAILOVER true)"
+    return "(SNAPSHOT 'export')"
+
+
+def create_plain(workspace: Workspace, generation: int) -> None:
+    """Make the generation's slot without a snapshot; it waits for writers as ``create_exporting`` does."""
+    name = workspace.names.stream(generation)
+    deadline = workspace.clock.monotonic() + PATIENCE_SECONDS
+    # PostgreSQL 17 and later: name, plugin, temporary, twophase, failover.
+    newer = workspace.source.version() >= FAILOVER_SINCE and workspace.terms.failover
+    made = "SELECT pg_create_logical_replication_slot(%s, 'pgoutput'"
+    while True:
+        with workspace.source.session() as session:
+            session.execute("SET lock_timeout = '3s'")
+            try:
+                session.execute(made + (", false, false, true)" if newer else ")"), [name])
+            except errors.LockNotAvailable as error:
+                _tell_blockers(workspace, deadline, error)
+            else:
+                return
 
 
 def _tell_blockers(workspace: Workspace, deadline: float, error: Exception) -> None:

@@ -113,18 +113,15 @@ def lost(generation: int) -> SnapshotLost:
     )
 
 
-def capture(workspace: Workspace, generation: int, *, failover: bool = False) -> HeldSnapshot:
-    """Make the generation's slot and hold its snapshot; a failure leaves neither sessions nor slot.
-
-    With ``failover`` (source ≥ 17) the source's standbys keep a copy of the slot.
-    """
+def capture(workspace: Workspace, generation: int) -> HeldSnapshot:
+    """Make the generation's slot and hold its snapshot; a failure leaves neither sessions nor slot."""
     source = workspace.source
     # Slot creation waits for writers without end, and of all timeouts only this one stops it.
     replication = source.open(read_only=False, replication="database", options="-c lock_timeout=3000")
     keepers: list[_Keeper] = []
     try:
         with source.translated("create the replication slot"):
-            relayed = slots.create_exporting(workspace, replication, generation, failover=failover)
+            relayed = slots.create_exporting(workspace, replication, generation)
         with source.translated("hold the snapshot"):
             for _ in range(KEEPERS):
                 keepers.append(_keeper(source, relayed))  # those made before a failure are closed
@@ -145,13 +142,18 @@ def begin_in(session: Session, snapshot: str) -> None:
 
 def begin_within(source: Server, snapshot: HeldSnapshot) -> Session:
     """Open a session inside the snapshot, which the caller closes; SnapshotLost when it is gone."""
-    session = source.open(read_only=False)
-    try:
-        with source.translated("enter the snapshot"):
-            begin_in(session, snapshot.name)
-    except BaseException as error:
-        session.close()
-        if isinstance(error, QueryFailed) and error.sqlstate in _GONE and not snapshot.alive():
-            raise lost(snapshot.generation) from error
-        raise
-    return session
+    for _ in range(KEEPERS):
+        session = source.open(read_only=False)
+        try:
+            with source.translated("enter the snapshot"):
+                begin_in(session, snapshot.name)
+        except BaseException as error:
+            session.close()
+            if not isinstance(error, QueryFailed) or error.sqlstate not in _GONE:
+                raise
+            # The keeper of that name has ended; another may hold the snapshot under its own.
+            if not snapshot.alive():
+                raise lost(snapshot.generation) from error
+        else:
+            return session
+    raise lost(snapshot.generation)

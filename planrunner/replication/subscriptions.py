@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, LiteralString
 
 from psycopg import conninfo, sql
 
 from planrunner.errors import StepFailed
 from planrunner.postgres.connection import LIVENESS
+from planrunner.replication import slots
+from planrunner.replication.names import SCHEMA, STOP_TRIGGER
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from planrunner.postgres.connection import Server
+    from planrunner.postgres.connection import Row, Server, Session
     from planrunner.replication.names import Names
     from planrunner.replication.ranges import Owned
     from planrunner.replication.workspace import Workspace
@@ -21,31 +23,61 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Subscription:
-    """A subscription as the server shows it: ``pid`` of its apply worker while that runs."""
+    """A subscription as the server shows it: ``pid`` of its apply worker while that runs.
 
+    ``errors`` counts failed applies (0 before PostgreSQL 15, which does not count), ``conflicts`` what
+    apply met and passed over by kind (empty before 18). ``publications`` is its list, as an option of
+    pgoutput; ``slot`` is None when someone has taken the slot away from it.
+    """
+
+    oid: int
     name: str
     enabled: bool
+    slot: str | None
+    publications: str
     pid: int | None
     errors: int
+    conflicts: Mapping[str, int]
+
+
+# A worker for parallel apply has a row of its own (leader_pid, since 16), a table's first copy one with relid.
+_SUBSCRIPTIONS: LiteralString = """
+SELECT s.oid::bigint, s.subname::text, s.subenabled, s.subslotname::text,
+       (SELECT string_agg(quote_ident(p), ',') FROM unnest(s.subpublications) p), w.pid, {counters}
+FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid AND d.datname = current_database()
+LEFT JOIN pg_stat_subscription w ON w.subid = s.oid AND w.relid IS NULL AND to_jsonb(w) ->> 'leader_pid' IS NULL
+{statistics}
+WHERE starts_with(s.subname::text, %s)
+"""
 
 
 def existing(target: Server, names: Names) -> dict[int, Subscription]:
-    """Our subscriptions by generation."""
-    errors = "coalesce(e.apply_error_count, 0)" if target.identity().major >= 15 else "0"
-    join = "LEFT JOIN pg_stat_subscription_stats e ON e.subid = s.oid" if errors != "0" else ""
-    rows = target.rows(
-        sql.SQL(
-            "SELECT s.subname::text, s.subenabled, w.pid, {errors}::bigint FROM pg_subscription s"
-            " JOIN pg_database d ON d.oid = s.subdbid AND d.datname = current_database()"
-            " LEFT JOIN pg_stat_subscription w ON w.subid = s.oid AND w.relid IS NULL {join}"
-            " WHERE starts_with(s.subname::text, %s)"
-        ).format(errors=sql.SQL(errors), join=sql.SQL(join)),
-        [names.prefix],
+    """Our subscriptions by generation, in one query."""
+    counted = target.version() >= 150000
+    query = sql.SQL(_SUBSCRIPTIONS).format(
+        counters=sql.SQL("to_jsonb(e)" if counted else "NULL::jsonb"),
+        statistics=sql.SQL("LEFT JOIN pg_stat_subscription_stats e ON e.subid = s.oid" if counted else ""),
     )
-    found = (Subscription(name=r[0], enabled=r[1], pid=r[2], errors=r[3]) for r in rows)
-    return {
-        g: subscription for subscription in found if (g := names.generation(subscription.name)) is not None
-    }
+    found = map(_subscription, target.rows(query, [names.prefix]))
+    return {g: made for made in found if (g := names.generation(made.name)) is not None}
+
+
+def _subscription(row: Row) -> Subscription:
+    counters: Mapping[str, int] = row[6] or {}
+    return Subscription(
+        oid=row[0],
+        name=row[1],
+        enabled=row[2],
+        slot=row[3],
+        publications=row[4],
+        pid=row[5],
+        errors=counters.get("apply_error_count", 0),
+        conflicts={
+            name.removeprefix("confl_"): count
+            for name, count in counters.items()
+            if name.startswith("confl_") and count
+        },
+    )
 
 
 def dial_parameters(source: Server) -> dict[str, str]:
@@ -66,23 +98,31 @@ def dial_parameters(source: Server) -> dict[str, str]:
 
 
 def statement(
-    source: Server, names: Names, generation: int, password: str | None, *, others: Sequence[str] = ()
+    source: Server,
+    names: Names,
+    generation: int,
+    password: str | None,
+    *,
+    others: Sequence[str] = (),
+    failover: bool = False,
 ) -> sql.Composed:
     """CREATE SUBSCRIPTION on the generation's slot: no second slot, no second copy, not yet enabled.
 
-    ``others`` are the publications it follows besides the generation's own.
+    ``others`` are the publications it follows besides the generation's own. ``failover`` is the slot's:
+    without it, creating the subscription would take it from the slot.
     """
     name = names.stream(generation)
     secret = {"password": password} if password is not None else {}
     dial = conninfo.make_conninfo(**dial_parameters(source), **secret)
     return sql.SQL(
         "CREATE SUBSCRIPTION {name} CONNECTION {dial} PUBLICATION {publications}"
-        " WITH (create_slot = false, copy_data = false, enabled = false, slot_name = {slot})"
+        " WITH (create_slot = false, copy_data = false, enabled = false, slot_name = {slot}{failover})"
     ).format(
         name=sql.Identifier(name),
         dial=sql.Literal(dial),
         publications=sql.SQL(", ").join(map(sql.Identifier, (name, *others))),
         slot=sql.Literal(name),
+        failover=sql.SQL(", failover = true" if failover else ""),
     )
 
 
@@ -91,28 +131,50 @@ def create(workspace: Workspace, generation: int, owned: Owned, *, also: Sequenc
 
     ``also`` are further publications that it names.
     """
-    secret = workspace.source.password()
-    command = statement(
-        workspace.source,
-        workspace.names,
-        generation,
-        secret.reveal() if secret is not None else None,
-        others=(*owned.publications(workspace.names), *also),
-    )
-    name = sql.Identifier(workspace.names.stream(generation))
     with workspace.writing() as session:
-        session.execute("SET LOCAL client_min_messages = warning")
-        for made in owned.truncating(workspace.names, generation):
-            session.execute(made)
-        session.execute(command)
-        session.execute(
-            sql.SQL("COMMENT ON SUBSCRIPTION {} IS {}").format(name, sql.Literal(workspace.names.owner_mark))
+        create_in(workspace, session, generation, owned, also=also)
+
+
+def create_in(
+    workspace: Workspace, session: Session, generation: int, owned: Owned, *, also: Sequence[str] = ()
+) -> None:
+    """The same in the caller's transaction."""
+    secret = workspace.source.password()
+    slot = slots.existing(workspace.source, workspace.names).get(generation)
+    name = sql.Identifier(workspace.names.stream(generation))
+    session.execute("SET LOCAL client_min_messages = warning")
+    for made in owned.truncating(workspace.names, generation):
+        session.execute(made)
+    session.execute(
+        statement(
+            workspace.source,
+            workspace.names,
+            generation,
+            secret.reveal() if secret is not None else None,
+            others=(*owned.publications(workspace.names), *also),
+            failover=slot is not None and slot.failover,
         )
+    )
+    session.execute(
+        sql.SQL("COMMENT ON SUBSCRIPTION {} IS {}").format(name, sql.Literal(workspace.names.owner_mark))
+    )
+    # Should someone drop it, a second one would apply again what the first had applied.
+    workspace.ledger.record_effect(session, "sync", subscribed(generation), {})
+
+
+def subscribed(generation: int) -> str:
+    """The name of the effect, of step sync, that says the generation's subscription was created."""
+    return f"subscribed {generation}"
 
 
 def enable(workspace: Workspace, generation: int) -> None:
-    """Start the generation's apply worker."""
+    """Start the generation's apply worker; a stop marker that is still on its way stops it no more."""
+    barrier = sql.Identifier(SCHEMA, workspace.names.barrier(generation))
     with workspace.writing() as session:
+        session.execute("SET LOCAL client_min_messages = warning")
+        session.execute(
+            sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(sql.Identifier(STOP_TRIGGER), barrier)
+        )
         session.execute(
             sql.SQL("ALTER SUBSCRIPTION {} ENABLE").format(sql.Identifier(workspace.names.stream(generation)))
         )
@@ -136,5 +198,11 @@ def drop(workspace: Workspace, generation: int) -> None:
             remedy="Look at pg_stat_subscription on the target; run again to go on.",
         )
     with workspace.writing() as session:
-        session.execute(sql.SQL("ALTER SUBSCRIPTION {} SET (slot_name = NONE)").format(name))
-        session.execute(sql.SQL("DROP SUBSCRIPTION {}").format(name))
+        drop_in(workspace, session, generation)
+
+
+def drop_in(workspace: Workspace, session: Session, generation: int) -> None:
+    """Drop a disabled subscription in the caller's transaction; its slot is left as it is."""
+    name = sql.Identifier(workspace.names.stream(generation))
+    session.execute(sql.SQL("ALTER SUBSCRIPTION {} SET (slot_name = NONE)").format(name))
+    session.execute(sql.SQL("DROP SUBSCRIPTION {}").format(name))

@@ -12,6 +12,7 @@ from planrunner.replication.choices import Choices
 from planrunner.replication.ledger import Lease, Ledger
 from planrunner.replication.names import Names
 from planrunner.replication.selection import EVERYTHING, Selection
+from planrunner.replication.terms import Terms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -43,7 +44,7 @@ class Workspace:
     followed as they are.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what a run is made of, each by its name
         self,
         *,
         source: Server,
@@ -52,11 +53,13 @@ class Workspace:
         clock: Clock,
         tell: Callable[[str, Mapping[str, Json]], None],
         selection: Selection = EVERYTHING,
+        terms: Terms | None = None,
     ) -> None:
         self.source = source
         self.target = target
         self.clock = clock
         self.tell = tell
+        self.terms = terms or Terms()
         self.choices = Choices()
         self.names = Names(plan_id=plan_id)
         self.ledger = Ledger(target, plan_id)

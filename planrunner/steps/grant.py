@@ -9,8 +9,9 @@ from planrunner.errors import StepBlocked
 from planrunner.model import Side
 from planrunner.postgres import privileges
 from planrunner.postgres.grants import Grant, give, take_back
+from planrunner.replication import relations
 from planrunner.step import Action, Run
-from planrunner.workspace import workspace
+from planrunner.workspace import selected, workspace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +29,8 @@ class GrantRights:
     def actions(self, run: Run) -> Sequence[Action]:
         """The replication right, memberships in the roles that own tables, USAGE and SELECT."""
         wanted = run.option("memberships", True)  # noqa: FBT003  # the option's default
-        held = privileges.rights(run.source, memberships=wanted)
+        left_out = relations.left_out(run.source, selected(run.plan))
+        held = privileges.rights(run.source, memberships=wanted, left_out=left_out)
         replication = privileges.replication_gap(held.login)
         memberships = privileges.membership_gaps(held) if wanted else ()
         access = privileges.access_gaps(held)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from planrunner import unfollowed
-from planrunner.model import Finding, Json, Side
+from planrunner.model import Estimate, Finding, Json, Side
 from planrunner.postgres import catalog
 from planrunner.replication import (
     capacity,
     copy,
     decisions,
+    drift,
+    estimate,
     filter_checks,
     generations,
     identities,
@@ -64,6 +66,11 @@ class Snapshot:
     def findings(self, run: Run) -> Sequence[Finding]:
         """Whether the filters hold, and what they leave behind; nothing where the plan has none."""
         return filter_checks.findings(workspace(run))
+
+    def estimates(self, run: Run) -> Sequence[Estimate]:
+        """Sizes, copy time, WAL and disk for what is left to copy; about two seconds of measuring."""
+        space = workspace(run)
+        return estimate.estimates(space, verify.followed_tables(space), streams=_jobs(run))
 
     def progress(self, run: Run) -> Mapping[str, Json]:
         """Units done of all, rows and bytes copied, generations, and what our slots retain."""
@@ -273,7 +280,7 @@ def _clear(generation: int, stream: str) -> Action:
 def _forget() -> Action:
     def perform(run: Run) -> None:
         space = workspace(run)
-        made = (restore.STEP, ranges.STEP, f"{ranges.STEP} made", selection_record.STEP)
+        made = (restore.STEP, ranges.STEP, f"{ranges.STEP} made", selection_record.STEP, drift.STEP)
         for step in (*made, decisions.STEP, large_objects.STEP):
             space.ledger.forget(step)
         space.ledger.forget("snapshot")

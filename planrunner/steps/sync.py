@@ -4,27 +4,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from planrunner.model import Json, Side
+from planrunner.model import Finding, Json, Side
+from planrunner.postgres.preflight_section import Section
 from planrunner.replication import (
     barrier,
     generations,
     indexes,
+    merge,
     ranges,
     restore,
     slots,
     subscriptions,
+    troubles,
     verify,
 )
+from planrunner.replication.health import observe, wal_disk
 from planrunner.replication.schema_dump import Wishes
+from planrunner.replication.watch import Watch
 from planrunner.step import Action, Run
 from planrunner.units import human_bytes, seconds, size
-from planrunner.workspace import workspace
+from planrunner.workspace import snapshot_option, workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 STEP = "sync"
 CAUGHT_UP = "caught up"
+FOLLOWING = Section("Following")
 
 
 class Sync:
@@ -38,10 +44,12 @@ class Sync:
         there = subscriptions.existing(run.target, space.names)
         held = space.ledger.generations()
         coming = held or (1,)
-        found = [_subscribe(run, g) for g in coming if g not in there or not there[g].enabled]
         done = space.ledger.effects(STEP)
+        found = [_subscribe(run, g) for g in coming if g not in there or not there[g].enabled]
         if CAUGHT_UP not in done:
-            found.append(_catch_up(run))
+            found = [*_lost(run, held, done.keys()), *found, _catch_up(run)]
+        if len(held) > snapshot_option(run, "streams", 1):
+            found.append(_join(held, snapshot_option(run, "streams", 1)))
         if held and restore.FOREIGN_KEYS not in space.ledger.effects(restore.STEP):
             found.append(_withheld())
         views = restore.materialized_views(space)
@@ -49,14 +57,26 @@ class Sync:
             found.append(refreshing(views))
         return found
 
+    def findings(self, run: Run) -> Sequence[Finding]:
+        """Whether what the options ask for can be had of these servers."""
+        found: list[Finding] = []
+        wished = workspace(run).terms
+        if (problem := wished.budget.problem()) is not None:
+            text = f"max_wal_retained: {problem}"
+            found.append(
+                FOLLOWING.failed(text, "Write max_wal_retained: {warn: 20GB, pause: 40GB, give_up: 50GB}.")
+            )
+        if wished.failover:
+            found.append(_failover(run))
+        return found
+
     def progress(self, run: Run) -> Mapping[str, Json]:
-        """Lag and retained WAL in bytes, per slot, and the state of each subscription."""
+        """Lag and retained WAL in bytes, and the state of each slot and subscription."""
         space = workspace(run)
-        streams: dict[str, Json] = {
-            s.name: {"lag_bytes": s.behind, "retained_bytes": s.retained, "wal_status": s.wal_status}
-            for s in slots.existing(run.source, space.names).values()
-        }
-        return {**barrier.lag(space), "streams": streams, "state": barrier.stream_state(space)}
+        health = observe(space)
+        disk = wal_disk(run.source)
+        figures: dict[str, Json] = {**barrier.lag(health), "pg_wal_bytes": disk.wal_bytes}
+        return {**figures, "state": barrier.stream_state(health), "streams": barrier.streams(health)}
 
     def leftovers(self, run: Run) -> Sequence[Action]:
         """The subscriptions, and what the ledger says of this step."""
@@ -120,21 +140,73 @@ def _catch_up(run: Run) -> Action:
 def _perform_catch_up(run: Run, limit: int) -> None:
     space = workspace(run)
     timeout = seconds(run.option("timeout", "1h"))
-    took = barrier.wait(space, space.ledger.generations(), timeout=timeout)
-    lag = barrier.lag(space)
+    held = space.ledger.generations()
+    watch = Watch(space, held, following=True, acting=True)
+    watch.look()
     until = run.clock.monotonic() + timeout
-    while lag["lag_bytes"] > limit and run.clock.monotonic() < until:
-        barrier.wait(space, space.ledger.generations(), timeout=timeout)
+    took = barrier.wait(space, held, timeout=timeout, watch=watch)
+    health = watch.look()
+    while health.behind > limit and run.clock.monotonic() < until:
+        barrier.wait(space, held, timeout=timeout, watch=watch)
         run.clock.sleep(0.5)
-        lag = barrier.lag(space)
+        health = watch.look()
+    lag = barrier.lag(health)
     space.done(STEP, CAUGHT_UP, {**lag, "seconds": round(took, 3)})
-    kept = human_bytes(lag["retained_bytes"])
-    run.tell(f"caught up: {lag['lag_bytes']} bytes behind, slots retain {kept}", dict(lag))
-    allowed = run.option("max_wal_retained", "")
-    if allowed and lag["retained_bytes"] > size(allowed):
-        run.tell(
-            f"warning: slots retain {kept} of WAL on the source, above max_wal_retained {allowed}", dict(lag)
+    run.tell(
+        f"caught up: {lag['lag_bytes']} bytes behind, slots retain {human_bytes(lag['retained_bytes'])}",
+        dict(lag),
+    )
+
+
+def _lost(run: Run, generations: Sequence[int], done: Collection[str]) -> Sequence[Action]:
+    """What can't be followed any more, blocked: a slot that is gone, a subscription that someone dropped."""
+    space = workspace(run)
+    health = observe(space)
+    gone = [g for g in generations if g not in health.subscriptions and subscriptions.subscribed(g) in done]
+    lost = [
+        *troubles.slot_troubles(space, health, generations),
+        *troubles.subscription_troubles(space, health, gone),
+    ]
+    return [
+        Action(
+            name=f"{trouble.code} {number}",
+            summary="decide about a stream that is lost",
+            where=Side.SOURCE,
+            perform=lambda _: None,
+            blocked=f"{trouble.what}. {trouble.remedy}",
         )
+        for number, trouble in enumerate(lost, 1)
+    ]
+
+
+def _failover(run: Run) -> Finding:
+    version = run.source.identity()
+    if version.version >= slots.FAILOVER_SINCE:
+        return FOLLOWING.passed("Slots are made for failover: standbys that synchronize slots keep them")
+    return FOLLOWING.failed(
+        f"failover: true needs PostgreSQL 17 on the source, it is {version.version_text}: older servers lose their slots"
+        " in a failover",
+        "Set failover: false in the sync step, and plan no failover of the source during the migration.",
+    )
+
+
+def _join(held: Sequence[int], streams: int) -> Action:
+    return Action(
+        name="join streams",
+        summary=f"join the {len(held)} streams that lost snapshots left into {streams}, at one commit of the source",
+        where=Side.TARGET,
+        statements=(
+            "SELECT pg_create_logical_replication_slot(…, 'pgoutput')  -- on the source",
+            "INSERT INTO planrunner.barrier_… (token, stop)  -- on the source, into every stream in one transaction",
+            "ALTER SUBSCRIPTION … DISABLE  -- by a trigger on the target, when the marker arrives",
+            "SELECT pg_replication_slot_advance(…)  -- on the source, to that transaction's end",
+            "DROP SUBSCRIPTION …; CREATE SUBSCRIPTION …  -- in one transaction",
+        ),
+        undo="until the new subscription is made, the old streams are enabled again",
+        perform=lambda run: merge.merge(
+            workspace(run), verify.followed_tables(workspace(run)), streams=streams
+        ),
+    )
 
 
 def _withheld() -> Action:

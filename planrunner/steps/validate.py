@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from planrunner.model import Finding, Mark
 from planrunner.postgres.preflight import preflight
 from planrunner.postgres.preflight_section import Needs
-from planrunner.replication import roles, subscriptions
+from planrunner.replication import relations, roles, subscriptions
 from planrunner.replication.names import Names
 from planrunner.workspace import chosen, selected
 
@@ -63,6 +63,7 @@ def _needs(run: Run) -> Needs:
         unlogged=str(options.get("unlogged", "refuse")),
         large_objects=str(options.get("large_objects", "refuse")),
         carried=selected(run.plan).carried,
+        left_out=lambda source: relations.left_out(source, selected(run.plan)),
     )
 
 

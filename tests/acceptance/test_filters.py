@@ -10,7 +10,7 @@ import random
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -156,6 +156,15 @@ def tables(dsn: str) -> set[str]:
         return {row[0] for row in found.fetchall()}
 
 
+def assert_tells_beforehand(preview: dict[str, Any]) -> None:
+    """What is left behind with its size, and what the copy will come to."""
+    (copy,) = (step for step in preview["steps"] if step["id"] == "copy")
+    assert {e["name"] for e in copy["estimates"]} >= {"rows", "copy_time", "wal_retained", "target_disk"}
+    findings = {f["text"]: f["mark"] for step in preview["steps"] for f in step["findings"]}
+    assert "fail" not in findings.values(), findings
+    assert any("public.audit_log (" in told for told in findings)
+
+
 @pytest.mark.timeout(600)
 def test_a_filtered_database_moves_while_rows_cross_the_filters(tmp_path: Path) -> None:
     with (
@@ -167,9 +176,7 @@ def test_a_filtered_database_moves_while_rows_cross_the_filters(tmp_path: Path) 
         (tmp_path / "plan.yaml").write_text(PLAN.format(source=source.port, target=target.port))
         code, text = planrunner(tmp_path, both, "preview", "plan.yaml", "--format", "json")
         assert code == 0, text
-        findings = {f["text"]: f["mark"] for s in json.loads(text)["steps"] for f in s["findings"]}
-        assert "fail" not in findings.values(), findings
-        assert any("public.audit_log (" in told for told in findings)
+        assert_tells_beforehand(json.loads(text))
         application = Application(ours)
         application.start()
         environment = {

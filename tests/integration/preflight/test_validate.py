@@ -346,3 +346,26 @@ def test_findings_are_read_only(source: Any, target: Any, make_run: Callable[...
     assert there.value("SHOW default_transaction_read_only") == "on"
     assert here.value("SHOW default_transaction_read_only") == "on"
     assert Validate().actions(make_run(there, here)) == ()
+
+
+def test_what_the_plan_leaves_out_needs_no_right_and_no_identity(
+    source: Any, target: Any, make_run: Callable[..., Any]
+) -> None:
+    source.execute(
+        "CREATE SCHEMA secret",
+        "CREATE TABLE secret.bare (id serial, a int)",
+        "CREATE TABLE public.mine (id int PRIMARY KEY)",
+    )
+    user = source.role("LOGIN REPLICATION")
+    source.execute(
+        f"ALTER TABLE public.mine OWNER TO {user}",
+        f'GRANT CREATE ON DATABASE "{source.database}" TO {user}',
+    )
+    here, there = source.connect(user), target.connect(side=Side.TARGET)
+
+    def failures(**snapshot: Any) -> list[str]:
+        found = Validate().findings(make_run(here, there, snapshot=snapshot))
+        return [f.text for f in found if f.mark is Mark.FAIL and ("secret" in f.text or "rights" in f.text)]
+
+    assert len(failures()) >= 4
+    assert failures(filters={"exclude": ["secret.*"]}) == []

@@ -123,3 +123,25 @@ def test_verify_asks_the_step_that_can(bench: Any, tiny: Any) -> None:
         pytest.raises(UsageError),
     ):
         verify(view)
+
+
+def test_estimates_are_told_in_every_form(bench: Any, tiny: Any) -> None:
+    found = previewed(bench, tiny.spec("copy", "guess"))
+    told = "copy time: 1 s to 3 s", "data / rate", "target free: not measured (nobody knows)"
+    for text in (preview_text.to_text(found), preview_markdown.to_markdown(found)):
+        assert all(words in text for words in told)
+    time, free = json.loads(preview_json.to_json(found))["steps"][0]["estimates"]
+    assert (time["low"], time["high"], time["unit"], time["formula"]) == (1.0, 2.5, "s", "data / rate")
+    assert (free["low"], free["reason"]) == (None, "nobody knows")
+
+
+def test_what_can_not_be_estimated_costs_no_preview(bench: Any, tiny: Any) -> None:
+    text = preview_text.to_text(previewed(bench, tiny.spec("copy", "guess", fail=True)))
+    assert "estimates: not measured (the ruler broke)" in text
+
+
+def test_only_a_preview_asks_for_estimates(bench: Any, tiny: Any) -> None:
+    log = bench.files / "asked"
+    step = tiny.spec("copy", "guess", log=str(log))
+    run_plan(bench.setup(step), RunOptions())
+    assert not log.exists()

@@ -12,7 +12,18 @@ from planrunner.engine.context import World
 from planrunner.engine.events import Event, Journal
 from planrunner.engine.setup import Setup
 from planrunner.errors import DecisionNeeded, StepFailed, ToolFailed
-from planrunner.model import Approval, Endpoint, Finding, Mark, Plan, Secret, Side, StepSpec, Verification
+from planrunner.model import (
+    Approval,
+    Endpoint,
+    Estimate,
+    Finding,
+    Mark,
+    Plan,
+    Secret,
+    Side,
+    StepSpec,
+    Verification,
+)
 from planrunner.ports import StateStore
 from planrunner.postgres.connection import Server
 from planrunner.step import Action, Run, Step
@@ -131,7 +142,26 @@ class Refuse:
         return Verification(tables=(), other=("views differ",))
 
 
-STEPS: dict[str, Step] = {step.uses: step for step in (Touch(), Check(), Hook(), Refuse())}
+class Guess:
+    """Says beforehand what it will come to."""
+
+    uses = "guess"
+
+    def actions(self, run: Run) -> Sequence[Action]:  # noqa: ARG002
+        return ()
+
+    def estimates(self, run: Run) -> Sequence[Estimate]:
+        if run.option("fail", default=False):
+            raise ToolFailed("the ruler broke")
+        if log := run.option("log", ""):
+            Path(log).write_text("asked")
+        return (
+            Estimate(name="copy_time", unit="s", low=1.0, high=2.5, text="1 s to 3 s", formula="data / rate"),
+            Estimate(name="target_free", unit="B", reason="nobody knows"),
+        )
+
+
+STEPS: dict[str, Step] = {step.uses: step for step in (Touch(), Check(), Hook(), Refuse(), Guess())}
 
 
 def find(uses: str) -> Step:

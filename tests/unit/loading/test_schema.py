@@ -102,7 +102,9 @@ def test_steps_stand_in_the_order_of_a_migration_on_their_page() -> None:
 def test_durations_and_sizes_can_be_read(uses: str) -> None:
     for option in registry.fragment(uses)["properties"].values():
         for value in [*option["examples"], option.get("default")]:
-            if value is not None and "(ms|s|m|h)" in option.get("pattern", ""):
-                assert seconds(value) > 0
-            if value is not None and "(B|kB" in option.get("pattern", ""):
-                assert size(value) > 0
+            # An option may be a size or a mapping of sizes.
+            for text in value.values() if isinstance(value, dict) else [value]:
+                if value is not None and "(ms|s|m|h)" in option.get("pattern", ""):
+                    assert seconds(text) > 0
+                if value is not None and "(B|kB" in option.get("pattern", ""):
+                    assert size(text) > 0

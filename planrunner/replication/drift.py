@@ -1,0 +1,187 @@
+"""DDL on the source after the copy began: remembered at the snapshot, found by one number, told exactly.
+
+ADD COLUMN, RENAME and a changed type stop apply with an error; DROP COLUMN and CREATE TABLE are silent, so
+without this comparison the rows of a new table would be missing and nobody would know.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+from planrunner.errors import StepFailed
+from planrunner.postgres import catalog
+from planrunner.replication import publications, relations, shape
+from planrunner.replication.shape_changes import CARRIED_ON, Change, Kind, changes
+from planrunner.replication.snapshot import begin_within
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from planrunner.replication.shape import Shape, TableShape
+    from planrunner.replication.workspace import Workspace
+
+STEP = "drift"
+SOURCE_SHAPE = "source shape"
+_SHOWN = 20
+_NEW = frozenset({Kind.TABLE_ADDED, Kind.TABLE_REPLACED})
+
+
+def refuse(workspace: Workspace) -> None:
+    """StepFailed when the source differs from what finished units rely on; nothing before the first of them.
+
+    Call it before a further generation begins: what is there, rows and the target's schema, follows the
+    earlier shape, so a difference must be settled before another slot keeps WAL.
+    """
+    known = recorded(workspace)
+    if known is not None and workspace.ledger.generations():
+        check(workspace, known, following=False, records=True)
+
+
+def remember(workspace: Workspace) -> None:
+    """Record the source's shape as of the held snapshot; call it when a generation's snapshot was captured."""
+    assert workspace.round is not None
+    held = next(iter(workspace.round.snapshots.values()))
+    session = begin_within(workspace.source, held)
+    try:
+        with workspace.source.translated("read the catalogue"):
+            found = shape.read_in(session)
+    finally:
+        session.close()
+    workspace.done(STEP, SOURCE_SHAPE, shape.to_json(found))
+
+
+def recorded(workspace: Workspace) -> Shape | None:
+    """The source's shape as the copy relies on it; None before a snapshot was captured."""
+    found = workspace.ledger.effects(STEP).get(SOURCE_SHAPE)
+    return None if found is None else shape.from_json(found)
+
+
+def check(workspace: Workspace, known: Shape, *, following: bool, records: bool) -> Shape:
+    """Compare the source with ``known``; returns the shape that is relied on from now on.
+
+    One query while nothing changed. A change that the target has too (both sides agree) is accepted and,
+    with ``records``, recorded. Any other raises StepFailed with each difference; tables and columns that
+    were dropped stop the run once and are then left to the cutover's comparison, for replication goes on
+    without them. ``following``: the subscriptions are there.
+    """
+    if shape.digest(workspace.source) == known.digest:
+        return known
+    now = shape.read(workspace.source)
+    found = _carried_ones(workspace, changes(known, now))
+    target = shape.read(workspace.target) if found else now
+    carried = _carried(workspace, found, following=following)
+    open_ones = [change for change in found if not _settled(change, now, target, carried)]
+    carried_on = all(change.kind in CARRIED_ON for change in open_ones)
+    if not open_ones and found:
+        workspace.tell("the target has the source's change too; going on", {"changes": _texts(found)})
+    if carried_on and records:
+        workspace.done(STEP, SOURCE_SHAPE, shape.to_json(now))
+    if open_ones and (records or not carried_on):
+        raise _drifted(open_ones, _last_stream(workspace) if following else None)
+    return now
+
+
+def _carried_ones(workspace: Workspace, found: Sequence[Change]) -> Sequence[Change]:
+    """Without the changes of what the plan leaves out."""
+    left_out = {r.qualified for r in relations.omitted(workspace.source, workspace.selection).relations}
+    return [change for change in found if change.subject not in left_out]
+
+
+def _last_stream(workspace: Workspace) -> str:
+    return workspace.names.stream(max(workspace.ledger.generations(), default=1))
+
+
+def _texts(found: Sequence[Change]) -> list[str]:
+    return [change.text for change in found]
+
+
+def _settled(change: Change, now: Shape, target: Shape, carried: frozenset[str]) -> bool:
+    """True when the target has the same change, so that both sides agree again.
+
+    ``carried`` are the new tables whose rows will be there, or are.
+    """
+    there = target.by_name.get(change.subject)
+    if change.kind is Kind.ENUM_CHANGED:
+        return target.enums.get(change.subject) == now.enums.get(change.subject)
+    if change.kind is Kind.TABLE_DROPPED:
+        return there is None
+    ours = now.by_name[change.subject]
+    if there is None or ours.by_name != there.by_name:
+        return False
+    if change.kind in _NEW:
+        return change.subject in carried
+    if change.kind is Kind.KEY_CHANGED:
+        return _identifiable(ours) and ours.key == there.key
+    return change.kind is not Kind.TABLE_RENAMED or change.formerly not in target.by_name
+
+
+def _identifiable(table: TableShape) -> bool:
+    return table.identity == "f" or (table.identity != "n" and bool(table.key))
+
+
+def _carried(workspace: Workspace, found: Sequence[Change], *, following: bool) -> frozenset[str]:
+    """The new tables that the next generation copies or that a subscription of ours has fetched and follows."""
+    fresh = frozenset(change.subject for change in found if change.kind in _NEW)
+    if not fresh or not following:
+        return fresh - workspace.ledger.units().keys()
+    published = publications.existing(workspace.source, workspace.names).values()
+    # srsublsn: a table that its own worker has copied; those of our copy have none.
+    rows = workspace.target.rows(
+        "SELECT n.nspname::text, c.relname::text FROM pg_subscription s JOIN pg_subscription_rel r ON r.srsubid = s.oid"
+        " JOIN pg_class c ON c.oid = r.srrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " JOIN pg_database d ON d.oid = s.subdbid AND d.datname = current_database()"
+        " WHERE starts_with(s.subname::text, %s) AND r.srsubstate = 'r' AND r.srsublsn IS NOT NULL",
+        [workspace.names.prefix],
+    )
+    fetched = frozenset(catalog.qualified(row[0], row[1]) for row in rows)
+    return fresh & fetched & frozenset().union(*published)
+
+
+def _drifted(found: Sequence[Change], stream: str | None) -> StepFailed:
+    """``stream`` is the publication that a new table goes to; None while rows are copied."""
+    shown = [change.text for change in found[:_SHOWN]]
+    more = [f"and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
+    remedies = dict.fromkeys(_remedy(change, stream) for change in found[:_SHOWN])
+    return StepFailed(
+        f"source: {'; '.join(shown + more)}",
+        remedy="\n".join((*remedies, "Then run `planrunner run` again.")),
+    )
+
+
+def _remedy(change: Change, stream: str | None) -> str:
+    """What to do about one change. While rows are copied, the slot still holds changes in the old names."""
+    later = "once it has applied all that came before (`planrunner status`: no bytes behind)"
+    back = f"take it back on the source: {change.undo}" if change.undo else None
+    anew = "begin anew (`planrunner cleanup`, empty the target)"
+    if change.kind is Kind.KEY_CHANGED:
+        # Without a replica identity the source refuses updates and deletes: the application fails now.
+        return (
+            f"At once {back or 'give the table its replica identity back'} Or make {change.do} on the target."
+        )
+    if change.kind in _NEW:
+        return _follow(change, stream)
+    if change.kind in CARRIED_ON:
+        return (
+            f"Execute on the target, {later}: {change.do} The run goes on without; the cutover insists on it."
+        )
+    if change.kind in {Kind.TABLE_RENAMED, Kind.COLUMN_RENAMED}:
+        if stream is not None:
+            return f"Execute on the target, {later}: {change.do} The worker waits for it. Or {back}"
+        return f"The slot holds changes under the old name, others come under the new one: {back} Or {anew}."
+    return f"Execute on the target: {change.do}" + (f" Or {back}" if back else "")
+
+
+def _follow(change: Change, stream: str | None) -> str:
+    schema, _, name = change.subject.partition(".")
+    table = sql.Identifier(schema, name).as_string()
+    unneeded = f" Or, if it is not needed, on the source: {change.undo}" if change.undo else ""
+    if stream is None and change.kind is Kind.TABLE_REPLACED:
+        return f"If table {change.subject} was copied before, begin anew (`planrunner cleanup`, empty the target)."
+    if stream is None:
+        return f"Execute on the target: {change.do} The next generation copies and follows it.{unneeded}"
+    return (
+        f"Execute on the target: {change.do} Then on the source: ALTER PUBLICATION {stream} ADD TABLE ONLY {table};"
+        f" and on the target: ALTER SUBSCRIPTION {stream} REFRESH PUBLICATION; which copies and follows it.{unneeded}"
+    )

@@ -1,0 +1,68 @@
+"""What the plan allows while streams are watched: WAL kept on the source's disk, and how often to look."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from planrunner.units import human_bytes, seconds, size
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from planrunner.model import Json
+
+# Without a budget nothing is paused or given up, but a disk that fills is still told of.
+UNASKED_WARNING = 16 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How many bytes of WAL our slots may keep: told above ``warn``, paused above ``pause``, then given up."""
+
+    warn: int = UNASKED_WARNING
+    pause: int | None = None
+    give_up: int | None = None
+
+    def problem(self) -> str | None:
+        """Why this is no budget, None when it is one: each limit is at least the one before."""
+        limits = [("warn", self.warn), ("pause", self.pause), ("give_up", self.give_up)]
+        given = [(name, limit) for name, limit in limits if limit is not None]
+        for (lower, least), (upper, most) in pairwise(given):
+            if least > most:
+                return f"{lower} ({human_bytes(least)}) is above {upper} ({human_bytes(most)})"
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """How streams are watched; ``poll`` and ``check_every`` (the catalogue) are seconds.
+
+    A stream that can't go on is told within four polls, so 2 s keep the promise of ten.
+    """
+
+    budget: Budget = field(default_factory=Budget)
+    check_every: float = 30.0
+    poll: float = 2.0
+    failover: bool = False
+
+
+def terms(options: Mapping[str, Json]) -> Terms:
+    """The terms that the options of a plan's sync step ask for."""
+    return Terms(
+        budget=_budget(options.get("max_wal_retained")),
+        check_every=seconds(str(options.get("check_every", "30s"))),
+        failover=options.get("failover") is True,
+    )
+
+
+def _budget(given: Json) -> Budget:
+    if isinstance(given, str):
+        return Budget(warn=size(given) // 2, give_up=size(given))
+    if not isinstance(given, dict):
+        return Budget()
+    limits = {name: size(str(text)) for name, text in given.items()}
+    pause, give_up = limits.get("pause"), limits.get("give_up")
+    least = min((limit for limit in (pause, give_up) if limit is not None), default=2 * UNASKED_WARNING)
+    return Budget(warn=limits.get("warn", least // 2), pause=pause, give_up=give_up)

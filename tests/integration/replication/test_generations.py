@@ -1,0 +1,284 @@
+"""A lost snapshot never costs a finished unit: whole tables, key ranges, streams, under writers that do it all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from planrunner.replication import generations, ranges
+from planrunner.replication.generations import Division
+from planrunner.sandbox.binaries import wheel_bin
+from planrunner.sandbox.servers import PostgresServer
+from tests.integration.replication.stage import Churn, Pair, assert_equal, copy_all, follow_all
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+TABLES = 6
+PARTS = 12
+# Quiet tables of falling size, so that the order of the copy is known, and busy ones of every kind.
+QUIET = "".join(
+    f"CREATE TABLE q{n} (id int PRIMARY KEY, t text);"
+    f" INSERT INTO q{n} SELECT i, repeat('x', 600) FROM generate_series(1, {4000 - 200 * n}) i;"
+    for n in range(1, TABLES + 1)
+)
+BUSY = """
+CREATE TABLE busy (id int PRIMARY KEY, v bigint, t text);
+INSERT INTO busy SELECT i, i, repeat('b', 40) FROM generate_series(1, 10000) i;
+CREATE TABLE emptied (id int PRIMARY KEY, v bigint);
+INSERT INTO emptied SELECT i, i FROM generate_series(1, 1000) i;
+CREATE TABLE child (id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, busy int, v bigint UNIQUE);
+ALTER TABLE busy ADD CONSTRAINT positive CHECK (id > -1);
+"""
+SPLIT = """
+CREATE TABLE big (id int PRIMARY KEY, u bigint UNIQUE, t text);
+INSERT INTO big SELECT i, i, repeat('y', 750) FROM generate_series(1, 20000) i;
+CREATE INDEX ON big (u, id);
+ANALYZE big;
+"""
+WHOLE_MOVES = [
+    "INSERT INTO busy SELECT %(b)s % 1000000000 + 20001, %(b)s, 'new' ON CONFLICT DO NOTHING",
+    "UPDATE busy SET v = %(b)s WHERE id = %(a)s",
+    "DELETE FROM busy WHERE id = %(a)s",
+    "TRUNCATE emptied",
+    "INSERT INTO emptied SELECT i, %(b)s FROM generate_series(1, 50) i ON CONFLICT DO NOTHING",
+    "INSERT INTO child (busy, v) VALUES (%(a)s, %(b)s) ON CONFLICT DO NOTHING",
+]
+# A key moves far, so mostly into another range; two keys change places within one transaction.
+SPLIT_MOVES = [
+    "UPDATE big SET t = 'touched ' || %(b)s WHERE id = %(a)s",
+    "DELETE FROM big WHERE id = %(a)s",
+    "INSERT INTO big VALUES (%(a)s, %(b)s + 100000, 'back') ON CONFLICT DO NOTHING",
+    "UPDATE big SET id = (id + 9973) %% 20000 WHERE id = %(a)s AND NOT EXISTS"
+    " (SELECT FROM big WHERE id = (%(a)s + 9973) %% 20000)",
+    "UPDATE big SET id = id + 100000 WHERE id = %(a)s AND NOT EXISTS (SELECT FROM big WHERE id = %(a)s + 100000)",
+]
+WHOLE_MOVES[0] = WHOLE_MOVES[0].replace(" % ", " %% ")
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[tuple[PostgresServer, PostgresServer]]:
+    with (
+        PostgresServer(wheel_bin(16), settings={"wal_level": "logical"}) as source,
+        PostgresServer(wheel_bin(18)) as target,
+    ):
+        yield source, target
+
+
+class Losing:
+    """Loses the snapshot once, when the ``at``-th unit of the copy is told as copied."""
+
+    def __init__(self, pair: Pair, at: set[int]) -> None:
+        self._pair = pair
+        self._at = at
+        self.copied: list[str] = []
+        self.done_before: dict[str, Any] = {}
+
+    def __call__(self, message: str, fields: Mapping[str, Any]) -> None:
+        if not message.startswith("copied "):
+            return
+        before = len(self.copied)
+        self.copied += fields["units"]
+        if self._at & set(range(before + 1, len(self.copied) + 1)):
+            self.done_before = done(self._pair)
+            self._pair.lose_snapshot()
+
+
+def done(pair: Pair) -> dict[str, Any]:
+    with psycopg.connect(pair.theirs) as session:
+        return dict(
+            session.execute(
+                "SELECT unit_id, (rows, bytes, seconds, done)::text FROM planrunner.unit"
+            ).fetchall()
+        )
+
+
+def inserted(pair: Pair, table: str) -> int:
+    """Rows ever written to a table of the target, by the server's own counter."""
+    with psycopg.connect(pair.theirs, autocommit=True) as session:
+        session.execute("SELECT pg_stat_force_next_flush()")
+        row = session.execute(
+            "SELECT n_tup_ins FROM pg_stat_user_tables WHERE relname = %s", [table]
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def finish(pair: Pair, space: Any, losing: Losing, *, streams: int = 1) -> None:
+    """Subscribe, catch up and join; what was finished before the loss was never copied again."""
+    now = done(pair)
+    assert {name: now[name] for name in losing.done_before} == losing.done_before
+    assert len(losing.copied) == len(set(losing.copied)) == len(now)
+    follow_all(space, streams=streams)
+
+
+@pytest.mark.parametrize("boundary", range(1, TABLES + 1))
+def test_a_snapshot_lost_at_a_table_boundary_costs_no_finished_table(
+    servers: tuple[PostgresServer, PostgresServer], boundary: int
+) -> None:
+    pair = Pair(*servers, name=f"whole{boundary}")
+    pair.create(QUIET + BUSY)
+    losing = Losing(pair, {boundary})
+    pair.on_news = losing
+    with Churn(pair.ours, WHOLE_MOVES, seed=boundary) as churn, pair.workspace() as space:
+        copy_all(space, division=Division(), jobs=1)
+        finish(pair, space, losing)
+        churn.stop()
+        finish(pair, space, losing)
+        assert churn.done > 0
+        assert space.ledger.generations() == (3,)
+        assert_equal(pair)
+        for name in losing.done_before:
+            table = name.removeprefix("public.")
+            if table.startswith("q"):
+                with psycopg.connect(pair.ours) as session:
+                    assert session.execute(f"SELECT count(*) FROM {table}").fetchone() == (
+                        inserted(pair, table),
+                    )
+        generations.clear_all(space)
+
+
+@pytest.mark.parametrize("lost_after", range(1, 11))
+def test_a_snapshot_lost_inside_a_split_table_costs_no_finished_range(
+    servers: tuple[PostgresServer, PostgresServer], lost_after: int
+) -> None:
+    pair = Pair(*servers, name=f"split{lost_after}")
+    pair.create(SPLIT)
+    losing = Losing(pair, {lost_after})
+    pair.on_news = losing
+    with Churn(pair.ours, SPLIT_MOVES, seed=lost_after) as churn, pair.workspace() as space:
+        copy_all(space, division=Division(split_above=1_250_000), jobs=1)
+        assert len(ranges.recorded(space)["public.big"].bounds) >= PARTS - 1
+        assert space.ledger.generations() == (1, 2)
+        finish(pair, space, losing)
+        churn.stop()
+        finish(pair, space, losing)
+        assert churn.done > 0
+        assert_equal(pair)
+        generations.clear_all(space)
+        assert not ranges.made(space)
+
+
+def test_a_truncate_of_a_table_split_across_generations_takes_away_each_streams_own_rows(
+    servers: tuple[PostgresServer, PostgresServer],
+) -> None:
+    pair = Pair(*servers, name="truncated")
+    pair.create(SPLIT)
+    losing = Losing(pair, {3, 7})
+    pair.on_news = losing
+    with pair.workspace() as space:
+        # Between the snapshots of two generations: the first one's stream brings it, the second's copy has it.
+        def on_news(message: str, fields: Mapping[str, Any]) -> None:
+            losing(message, fields)
+            if message.startswith("the copy goes on") and "again" not in pair.name:
+                pair.execute(
+                    "TRUNCATE big; INSERT INTO big SELECT i, -i, 'fresh' FROM generate_series(1, 20000, 7) i"
+                )
+
+        pair.on_news = on_news
+        copy_all(space, division=Division(split_above=1_250_000), jobs=1)
+        assert len(space.ledger.generations()) == 3
+        finish(pair, space, losing)
+        assert_equal(pair)
+        # While all streams follow, within a transaction that writes before and after it.
+        pair.execute(
+            "BEGIN; DELETE FROM big WHERE id < 5000; TRUNCATE big;"
+            " INSERT INTO big SELECT i, i, 'last' FROM generate_series(1, 20000, 11) i; COMMIT"
+        )
+        finish(pair, space, losing)
+        assert_equal(pair)
+        generations.clear_all(space)
+        pair.execute("TRUNCATE big")
+
+
+def test_a_split_table_that_one_generation_copied_is_followed_as_a_whole(
+    servers: tuple[PostgresServer, PostgresServer],
+) -> None:
+    pair = Pair(*servers, name="one_piece")
+    pair.create(SPLIT)
+    with pair.workspace() as space:
+        copy_all(space, division=Division(split_above=1_250_000))
+        follow_all(space)
+        pair.execute("TRUNCATE big; INSERT INTO big VALUES (1, 1, 'only')")
+        follow_all(space)
+        assert_equal(pair)
+        with psycopg.connect(pair.theirs) as session:
+            (published,) = session.execute("SELECT subpublications FROM pg_subscription").fetchone() or ([],)
+        assert published == [space.names.stream(1), space.names.whole(1)]
+        generations.clear_all(space)
+
+
+def test_a_transaction_of_a_million_rows_during_a_lost_snapshot_arrives_once(
+    servers: tuple[PostgresServer, PostgresServer],
+) -> None:
+    pair = Pair(*servers, name="million")
+    pair.create(QUIET + SPLIT + "CREATE TABLE many (id int PRIMARY KEY);")
+    losing = Losing(pair, {4})
+
+    def on_news(message: str, fields: Mapping[str, Any]) -> None:
+        losing(message, fields)
+        if message.startswith("the copy goes on"):
+            pair.execute(
+                "BEGIN; INSERT INTO many SELECT generate_series(1, 1000000);"
+                " UPDATE big SET u = -u; UPDATE q6 SET t = 'all of them'; COMMIT"
+            )
+
+    pair.on_news = on_news
+    with pair.workspace() as space:
+        copy_all(space, division=Division(split_above=1_000_000))
+        finish(pair, space, losing)
+        pair.execute("DELETE FROM many WHERE id % 2 = 0")
+        finish(pair, space, losing)
+        assert_equal(pair)
+        generations.clear_all(space)
+
+
+def test_several_streams_share_the_tables_and_meet_at_the_barrier(
+    servers: tuple[PostgresServer, PostgresServer],
+) -> None:
+    pair = Pair(*servers, name="streams")
+    pair.create(QUIET + BUSY + SPLIT)
+    losing = Losing(pair, {1})
+    pair.on_news = losing
+    with Churn(pair.ours, [*WHOLE_MOVES, *SPLIT_MOVES]) as churn, pair.workspace() as space:
+        copy_all(space, division=Division(streams=3, split_above=1_000_000), jobs=1)
+        assert len(space.ledger.generations()) > 3
+        finish(pair, space, losing, streams=3)
+        assert len(space.ledger.generations()) == 3
+        churn.stop()
+        finish(pair, space, losing, streams=3)
+        assert_equal(pair)
+        generations.clear_all(space)
+        with psycopg.connect(pair.ours) as session:
+            assert session.execute(
+                "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()"
+            ).fetchone() == (0,)
+            assert session.execute("SELECT count(*) FROM pg_publication").fetchone() == (0,)
+
+
+def test_one_keeper_ended_after_another_is_replaced(servers: tuple[PostgresServer, PostgresServer]) -> None:
+    pair = Pair(*servers, name="keepers")
+    pair.create(QUIET)
+    with pair.workspace() as space, psycopg.connect(pair.ours, autocommit=True) as session:
+        from planrunner.replication import verify
+
+        generations.begin(space, verify.followed_tables(space), Division())
+        assert space.round is not None
+        (held,) = space.round.snapshots.values()
+        seen = {held.name}
+        for _ in range(3):
+            keepers = (
+                "backend_xmin IS NOT NULL AND application_name LIKE 'planrunner/%' AND state LIKE 'idle in%'"
+            )
+            session.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE pid ="
+                f" (SELECT min(pid) FROM pg_stat_activity WHERE {keepers})"
+            )
+            assert held.alive()
+            seen.add(held.name)
+        assert len(seen) > 1
+        copy_all(space, division=Division())
+        assert space.ledger.generations() == (1,)
+        generations.clear_all(space)
