@@ -1,0 +1,201 @@
+"""Whole units or nothing: chunks, batches, a lost line, a missing psql, a stray writer, a restarted source."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from planrunner.clock import SystemClock
+from planrunner.errors import StepConflict
+from planrunner.replication import feeds, generations, load, verify
+from planrunner.replication.generations import Division
+from planrunner.sandbox.binaries import wheel_bin
+from planrunner.sandbox.servers import PostgresServer
+from tests.integration.replication.stage import Pair, assert_equal, copy_all, follow_all
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from planrunner.replication.workspace import Workspace
+
+WIDE = """
+CREATE TABLE wide (id int PRIMARY KEY, t text, n numeric, at timestamptz DEFAULT now());
+INSERT INTO wide SELECT i, repeat('w', 900), i / 7.0 FROM generate_series(1, 30000) i;
+CREATE INDEX ON wide (n);
+"""
+SMALL = "".join(
+    f"CREATE TABLE s{n} (id int PRIMARY KEY, t text UNIQUE); INSERT INTO s{n} SELECT i, 'r' || i"
+    f" FROM generate_series(1, {n * 3}) i;"
+    for n in range(60)
+)
+CHUNKS = Division(chunk_above=4 << 20)
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[tuple[PostgresServer, PostgresServer]]:
+    with (
+        PostgresServer(wheel_bin(16), settings={"wal_level": "logical"}) as source,
+        PostgresServer(wheel_bin(18)) as target,
+    ):
+        yield source, target
+
+
+@pytest.fixture
+def pair(servers: tuple[PostgresServer, PostgresServer]) -> Pair:
+    return Pair(*servers, name=f"copy{next(_numbers)}")
+
+
+def ledger(pair: Pair) -> tuple[dict[str, int], int]:
+    with psycopg.connect(pair.theirs) as session:
+        units = dict(session.execute("SELECT unit_id, rows FROM planrunner.unit").fetchall())
+        (chunks,) = session.execute("SELECT count(*) FROM planrunner.chunk").fetchone() or (0,)
+    return units, chunks
+
+
+def ended_once(pair: Pair, query: str) -> threading.Thread:
+    """A thread that waits for a session of ours running ``query`` and ends it, once."""
+
+    def watch() -> None:
+        with psycopg.connect(pair.source.superuser_dsn, autocommit=True) as session:
+            for _ in range(2000):
+                if session.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND state = 'active'"
+                    " AND query LIKE %s AND application_name LIKE 'planrunner/%%' LIMIT 1",
+                    [pair.name, query],
+                ).fetchall():
+                    return
+                SystemClock().sleep(0.002)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
+
+
+def test_chunks_of_a_table_become_one_unit(pair: Pair) -> None:
+    pair.create(WIDE + SMALL)
+    with pair.workspace() as space:
+        copy_all(space, division=CHUNKS, jobs=3)
+        units, chunks = ledger(pair)
+        assert units["public.wide"] == 30000
+        assert (len(units), chunks) == (61, 0)
+        follow_all(space)
+        assert_equal(pair)
+        generations.clear_all(space)
+
+
+def test_a_snapshot_lost_between_chunks_leaves_no_row_twice(pair: Pair) -> None:
+    pair.create(WIDE + SMALL)
+    lost = threading.Event()
+
+    def lose(message: str, fields: Mapping[str, Any]) -> None:
+        # A small table is told of while chunks of the big one are in, and others on their way.
+        if message.startswith("copied ") and not lost.is_set():
+            lost.set()
+            pair.lose_snapshot()
+
+    pair.on_news = lose
+    with pair.workspace() as space:
+        copy_all(space, division=CHUNKS, jobs=2)
+        assert lost.is_set()
+        assert ledger(pair)[1] == 0
+        follow_all(space)
+        assert_equal(pair)
+        generations.clear_all(space)
+
+
+def test_a_line_that_breaks_in_mid_stream_costs_the_chunk_and_not_the_generation(pair: Pair) -> None:
+    pair.create(WIDE)
+    with pair.workspace() as space:
+        ender = ended_once(pair, "COPY (SELECT%wide%")
+        copy_all(space, division=CHUNKS, jobs=2)
+        ender.join()
+        assert space.ledger.generations() == (1,)
+        follow_all(space)
+        assert_equal(pair)
+        generations.clear_all(space)
+
+
+@pytest.mark.parametrize("division", [CHUNKS, Division()], ids=["chunks", "whole"])
+def test_without_psql_the_copy_goes_over_a_session_of_our_own(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, division: Division
+) -> None:
+    def nowhere(_source: Any) -> None:
+        return None
+
+    monkeypatch.setattr(feeds.Psql, "find", nowhere)
+    pair.create(WIDE + SMALL)
+    with pair.workspace() as space:
+        copy_all(space, division=division)
+        follow_all(space)
+        assert_equal(pair)
+        generations.clear_all(space)
+
+
+def test_a_stray_row_on_the_target_is_not_overwritten(pair: Pair) -> None:
+    pair.create(WIDE)
+    with pair.workspace() as space:
+        with psycopg.connect(pair.theirs, autocommit=True) as session:
+            session.execute("CREATE TABLE wide (id int, t text, n numeric, at timestamptz)")
+            session.execute("INSERT INTO wide VALUES (-1, 'a stranger''s')")
+        with pytest.raises(StepConflict, match=r"public\.wide: holds rows that this plan did not put there"):
+            load_only(space)
+        with psycopg.connect(pair.theirs) as session:
+            assert session.execute("SELECT count(*) FROM wide").fetchone() == (1,)
+        generations.clear_all(space)
+
+
+def load_only(space: Workspace) -> None:
+    tables = verify.followed_tables(space)
+    generations.begin(space, tables, Division())
+    ways = load.Ways(jobs=2, division=Division(), finished=lambda _: None, check=lambda: None)
+    load.copy_rest(space, tables, ways)
+
+
+def test_a_source_that_restarts_during_the_copy_costs_the_units_in_hand(pair: Pair) -> None:
+    pair.create(WIDE + SMALL.replace("CREATE TABLE s", "CREATE TABLE z").replace("INTO s", "INTO z"))
+    restarted = threading.Event()
+
+    def restart(message: str, _fields: Mapping[str, Any]) -> None:
+        if message.startswith("copied ") and not restarted.is_set():
+            restarted.set()
+            pair.source.restart()
+
+    pair.on_news = restart
+    with pair.workspace() as space:
+        copy_all(space, division=Division(), jobs=1)
+        assert restarted.is_set()
+        assert space.ledger.generations() == (1, 2)
+        follow_all(space)
+        assert_equal(pair)
+        generations.clear_all(space)
+
+
+@pytest.mark.parametrize("server", ["source", "target"])
+def test_a_server_that_crashes_during_the_copy_loses_nothing(
+    servers: tuple[PostgresServer, PostgresServer], server: str
+) -> None:
+    pair = Pair(*servers, name=f"crash_{server}")
+    pair.create(WIDE + SMALL)
+    crashed = threading.Event()
+    victim: PostgresServer = getattr(pair, server)
+
+    def crash(message: str, _fields: Mapping[str, Any]) -> None:
+        if message.startswith("copied ") and not crashed.is_set():
+            crashed.set()
+            victim.stop("immediate")
+            victim.start()
+
+    pair.on_news = crash
+    with pair.workspace() as space:
+        copy_all(space, division=Division(), jobs=2)
+        assert crashed.is_set()
+        follow_all(space)
+        assert_equal(pair)
+        generations.clear_all(space)
