@@ -48,6 +48,9 @@ class Sync:
         found = [_subscribe(run, g) for g in coming if g not in there or not there[g].enabled]
         if CAUGHT_UP not in done:
             found = [*_lost(run, held, done.keys()), *found, _catch_up(run)]
+        former = sorted(set(generations.left(space)) - set(held)) if held else []
+        if former:
+            found.append(_clear_former([space.names.stream(g) for g in former]))
         if len(held) > snapshot_option(run, "streams", 1):
             found.append(_join(held, snapshot_option(run, "streams", 1)))
         if held and restore.FOREIGN_KEYS not in space.ledger.effects(restore.STEP):
@@ -187,6 +190,16 @@ def _failover(run: Run) -> Finding:
         f"failover: true needs PostgreSQL 17 on the source, it is {version.version_text}: older servers lose their slots"
         " in a failover",
         "Set failover: false in the sync step, and plan no failover of the source during the migration.",
+    )
+
+
+def _clear_former(streams: Sequence[str]) -> Action:
+    return Action(
+        name="clear former streams",
+        summary=f"remove {', '.join(streams)}: what an interrupted join left, followed by nobody",
+        where=Side.SOURCE,
+        statements=tuple(f"SELECT pg_drop_replication_slot('{stream}')" for stream in streams),
+        perform=lambda run: merge.undo(workspace(run)),
     )
 
 

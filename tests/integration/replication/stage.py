@@ -120,6 +120,7 @@ def follow_all(space: Workspace, *, streams: int = 1) -> None:
     for generation in space.ledger.generations():
         generations.follow(space, tables, generation)
     barrier.wait(space, space.ledger.generations(), timeout=120)
+    merge.undo(space)
     if len(space.ledger.generations()) > streams:
         merge.merge(space, tables, streams=streams)
         barrier.wait(space, space.ledger.generations(), timeout=120)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from planrunner.replication import generations, ranges
+from planrunner import failpoints
+from planrunner.errors import StepFailed
+from planrunner.replication import generations, merge, ranges, verify
 from planrunner.replication.generations import Division
 from planrunner.sandbox.binaries import wheel_bin
 from planrunner.sandbox.servers import PostgresServer
@@ -262,8 +264,6 @@ def test_one_keeper_ended_after_another_is_replaced(servers: tuple[PostgresServe
     pair = Pair(*servers, name="keepers")
     pair.create(QUIET)
     with pair.workspace() as space, psycopg.connect(pair.ours, autocommit=True) as session:
-        from planrunner.replication import verify
-
         generations.begin(space, verify.followed_tables(space), Division())
         assert space.round is not None
         (held,) = space.round.snapshots.values()
@@ -282,3 +282,29 @@ def test_one_keeper_ended_after_another_is_replaced(servers: tuple[PostgresServe
         copy_all(space, division=Division())
         assert space.ledger.generations() == (1,)
         generations.clear_all(space)
+
+
+@pytest.mark.parametrize("point", ["slots_made", "stopped", "advanced", "taken_over"])
+def test_a_join_that_was_killed_is_taken_up_again(
+    servers: tuple[PostgresServer, PostgresServer], monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    pair = Pair(*servers, name=f"join_{point}")
+    pair.create(QUIET + SPLIT)
+    losing = Losing(pair, {4})
+    pair.on_news = losing
+    with Churn(pair.ours, SPLIT_MOVES) as churn:
+        with pair.workspace() as space, monkeypatch.context() as patched:
+            copy_all(space, division=Division(split_above=1_250_000), jobs=1)
+            # A kill leaves no time to put anything back.
+            patched.setattr(failpoints, "_armed", {f"merge.{point}": "raise"})
+            patched.setattr(merge, "undo", lambda _: None)
+            with pytest.raises(StepFailed, match="failpoint"):
+                follow_all(space)
+        with pair.workspace() as space:
+            finish(pair, space, losing)
+            churn.stop()
+            finish(pair, space, losing)
+            assert_equal(pair)
+            assert len(space.ledger.generations()) == 1
+            assert generations.left(space) == space.ledger.generations()
+            generations.clear_all(space)
