@@ -177,10 +177,7 @@ def follow(workspace: Workspace, tables: Sequence[Table], generation: int) -> in
     The subscription learns its tables from the publications as they are now, so the generation's own is
     narrowed to what it copied first.
     """
-    copied = workspace.ledger.units()
-    mine = [
-        u for u in ranges.units(workspace, tables) if u.id in copied and copied[u.id].generation == generation
-    ]
+    mine = _copied_by(workspace, tables, generation)
     whole, inserted = inserts.parted([unit for unit in mine if unit.part is None], workspace.choices)
     published = publications.existing(workspace.source, workspace.names).get(generation, frozenset())
     if len(published) != len(whole) + 1:
@@ -191,6 +188,20 @@ def follow(workspace: Workspace, tables: Sequence[Table], generation: int) -> in
         subscriptions.create(workspace, generation, owned, also=others)
     subscriptions.enable(workspace, generation)
     return len(mine)
+
+
+def _copied_by(workspace: Workspace, tables: Sequence[Table], generation: int) -> list[Unit]:
+    copied = workspace.ledger.units()
+    return [
+        u for u in ranges.units(workspace, tables) if u.id in copied and copied[u.id].generation == generation
+    ]
+
+
+def besides(workspace: Workspace, tables: Sequence[Table], generation: int) -> tuple[str, ...]:
+    """The publications that the generation's subscription names besides its own."""
+    _, inserted = inserts.parted(_copied_by(workspace, tables, generation), workspace.choices)
+    owned = ranges.owned(workspace, tables, generation).publications(workspace.names)
+    return (*owned, workspace.names.inserts(generation)) if inserted else owned
 
 
 def clear(workspace: Workspace, generation: int) -> None:

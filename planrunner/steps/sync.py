@@ -102,8 +102,9 @@ class Sync:
 
 def _subscribe(run: Run, generation: int) -> Action:
     space = workspace(run)
-    owned = ranges.owned(space, verify.followed_tables(space), generation)
-    others = owned.publications(space.names)
+    tables = verify.followed_tables(space)
+    owned = ranges.owned(space, tables, generation)
+    others = generations.besides(space, tables, generation)
     made = subscriptions.statement(run.source, space.names, generation, None, others=others).as_string()
     return Action(
         name=f"subscribe {generation}",
