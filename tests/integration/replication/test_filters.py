@@ -22,6 +22,7 @@ from planrunner.sandbox.servers import PostgresServer
 from planrunner.step import Held, Run
 from planrunner.steps.snapshot import Snapshot
 from planrunner.workspace import workspace
+from tests.servers import server_bin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,6 +72,12 @@ class Bench:
         self.source, self.target = opened(servers[0], Side.SOURCE), opened(servers[1], Side.TARGET)
         self.held: list[Held] = []
 
+    def close(self) -> None:
+        for held in self.held:
+            held.close()
+        self.source.close()
+        self.target.close()
+
     def sql(self, text: str, *, on: int = 0) -> None:
         with psycopg.connect(self.dsns[on], autocommit=True) as session:
             session.execute(text.encode())
@@ -108,10 +115,7 @@ def bench(servers: tuple[PostgresServer, PostgresServer]) -> Iterator[Bench]:
     made.sql(SHOP)
     made.sql('DROP SCHEMA IF EXISTS public, billing, planrunner, "a.b" CASCADE; CREATE SCHEMA public', on=1)
     yield made
-    for held in made.held:
-        held.close()
-    made.source.close()
-    made.target.close()
+    made.close()
 
 
 def only(findings: list[Finding]) -> Finding:
@@ -390,3 +394,17 @@ def test_a_planted_defect_in_a_filtered_table_is_found(
     found = filtered()
     assert not found.equal
     assert told in found.detail
+
+
+def test_row_filters_on_a_source_before_15_are_refused_with_the_reason(
+    servers: tuple[PostgresServer, PostgresServer],
+) -> None:
+    with PostgresServer(server_bin(13), settings={"wal_level": "logical"}) as old:
+        made = Bench((old, servers[1]))
+        made.sql(SHOP)
+        try:
+            refused = made.findings({"rows": {"public.orders": "id < 100"}})
+            assert any("15" in finding.text and "13" in finding.text for finding in refused), refused
+            assert not made.findings({"exclude": ["public.audit*", "public.audits"]})
+        finally:
+            made.close()
