@@ -10,7 +10,7 @@ demo: $(VENV)/.sandbox
 	$(BIN)/planrunner demo $(DEMO_ARGS)
 
 test: check servers
-	$(BIN)/python -m pytest -q -n 2 tests/contract tests/integration tests/acceptance
+	$(BIN)/python -m pytest -q -n 2 tests/contract tests/integration tests/acceptance tests/benchmarks
 
 # Every pair of a source and a target of the same or a later major.
 test-matrix: servers
