@@ -19,6 +19,7 @@ SELECT c.oid::bigint, n.nspname::text, c.relname::text, pg_get_userbyid(c.relown
                AND CASE c.relreplident WHEN 'i' THEN i.indisreplident
                    WHEN 'd' THEN i.indisprimary AND i.indimmediate ELSE false END)
          OR c.relreplident = 'f',
+       c.reltoastrelid <> 0 AND pg_relation_size(c.reltoastrelid) > 0,
        c.relrowsecurity,
        (SELECT array_agg(a.attname::text ORDER BY k.n) FROM pg_index i
           CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, n)
@@ -67,9 +68,9 @@ class Table:
     """A table or partitioned table. ``rows`` is the planner's estimate, ``bytes`` includes indexes.
 
     ``data_bytes`` is heap and toast, ``pages`` the main fork in blocks. ``identifiable``: its replica identity
-    can tell a row (a valid primary key, the chosen index, FULL). ``parent`` is the oid of the table that it
-    is a partition of. ``where`` is the plan's row filter, an SQL expression over its columns that may stand
-    between parentheses; None when every row comes.
+    can tell a row (a valid primary key, the chosen index, FULL). ``toasted``: values lie out of line. ``parent``
+    is the oid of the table that it is a partition of. ``where`` is the plan's row filter, an SQL expression over
+    its columns that may stand inside brackets; None: every row.
     """
 
     oid: int
@@ -85,6 +86,7 @@ class Table:
     data_bytes: int
     pages: int
     identifiable: bool
+    toasted: bool
     row_security: bool
     key: tuple[str, ...]
     columns: tuple[Column, ...]
@@ -146,10 +148,11 @@ def _table(row: Row, columns: tuple[Column, ...]) -> Table:
         data_bytes=row[10],
         pages=row[11],
         identifiable=row[12],
-        row_security=row[13],
-        key=tuple(row[14] or ()),
+        toasted=row[13],
+        row_security=row[14],
+        key=tuple(row[15] or ()),
         columns=columns,
-        parent=row[15],
+        parent=row[16],
     )
 
 

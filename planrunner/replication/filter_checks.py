@@ -192,8 +192,12 @@ def _verdict(trial: Trial, selection: Selection) -> Iterator[Finding]:
             else None,
             mended_by="grant" if by_grant else None,
         )
-    elif trial.outside and not _will_be_full(table, selection):
+    elif _will_be_full(table, selection) or table.replica_identity == "f":
+        return
+    elif trial.outside:
         yield _outside(trial)
+    elif table.toasted:
+        yield _out_of_line(trial)
 
 
 def _will_be_full(table: Table, selection: Selection) -> bool:
@@ -211,6 +215,17 @@ def _outside(trial: Trial) -> Finding:
         f" {full}; or choose as identity a unique index that has these columns."
         if table.replica_identity == "d"
         else f"Run on the source: {full}; or choose as identity a unique index that has these columns.",
+    )
+
+
+def _out_of_line(trial: Trial) -> Finding:
+    # The server turns such an update into an insert, and sends of an unchanged value out of line only that it is one.
+    table = trial.table
+    return _finding(
+        Mark.FAIL,
+        f"{table.qualified} has values out of line (TOAST): a row that an UPDATE of its key brings into the filter"
+        " would arrive without them",
+        "Set filters.replica_identity: full, which cleanup undoes.",
     )
 
 

@@ -89,10 +89,18 @@ def units(workspace: Workspace, tables: Iterable[Table]) -> tuple[Unit, ...]:
 
 
 def splittable(tables: Iterable[Table], *, above: int, version: int) -> tuple[Table, ...]:
-    """The tables big enough to be cut, whose primary key can be a row filter and is what tells their rows."""
+    """The tables big enough to be cut, whose primary key can be a row filter and is what tells their rows.
+
+    Of a table with values out of line only if its replica identity is FULL: an update that moves a row into
+    another stream's range is sent there as an insert, without the values it did not change.
+    """
     if version < 150000:
         return ()
-    return tuple(t for t in tables if t.data_bytes > above and t.replica_identity in "df" and _key_type(t))
+    return tuple(t for t in tables if t.data_bytes > above and _followable(t) and _key_type(t))
+
+
+def _followable(table: Table) -> bool:
+    return table.replica_identity == "f" or (table.replica_identity == "d" and not table.toasted)
 
 
 def _key_type(table: Table) -> str | None:

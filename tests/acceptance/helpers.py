@@ -40,8 +40,9 @@ def contents(dsn: str) -> dict[str, tuple[int, str]]:
         for schema, name in tables:
             row = session.execute(
                 sql.SQL(
-                    "SELECT count(*), coalesce(md5(string_agg(t::text, E'\\n' ORDER BY t::text COLLATE \"C\")), '')"
-                    " FROM {} t"
+                    # No table has a column of that name: it is the row as a whole that is compared.
+                    "SELECT count(*), coalesce(md5(string_agg(whole_row::text, E'\\n' ORDER BY whole_row::text"
+                    " COLLATE \"C\")), '') FROM {} whole_row"
                 ).format(sql.Identifier(schema, name))
             ).fetchone()
             assert row is not None

@@ -408,3 +408,16 @@ def test_row_filters_on_a_source_before_15_are_refused_with_the_reason(
             assert not made.findings({"exclude": ["public.audit*", "public.audits"]})
         finally:
             made.close()
+
+
+def test_a_row_filter_on_a_table_with_values_out_of_line_asks_for_a_full_identity(bench: Bench) -> None:
+    bench.sql(
+        "CREATE TABLE docs (id int PRIMARY KEY, d text); ALTER TABLE docs ALTER d SET STORAGE EXTERNAL;"
+        " INSERT INTO docs SELECT i, repeat('x', 9000) FROM generate_series(1, 10) i"
+    )
+    wish: dict[str, Any] = {"rows": {"public.docs": "id < 100"}}
+    (refused,) = bench.findings(wish)
+    assert "public.docs has values out of line" in refused.text
+    assert refused.remedy is not None
+    assert "replica_identity: full" in refused.remedy
+    assert not bench.findings({**wish, "replica_identity": "full"})

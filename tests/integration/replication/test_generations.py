@@ -308,3 +308,50 @@ def test_a_join_that_was_killed_is_taken_up_again(
             assert len(space.ledger.generations()) == 1
             assert generations.left(space) == space.ledger.generations()
             generations.clear_all(space)
+
+
+TOASTED = """
+CREATE TABLE big (id int PRIMARY KEY, t text, w text);
+ALTER TABLE big ALTER w SET STORAGE EXTERNAL;
+INSERT INTO big SELECT i, repeat('y', 750), CASE WHEN i % 10 = 0 THEN repeat(md5(i::text), 100) END
+FROM generate_series(1, 20000) i;
+ANALYZE big;
+"""
+
+
+def test_a_table_with_values_out_of_line_is_not_split(servers: tuple[PostgresServer, PostgresServer]) -> None:
+    pair = Pair(*servers, name="toasted")
+    pair.create(TOASTED)
+    with pair.workspace() as space:
+        copy_all(space, division=Division(split_above=1_250_000))
+        assert not ranges.recorded(space)
+        follow_all(space)
+        assert_equal(pair)
+        generations.clear_all(space)
+
+
+def test_values_out_of_line_come_along_when_a_row_moves_into_another_streams_range(
+    servers: tuple[PostgresServer, PostgresServer],
+) -> None:
+    pair = Pair(*servers, name="toasted_full")
+    pair.create(TOASTED + "ALTER TABLE big REPLICA IDENTITY FULL;")
+    losing = Losing(pair, {4})
+
+    def on_news(message: str, fields: Mapping[str, Any]) -> None:
+        losing(message, fields)
+        if message.startswith("the copy goes on"):
+            pair.execute(
+                "UPDATE big SET id = id + 100000 WHERE id % 10 = 0 AND id < 3000;"
+                " UPDATE big SET id = -id WHERE id % 10 = 0 AND id BETWEEN 15000 AND 18000"
+            )
+
+    pair.on_news = on_news
+    with pair.workspace() as space:
+        copy_all(space, division=Division(split_above=1_250_000), jobs=1)
+        assert ranges.recorded(space)
+        for generation in space.ledger.generations():
+            generations.follow(space, verify.followed_tables(space), generation)
+        pair.execute("UPDATE big SET id = -id WHERE id % 10 = 0 AND id BETWEEN 18000 AND 19000")
+        finish(pair, space, losing)
+        assert_equal(pair)
+        generations.clear_all(space)

@@ -46,6 +46,7 @@ def table(name: str, size: int, **changes: Any) -> Table:
         "data_bytes": size,
         "pages": size // 8192,
         "identifiable": True,
+        "toasted": False,
         "row_security": False,
         "key": ("id",),
         "columns": (ID,),

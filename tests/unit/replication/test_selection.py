@@ -45,6 +45,7 @@ def table(oid: int, name: str, **more: Any) -> Table:
         data_bytes=0,
         pages=0,
         identifiable=True,
+        toasted=False,
         row_security=False,
         key=("id",),
         columns=(column("id", "integer"), column("at", "timestamp with time zone")),
