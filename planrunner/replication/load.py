@@ -41,6 +41,8 @@ SLOW_ROUND_TRIP_SECONDS = 0.005
 SLOW_STREAMS = 16
 MOST_FAILURES = 5
 _AWAY_SECONDS = 300.0
+# Each table in a query takes a lock and a level of the parser's stack.
+_ASKED_AT_ONCE = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +88,9 @@ def copy_rest(workspace: Workspace, tables: Sequence[Table], ways: Ways) -> None
 
 
 def _attempt(workspace: Workspace, tables: Sequence[Table], ways: Ways) -> None:
+    # Chunks of an attempt that broke off are begun anew: how a table is cut may have changed with its size.
+    generations.truncate_begun(workspace, ranges.units(workspace, tables))
     if workspace.round is None or not workspace.round.alive():
-        generations.truncate_begun(workspace, ranges.units(workspace, tables))
         generations.begin(workspace, tables, ways.division)
     todo = generations.remaining(workspace, tables)
     refuse_rows(workspace, todo)
@@ -109,26 +112,21 @@ def _left_after(workspace: Workspace, tables: Sequence[Table], error: Exception)
 
 
 def refuse_rows(workspace: Workspace, units: Sequence[Unit]) -> None:
-    """StepConflict when the target already holds rows of units that were never copied; one query for all."""
-    begun = set(workspace.ledger.begun())
-    asked = [unit for unit in units if unit.id not in begun]
-    if not asked:
-        return
-    one = sql.SQL("SELECT {}::int WHERE EXISTS (SELECT FROM ONLY {}{})")
-    found = workspace.target.rows(
-        sql.SQL(" UNION ALL ").join(
-            [
-                one.format(
-                    sql.Literal(number),
-                    table_name(unit.table),
-                    sql.SQL(" WHERE {}").format(unit.part.predicate()) if unit.part else sql.SQL(""),
-                )
-                for number, unit in enumerate(asked)
-            ]
-        )
-    )
+    """StepConflict when the target already holds rows of units that were never copied; one query for many."""
+    found: set[str] = set()
+    for place in range(0, len(units), _ASKED_AT_ONCE):
+        asked = units[place : place + _ASKED_AT_ONCE]
+        looks = sql.SQL(" UNION ALL ").join([_look(number, unit) for number, unit in enumerate(asked)])
+        found |= {asked[row[0]].table.qualified for row in workspace.target.rows(looks)}
     if found:
-        raise copy.occupied(sorted({asked[row[0]].table.qualified for row in found}))
+        raise copy.occupied(sorted(found))
+
+
+def _look(number: int, unit: Unit) -> sql.Composed:
+    within = sql.SQL(" WHERE {}").format(unit.part.predicate()) if unit.part else sql.SQL("")
+    return sql.SQL("SELECT {}::int WHERE EXISTS (SELECT FROM ONLY {}{})").format(
+        sql.Literal(number), table_name(unit.table), within
+    )
 
 
 class Load:

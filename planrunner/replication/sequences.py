@@ -10,6 +10,8 @@ from psycopg import sql
 if TYPE_CHECKING:
     from planrunner.postgres.connection import Server, Session
 
+# Each relation in a query takes a lock and a level of the parser's stack.
+_ASKED_AT_ONCE = 500
 _LIST = """
 SELECT n.nspname::text, c.relname::text, s.seqincrement, s.seqmin, s.seqmax FROM pg_sequence s
 JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -39,15 +41,14 @@ class Sequence:
 
 
 def read(server: Server) -> tuple[Sequence, ...]:
-    """Every sequence, identity columns' too, in two queries."""
+    """Every sequence, identity columns' too, in a query for 500."""
     listed = server.rows(_LIST)
-    if not listed:
-        return ()
     one = sql.SQL("SELECT {}::int, last_value, is_called FROM {}")
-    union = sql.SQL(" UNION ALL ").join(
-        [one.format(sql.Literal(i), sql.Identifier(row[0], row[1])) for i, row in enumerate(listed)]
-    )
-    stands = {row[0]: (row[1], row[2]) for row in server.rows(union)}
+    looks = [one.format(sql.Literal(i), sql.Identifier(row[0], row[1])) for i, row in enumerate(listed)]
+    stands: dict[int, tuple[int, bool]] = {}
+    for place in range(0, len(looks), _ASKED_AT_ONCE):
+        union = sql.SQL(" UNION ALL ").join(looks[place : place + _ASKED_AT_ONCE])
+        stands |= {row[0]: (row[1], row[2]) for row in server.rows(union)}
     return tuple(
         Sequence(
             schema=r[0],
