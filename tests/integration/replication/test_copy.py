@@ -59,17 +59,20 @@ def ledger(pair: Pair) -> tuple[dict[str, int], int]:
     return units, chunks
 
 
-def ended_once(pair: Pair, query: str) -> threading.Thread:
-    """A thread that waits for a session of ours running ``query`` and ends it, once."""
+def ended(pair: Pair, query: str, *, times: int = 1) -> threading.Thread:
+    """A thread that waits for sessions of ours running ``query`` and ends them, ``times`` in all."""
 
     def watch() -> None:
+        left = times
         with psycopg.connect(pair.source.superuser_dsn, autocommit=True) as session:
-            for _ in range(2000):
+            for _ in range(5000):
                 if session.execute(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND state = 'active'"
                     " AND query LIKE %s AND application_name LIKE 'planrunner/%%' LIMIT 1",
                     [pair.name, query],
                 ).fetchall():
+                    left -= 1
+                if not left:
                     return
                 SystemClock().sleep(0.002)
 
@@ -113,10 +116,24 @@ def test_a_snapshot_lost_between_chunks_leaves_no_row_twice(pair: Pair) -> None:
 def test_a_line_that_breaks_in_mid_stream_costs_the_chunk_and_not_the_generation(pair: Pair) -> None:
     pair.create(WIDE)
     with pair.workspace() as space:
-        ender = ended_once(pair, "COPY (SELECT%wide%")
+        ender = ended(pair, "COPY (SELECT%wide%")
         copy_all(space, division=CHUNKS, jobs=2)
         ender.join()
         assert space.ledger.generations() == (1,)
+        follow_all(space)
+        assert_equal(pair)
+        generations.clear_all(space)
+
+
+def test_a_chunk_that_fails_again_and_again_begins_its_table_anew_under_the_same_snapshot(pair: Pair) -> None:
+    pair.create(WIDE)
+    with pair.workspace() as space:
+        ender = ended(pair, "COPY (SELECT%wide%", times=8)
+        copy_all(space, division=CHUNKS, jobs=2)
+        ender.join()
+        assert any(line.startswith("the copy goes on after") for line in pair.news)
+        assert space.ledger.generations() == (1,)
+        assert ledger(pair) == ({"public.wide": 30000}, 0)
         follow_all(space)
         assert_equal(pair)
         generations.clear_all(space)
