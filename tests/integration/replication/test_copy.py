@@ -59,11 +59,19 @@ def ledger(pair: Pair) -> tuple[dict[str, int], int]:
     return units, chunks
 
 
-def ended(pair: Pair, query: str, *, times: int = 1) -> threading.Thread:
+def ended(pair: Pair, query: str, *, times: int = 1, after_chunk: bool = False) -> threading.Thread:
     """A thread that waits for sessions of ours running ``query`` and ends them, ``times`` in all."""
+
+    def chunk_in() -> bool:
+        try:
+            return ledger(pair)[1] > 0
+        except psycopg.Error:
+            return False
 
     def watch() -> None:
         left = times
+        while after_chunk and not chunk_in():
+            SystemClock().sleep(0.001)
         with psycopg.connect(pair.source.superuser_dsn, autocommit=True) as session:
             for _ in range(5000):
                 if session.execute(
@@ -128,7 +136,8 @@ def test_a_line_that_breaks_in_mid_stream_costs_the_chunk_and_not_the_generation
 def test_a_chunk_that_fails_again_and_again_begins_its_table_anew_under_the_same_snapshot(pair: Pair) -> None:
     pair.create(WIDE)
     with pair.workspace() as space:
-        ender = ended(pair, "COPY (SELECT%wide%", times=8)
+        # One chunk is in when the next begins to fail.
+        ender = ended(pair, "COPY (SELECT%wide%", times=8, after_chunk=True)
         copy_all(space, division=CHUNKS, jobs=2)
         ender.join()
         assert any(line.startswith("the copy goes on after") for line in pair.news)
