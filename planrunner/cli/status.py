@@ -72,7 +72,9 @@ def _as_text(
         f"plan {opened.plan.name}: {f'a run is at work ({at_work})' if at_work else 'no run is at work'}"
     ]
     lines.append(table(("STEP", "USES", "STATUS", "SECONDS", "FIGURES"), rows))
-    lines += [f"{s.id}: {line}" for s in steps for line in _streams(s)]
+    # What a later step tells of a slot is the newer.
+    streams = {name: f"{s.id}: {name}: {told}" for s in steps for name, told in _streams(s)}
+    lines += streams.values()
     lines += [f"{s.id}: {s.error}" for s in steps if s.error]
     for step in steps:
         lines += [f"{step.id} is done, but this is missing again: {action.summary}" for action in step.drift]
@@ -90,12 +92,15 @@ def _figures(step: "StepView") -> str:
     return ", ".join(f"{name} {value}" for name, value in plain.items())
 
 
-def _streams(step: "StepView") -> "Iterator[str]":
-    """A line for each slot and its subscription."""
+def _streams(step: "StepView") -> "Iterator[tuple[str, str]]":
+    """Each slot, and what is told of it and its subscription."""
     streams = step.figures.get("streams")
     for name, figures in streams.items() if isinstance(streams, Mapping) else ():
         if isinstance(figures, Mapping):
-            yield f"{name}: {', '.join(f'{what.removesuffix(BYTES)} {_value(what, v)}' for what, v in figures.items())}"
+            yield (
+                name,
+                ", ".join(f"{what.removesuffix(BYTES)} {_value(what, v)}" for what, v in figures.items()),
+            )
 
 
 def _value(name: str, value: "Json") -> str:

@@ -81,7 +81,10 @@ class Snapshot:
         tables = verify.followed_tables(space)
         units = ranges.units(space, tables)
         waiting = {unit.table.qualified for unit in units if unit.id not in copied}
-        retained = {s.name: s.retained for s in slots.existing(run.source, space.names).values()}
+        streams: dict[str, Json] = {
+            s.name: {"retained_bytes": s.retained, "wal_status": s.wal_status}
+            for s in slots.existing(run.source, space.names).values()
+        }
         return {
             "units_done": sum(1 for unit in units if unit.id in copied),
             "units": len(units),
@@ -90,7 +93,7 @@ class Snapshot:
             "rows": sum(unit.rows for unit in copied.values()),
             "bytes": sum(unit.bytes for unit in copied.values()),
             "generations": len(space.ledger.generations()),
-            "retained_bytes": retained,
+            "streams": streams,
             "decisions": list[Json](decisions.told(space)),
         }
 
