@@ -108,9 +108,9 @@ class RdsInstance:
 
 @dataclass(frozen=True, kw_only=True)
 class DialAddress:
-    """The source as the target's subscription dials it, where that differs from ours.
+    """One side as the other's subscription dials it, where that differs from ours.
 
-    ``sslrootcert`` lies on the target's host, or is ``system``.
+    ``sslrootcert`` lies on the host that dials, or is ``system``.
     """
 
     host: str | None = None
@@ -131,7 +131,7 @@ class Endpoint:
     password: SecretRef | None = None
     rds_iam: bool = False
     rds: RdsInstance | None = None
-    seen_from_target: DialAddress | None = None
+    seen_from_other: DialAddress | None = None
     self_signed: bool = False
 
 

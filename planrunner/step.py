@@ -165,3 +165,20 @@ class Verifying(Protocol):
     def verify(self, run: Run) -> Verification:
         """Compare every table while replication runs; changes nothing but a barrier row."""
         ...
+
+
+@runtime_checkable
+class Crossing(Protocol):
+    """A step that leads writers to the other side, can rehearse it, and can lead them back."""
+
+    def rehearsal(self, run: Run) -> Sequence[Action]:
+        """Everything of the crossing but its commit; reads only."""
+        ...
+
+    def rollback(self, run: Run) -> Sequence[Action]:
+        """What is missing until writers are back where they came from; reads only."""
+        ...
+
+    def rollback_rehearsal(self, run: Run) -> Sequence[Action]:
+        """Everything of the way back but its commit; reads only."""
+        ...

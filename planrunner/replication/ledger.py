@@ -167,6 +167,25 @@ class Ledger:
             " ON CONFLICT (plan_id, step, name) DO UPDATE SET detail = excluded.detail, done = clock_timestamp()"
         ).format(*map(sql.Literal, (self._plan_id, step, name, json.dumps(detail))))
 
+    def forget_effects(self, session: Session, step: str, *names: str) -> None:
+        """Remove effects of those names in the caller's transaction."""
+        session.execute(
+            "DELETE FROM planrunner.effect WHERE plan_id = %s AND step = %s AND name = ANY (%s)",
+            [self._plan_id, step, list(names)],
+        )
+
+    def follow_anew(self, session: Session, tables: Sequence[str], generation: int) -> None:
+        """Let ``generation`` follow ``tables`` whole, in the caller's transaction, however they were copied."""
+        session.execute(
+            "WITH gone AS (DELETE FROM planrunner.unit WHERE plan_id = %(plan)s"
+            "  RETURNING split_part(unit_id, '#', 1) AS name, rows, bytes, seconds, epoch)"
+            " INSERT INTO planrunner.unit (plan_id, unit_id, generation, rows, bytes, seconds, epoch)"
+            " SELECT %(plan)s, t.name, %(generation)s, coalesce(sum(rows), 0)::bigint,"
+            "  coalesce(sum(bytes), 0)::bigint, coalesce(sum(seconds), 0), coalesce(max(epoch), 0)"
+            " FROM unnest(%(tables)s::text[]) t(name) LEFT JOIN gone ON gone.name = t.name GROUP BY t.name",
+            {"plan": self._plan_id, "tables": list(tables), "generation": generation},
+        )
+
     def forget(self, step: str) -> None:
         """Remove what a kind of step recorded, and the whole schema once no plan has anything in it."""
         if not self.exists():

@@ -104,6 +104,17 @@ class Workspace:
             lease.hold(session)
             yield session
 
+    @contextmanager
+    def writing_to(self, server: Server) -> Iterator[Session]:
+        """A transaction on either side; the target's holds the lease, the source knows none."""
+        if server is self.target:
+            with self.writing() as session:
+                yield session
+            return
+        self.lease  # noqa: B018  # taken before anything is changed anywhere
+        with server.transaction() as session:
+            yield session
+
     def done(self, step: str, name: str, detail: Mapping[str, Json] | None = None) -> None:
         """Record an effect in a transaction of its own."""
         with self.writing() as session:
