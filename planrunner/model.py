@@ -247,3 +247,34 @@ class Verification:
         """Each difference as one line."""
         rows = tuple(f"{v.table}: {v.detail}" for v in self.tables if not v.equal)
         return rows + self.other
+
+
+class Belongs(Enum):
+    """Whose something on a server is."""
+
+    THIS_PLAN = "this plan"
+    ANOTHER_PLAN = "another plan"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Residue:
+    """Something that a migration made or changed and a server still shows.
+
+    ``harm`` says what it does if it stays, ``statement`` how to remove it; ``harmful``: it should not stay.
+    ``kept``: it stays on purpose.
+    """
+
+    side: Side
+    kind: str
+    name: str
+    ours: Belongs
+    harm: str
+    statement: str
+    harmful: bool = False
+    kept: bool = False
+
+    def __str__(self) -> str:
+        whose = "" if self.ours is Belongs.THIS_PLAN else f" ({self.ours.value})"
+        lead = "kept on purpose: " if self.kept else ""
+        return f"{self.side.value}: {self.kind} {self.name}{whose}: {lead}{self.harm}. To remove it: {self.statement}"

@@ -17,8 +17,8 @@ def test_leftovers_are_removed_last_step_first(bench: Any) -> None:
     steps = bench.touch("one", "a"), bench.touch("two", "b")
     run_plan(bench.setup(*steps), RunOptions())
     bench.events.clear()
-    removed = clean(bench.setup(*steps), lambda _: None)
-    assert [leftovers.step for leftovers in removed] == ["two", "one"]
+    cleaned = clean(bench.setup(*steps), lambda _: None)
+    assert [leftovers.step for leftovers in cleaned.removed] == ["two", "one"]
     assert [e.message for e in bench.events if e.kind.value == "intent"] == ["remove b", "remove a"]
     assert bench.made() == {}
 
@@ -32,4 +32,4 @@ def test_nothing_is_removed_without_consent(bench: Any) -> None:
 
 
 def test_nothing_left_asks_nobody(bench: Any) -> None:
-    assert clean(bench.setup(bench.touch("one", "a")), refuse) == ()
+    assert clean(bench.setup(bench.touch("one", "a")), refuse).removed == ()
