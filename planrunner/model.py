@@ -249,6 +249,20 @@ class Verification:
         return rows + self.other
 
 
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """One line of what is proven before a cutover: ``equal`` when it holds, ``detail`` names what does not."""
+
+    name: str
+    equal: bool
+    text: str
+    detail: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Json]:
+        """The line for ledger and report."""
+        return {"name": self.name, "equal": self.equal, "text": self.text, "detail": list(self.detail)}
+
+
 class Belongs(Enum):
     """Whose something on a server is."""
 

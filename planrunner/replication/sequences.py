@@ -1,8 +1,9 @@
 """Sequences in a cutover, either way: the receiving side's go on beyond the sending side's, never backwards.
 
 nextval() takes no lock that a fence could hold back: a session may call it between the moment the sending side is
-read and the moment its application has switched, and bring the value along. ``headroom`` is how many such values
-are left free. Of a sequence that nears its end it takes at most half of what is left, and that is told.
+read and the moment its application has switched, and bring the value along. ``headroom`` is how many such calls
+are left room for; with CACHE each may take a whole cache, so it counts that many values. Of a sequence that nears
+its end it takes at most half of what is left, and that is told.
 A sequence that cycles has no end: it goes on around, and "ahead" means by less than half a cycle.
 """
 
@@ -97,8 +98,8 @@ class Sequence:
         return ((self.maximum if self.increment > 0 else self.minimum) - self.last) // self.increment
 
     def given(self, headroom: int) -> int:
-        """How much of ``headroom`` it can be given: at most half of the values that are left."""
-        return min(headroom, self.left // 2)
+        """The values that ``headroom`` calls may take, but at most half of those that are left."""
+        return min(headroom * self.cache, self.left // 2)
 
     def moved(self, headroom: int) -> tuple[int, bool]:
         """Where the other side's must stand at least, last value and is_called; always within the bounds."""
@@ -126,7 +127,7 @@ class Sequence:
 
 @dataclass(frozen=True, kw_only=True)
 class Moved:
-    """What became of one sequence: last values, and the headroom it was given; not moved where it was ahead."""
+    """What became of one sequence: last values, and the headroom in values; not moved where it was ahead."""
 
     sequence: str
     source: int
@@ -302,7 +303,7 @@ def short(sequences: Iterable[Sequence], headroom: int) -> tuple[str, ...]:
     """Which sequences are too near their end to be given the whole headroom."""
     return tuple(
         f"sequence {s.qualified}: {f'{s.left} values left' if s.left else 'at its end, no value left'},"
-        f" headroom {s.given(headroom)} instead of {headroom}"
+        f" headroom {s.given(headroom)} instead of {headroom * s.cache}"
         for s in sequences
-        if s.given(headroom) < headroom
+        if s.given(headroom) < headroom * s.cache
     )

@@ -148,12 +148,19 @@ def test_a_sequence_moves_by_its_headroom(
     assert standing.moved(headroom) == expected
 
 
+def test_with_a_cache_each_call_may_take_a_whole_one() -> None:
+    assert replace(sequence(last=10), cache=4).moved(100) == (410, True)
+    assert replace(sequence(last=10), cache=50).moved(100) == (505, True)
+
+
 def test_around_a_cycle_ahead_means_by_less_than_half_of_it() -> None:
     ours = sequence(last=900, cycle=True)
     assert ours.reached_by(sequence(last=50, cycle=True), 100)
     assert not ours.reached_by(sequence(last=950, cycle=True), 100)
     assert not ours.reached_by(sequence(last=800, cycle=True), 100)
-    assert not ours.reached_by(sequence(last=1, called=False, cycle=True), 100), "never called: stands nowhere"
+    assert not ours.reached_by(sequence(last=1, called=False, cycle=True), 100), (
+        "never called: stands nowhere"
+    )
 
 
 def test_who_stands_behind_is_told_by_name() -> None:
