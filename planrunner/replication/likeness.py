@@ -15,15 +15,20 @@ if TYPE_CHECKING:
 
     from planrunner.replication.census import Census, Entry
 
-# What is compared as definitions, in the order it is told: its kind, its name, and why it can be not whole.
+# What is compared as definitions, in the order it is told: its name, what is said when all is well, and what a
+# thing is that is there but not whole.
 KINDS = {
-    "index": ("indexes", "not valid or not ready"),
-    "constraint": ("constraints", "not validated"),
-    "trigger": ("triggers", ""),
-    "view": ("views", "not filled"),
-    "function": ("functions", ""),
-    "type": ("types", ""),
-    "row security": ("row security", ""),
+    "index": ("indexes", "of the same definitions, all valid and ready", "not valid or not ready"),
+    "constraint": (
+        "constraints",
+        "of the same definitions, validated where the other side's are",
+        "not validated",
+    ),
+    "trigger": ("triggers", "of the same definitions, enabled alike", ""),
+    "view": ("views", "with the same columns", "not filled"),
+    "function": ("functions", "with the same bodies and attributes", ""),
+    "type": ("types", "of the same definitions", ""),
+    "row security": ("row security", "the same tables and policies", ""),
 }
 _SHOWN = 50
 
@@ -60,32 +65,28 @@ def listed(lines: Iterable[str]) -> tuple[str, ...]:
 
 
 def _kind(kind: str, ours: Census, theirs: Census, wish: Wish, tables: frozenset[str]) -> Proof:
-    name, broken = KINDS[kind]
+    name, well, broken = KINDS[kind]
     wanted = {label: e for label, e in ours.of(kind).items() if not _left_out(label, e, wish.omitted)}
-    there = theirs.of(kind)
     # An index that is not valid on the source is no index: it is not carried.
     dead = {label for label, entry in wanted.items() if kind == "index" and not entry.whole}
     wanted = {label: entry for label, entry in wanted.items() if label not in dead}
-    found = [f"{kind} {label}: missing" for label in wanted.keys() - there.keys()]
-    found += [
-        f"{kind} {label}: only on the receiving side"
-        for label in there.keys() - wanted.keys() - dead
-        if there[label].table in tables
-    ]
+    there = {label: entry for label, entry in theirs.of(kind).items() if label not in dead}
     both = [(label, wanted[label], there[label]) for label in sorted(wanted.keys() & there.keys())]
+    found = [f"{kind} {label}: missing" for label in wanted.keys() - there.keys()]
+    beyond = (label for label in there.keys() - wanted.keys() if there[label].table in tables)
+    found += [f"{kind} {label}: only on the receiving side" for label in beyond]
     found += [f"{kind} {label}: {_change(a, b)}" for label, a, b in both if a.definition != b.definition]
     # A view that was never filled may be filled on the other side alone.
     found += [f"{kind} {label}: {broken}" for label, a, b in both if a.whole and not b.whole]
-    texts = _texts(kind, both, same_major=ours.major == theirs.major)
-    told = [f"{len(both)} of {len(wanted)} {name} on both sides"]
-    if ours.major == theirs.major:
-        found += texts
-    elif texts:
-        told.append(f"{len(texts)} texts are written otherwise by the other major version")
-    told += [f"{len(found)} differences"] if found else []
+    same_major = ours.major == theirs.major
+    texts = _texts(kind, both, same_major=same_major)
+    found += texts if same_major else []
+    told = [f"{len(both)} of {len(wanted)} on both sides"]
+    told += [f"{len(found)} differences"] if found else [well]
+    if texts and not same_major:
+        told.append(f"{len(texts)} written otherwise by the other major version")
     told += [f"not carried, as they are not valid: {', '.join(sorted(dead))}"] if dead else []
-    detail = listed(found) if found else listed(texts)
-    return Proof(name=name, equal=not found, text="; ".join(told), detail=detail)
+    return Proof(name=name, equal=not found, text=", ".join(told), detail=listed(found or texts))
 
 
 def _change(ours: Entry, there: Entry) -> str:

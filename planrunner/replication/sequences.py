@@ -252,8 +252,10 @@ def _moved(sequence: Sequence, there: Sequence, headroom: int) -> Moved:
 
 
 def carry(session: Session, source: tuple[Sequence, ...], target: tuple[Sequence, ...], headroom: int) -> int:
-    """As ``carry_all``; returns only how many were moved."""
-    return sum(1 for moved in carry_all(session, source, target, headroom) if moved.changed)
+    """As ``carry_all`` for those that both sides have; returns only how many were moved."""
+    there = {s.qualified for s in target}
+    both = tuple(s for s in source if s.qualified in there)
+    return sum(1 for moved in carry_all(session, both, target, headroom) if moved.changed)
 
 
 def values(moved: Iterable[Moved]) -> list[dict[str, Json]]:

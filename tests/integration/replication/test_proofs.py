@@ -11,6 +11,7 @@ from psycopg import conninfo
 
 from planrunner.clock import SystemClock
 from planrunner.errors import DifferencesFound, StepFailed
+from planrunner.loading import load
 from planrunner.model import Endpoint, Proof, Secret, Side, Verification
 from planrunner.postgres.connection import Server
 from planrunner.replication import proofs, sequences
@@ -18,15 +19,18 @@ from planrunner.replication.choices import Choices
 from planrunner.replication.workspace import Workspace
 from planrunner.sandbox.binaries import wheel_bin
 from planrunner.sandbox.servers import PostgresServer
+from planrunner.workspace import selected
 from tests.acceptance.helpers import state_in
 from tests.acceptance.test_everything import EVERY_PLAN, EVERYTHING
-from tests.acceptance.test_versions import create, planrunner
+from tests.acceptance.test_versions import PLAN, create, planrunner
 from tests.integration.replication.conftest import dsn_of
 from tests.servers import server_bin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from planrunner.replication.selection import Selection
 
 BINARIES = {
     "16-18": lambda: (wheel_bin(16), wheel_bin(18)),
@@ -46,13 +50,15 @@ def opened(side: Side, server: PostgresServer, plan_id: str) -> Server:
 
 
 @contextmanager
-def migrated(folder: Path, versions: str) -> Iterator[tuple[Workspace, str, str]]:
+def migrated(
+    folder: Path, versions: str, *, script: str = EVERYTHING, plan: str = EVERY_PLAN
+) -> Iterator[tuple[Workspace, str, str]]:
     """One of everything, followed by a plan up to its cutover."""
     source_bin, target_bin = BINARIES[versions]()
     settings = {"wal_level": "logical", "max_prepared_transactions": "5"}
     with PostgresServer(source_bin, settings=settings) as source, PostgresServer(target_bin) as target:
-        dsns = create(source, EVERYTHING), create(target)
-        (folder / "plan.yaml").write_text(EVERY_PLAN.format(source=source.port, target=target.port))
+        dsns = create(source, script), create(target)
+        (folder / "plan.yaml").write_text(plan.format(source=source.port, target=target.port))
         code, text = planrunner(
             folder, (source, target), "run", "plan.yaml", "--no-input", "--until", "follow"
         )
@@ -124,6 +130,45 @@ def test_between_servers_of_one_major_every_text_is_compared(tmp_path: Path) -> 
         )
         execute(dsn_of(space.source), "CREATE VIEW public.ours AS SELECT 2 AS a")
         assert [line for line in failed(proven(space))["views"] if "SELECT 1" in line and "SELECT 2" in line]
+
+
+PART = """
+CREATE SCHEMA "le ft"; CREATE SCHEMA "k.ept";
+CREATE TABLE "le ft"."g one" (id serial PRIMARY KEY, a int UNIQUE CHECK (a > 0));
+CREATE FUNCTION "k.ept".touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE TRIGGER t BEFORE INSERT ON "le ft"."g one" FOR EACH ROW EXECUTE FUNCTION "k.ept".touch();
+CREATE VIEW "le ft".v AS SELECT 1 AS a;
+CREATE TABLE "k.ept"."t ""x" (id serial PRIMARY KEY, gone int REFERENCES "le ft"."g one");
+CREATE TABLE "k.ept".empty (id serial PRIMARY KEY);
+INSERT INTO "k.ept".empty DEFAULT VALUES;
+ALTER TABLE "le ft"."g one" ENABLE ROW LEVEL SECURITY;
+CREATE POLICY p ON "le ft"."g one" USING (true);
+GRANT SELECT (a) ON "le ft"."g one" TO PUBLIC;
+"""
+PART_PLAN = PLAN.replace(
+    "uses: snapshot}}",
+    "uses: snapshot, with: {{filters: {{exclude: ['\"le ft\".*'], schema_only: ['\"k.ept\".empty'],"
+    " foreign_keys: leave_out}}}}}}",
+)
+
+
+def test_what_the_filters_leave_out_is_no_difference(tmp_path: Path) -> None:
+    with migrated(tmp_path, "16-18", script=PART, plan=PART_PLAN) as (space, _, target):
+        space.selection = selection_of(space, tmp_path)
+        found = proven(space)
+        assert failed(found) == {}
+        assert found["indexes"].text.startswith("2 of 2")
+        assert found["sequences"].text.startswith("2 sequences")
+        execute(target, 'ALTER SEQUENCE "k.ept".empty_id_seq RENAME TO gone')
+        assert (
+            'sequence "k.ept".empty_id_seq: missing on the receiving side'
+            in failed(proven(space))["sequences"]
+        )
+
+
+def selection_of(space: Workspace, folder: Path) -> Selection:
+    plan = load(folder / "plan.yaml", variables={}, var_files=(), environ={})
+    return selected(plan)
 
 
 # On the target: the proof that fails, what its detail tells, the defect, and what takes it back.
