@@ -33,3 +33,13 @@ def test_nothing_is_removed_without_consent(bench: Any) -> None:
 
 def test_nothing_left_asks_nobody(bench: Any) -> None:
     assert clean(bench.setup(bench.touch("one", "a")), refuse).removed == ()
+
+
+def test_what_is_left_is_named_once_and_only_this_plan_s_harm_counts(bench: Any, tiny: Any) -> None:
+    lies = {"one": "this plan", "two": "another plan", "three": "unknown", "kept": "this plan"}
+    steps = tiny.spec("first", "litter", lies=lies), tiny.spec("second", "litter", lies=lies)
+    cleaned = clean(bench.setup(*steps), refuse)
+    assert [residue.name for residue in cleaned.left] == ["one", "two", "three", "kept"]
+    assert [residue.name for residue in cleaned.harmful] == ["one"]
+    assert str(cleaned.left[1]) == "source: slot two (another plan): keeps WAL. To remove it: drop two;"
+    assert "kept on purpose" in str(cleaned.left[3])
