@@ -56,7 +56,7 @@ SELECT 'trigger', t.tgname::text, substring(p.proname::text from '_([0-9a-f]{8})
 FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace f ON f.oid = p.pronamespace
 WHERE starts_with(t.tgname::text, 'planrunner') AND coalesce(to_jsonb(t) ->> 'tgparentid', '0') = '0'
-GROUP BY t.tgname, p.oid, f.nspname
+GROUP BY t.tgname, p.proname, f.nspname
 UNION ALL
 SELECT 'function', format('%%s(%%s)', p.proname, pg_get_function_identity_arguments(p.oid)),
        substring(p.proname::text from '_([0-9a-f]{8})(?:_|$)'),
@@ -72,6 +72,9 @@ UNION ALL
 SELECT 'replication origin', o.roname, NULL, '{}', NULL FROM pg_replication_origin o
 WHERE o.roname ~ '^pg_[0-9]+(_[0-9]+)?$' AND NOT EXISTS (SELECT FROM pg_subscription s
   WHERE s.oid::text = split_part(o.roname, '_', 2))
+UNION ALL
+SELECT 'role', rolname::text, substring(rolname::text from '^pr_([0-9a-f]{8})_'), '{}', NULL FROM pg_roles
+WHERE rolname::text ~ '^pr_[0-9a-f]{8}_'
 UNION ALL
 SELECT 'session', format('%%s pid %%s', application_name, pid),
        substring(application_name from '^planrunner/([0-9a-f]{8})$'), jsonb_build_object('pid', pid), datname::text
@@ -92,7 +95,7 @@ SELECT n.nspname::text, c.relname::text, c.relreplident::text FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN unnest(%s::text[], %s::text[]) w(schema, name) ON w.schema = n.nspname AND w.name = c.relname
 """
-_SHARED = frozenset({"slot", "sync slot", "subscription", "replication origin", "session"})
+_SHARED = frozenset({"slot", "sync slot", "subscription", "replication origin", "role", "session"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,16 +138,17 @@ def scan(source: Server, target: Server, names: Names) -> tuple[Residue, ...]:
 
     The callers' own sessions are no residue, nor what a session takes with it when it ends.
     """
+    # Asked first, so that both sessions that look are there and known as ours.
+    systems = [server.identity().system_identifier for server in (source, target)]
     pids = sorted(source.pids | target.pids)
     with ThreadPoolExecutor(2) as pool:
         ours, theirs = pool.map(lambda server: _things(server, names, pids), (source, target))
-    if source.identity().system_identifier == target.identity().system_identifier:
+    if systems[0] == systems[1]:
         # Two databases of one server: what belongs to the whole server is told once.
         seen = {(thing.kind, thing.name) for thing in ours if thing.kind in _SHARED}
         theirs = [thing for thing in theirs if (thing.kind, thing.name) not in seen]
     subscribers = {str(t.detail["oid"]): t for t in (*ours, *theirs) if t.kind == "subscription"}
-    systems = {server.identity().system_identifier for server in (source, target)}
-    told = [_of(_traced(thing, subscribers, systems)) for thing in (*ours, *theirs)]
+    told = [_of(_traced(thing, subscribers, set(systems))) for thing in (*ours, *theirs)]
     found = [*told, *_recorded(source, target, names)]
     order = list(Belongs)
     return tuple(sorted(found, key=lambda r: (order.index(r.ours), r.side.value, not r.harmful)))
@@ -218,6 +222,11 @@ def _origin(thing: _Thing) -> Residue:
     return thing.residue("takes a place for replication origins; its subscription is gone", drop)
 
 
+def _role(thing: _Thing) -> Residue:
+    drop = sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(thing.name))
+    return thing.residue("a role with the rights it was given for the migration", drop, harmful=True)
+
+
 def _session(thing: _Thing) -> Residue:
     end = sql.SQL("SELECT pg_terminate_backend({})").format(sql.Literal(thing.detail["pid"]))
     return thing.residue("another command of planrunner may be at work", end)
@@ -257,6 +266,7 @@ _MAKERS: dict[str, Callable[[_Thing], Residue]] = {
     "function": _function,
     "schema": _schema,
     "replication origin": _origin,
+    "role": _role,
     "session": _session,
 }
 

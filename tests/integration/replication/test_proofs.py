@@ -14,8 +14,9 @@ from planrunner.errors import DifferencesFound, StepFailed
 from planrunner.loading import load
 from planrunner.model import Endpoint, Proof, Secret, Side, Verification
 from planrunner.postgres.connection import Server
-from planrunner.replication import proofs, sequences
+from planrunner.replication import activity, census, likeness, proofs, residue, sequences
 from planrunner.replication.choices import Choices
+from planrunner.replication.names import Names
 from planrunner.replication.workspace import Workspace
 from planrunner.sandbox.binaries import wheel_bin
 from planrunner.sandbox.servers import PostgresServer
@@ -377,3 +378,34 @@ def test_a_subscription_that_was_disabled_stops_the_cutover(stage: tuple[Workspa
     name = space.names.stream(1)
     with planted(target, f"ALTER SUBSCRIPTION {name} DISABLE", f"ALTER SUBSCRIPTION {name} ENABLE"):
         assert "is disabled" in "".join(failed(proven(space))["streams"])
+
+
+OLD = """
+CREATE TABLE p (id serial, a int, PRIMARY KEY (id)) PARTITION BY RANGE (id);
+CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (1000);
+CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE TRIGGER t AFTER INSERT ON p FOR EACH ROW EXECUTE FUNCTION f();
+CREATE TABLE r (a int PRIMARY KEY REFERENCES p);
+CREATE FUNCTION planrunner_probe() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE TRIGGER planrunner_probe BEFORE TRUNCATE ON r EXECUTE FUNCTION planrunner_probe();
+"""
+
+
+def test_an_old_server_and_a_new_one_are_asked_the_same(tmp_path: Path) -> None:
+    """Copies of triggers and foreign keys that partitions have differ from major to major, and are no difference."""
+    with PostgresServer(server_bin(13)) as old, PostgresServer(wheel_bin(18)) as new:
+        create(old, OLD)
+        create(new, OLD)
+        source, target = opened(Side.SOURCE, old, "00000001"), opened(Side.TARGET, new, "00000001")
+        found = likeness.proofs(census.read(source), census.read(target), likeness.Wish())
+        assert [proof.detail for proof in found if not proof.equal] == []
+        assert {p.name: p.text for p in found}["triggers"].startswith("1 of 1")
+        assert sequences.unequal(*sequences.both_sides(source, target)) == ()
+        names = Names(plan_id="00000001")
+        assert [r.name for r in residue.scan(source, target, names)] == ["planrunner_probe on public.r"] * 2
+        for server in (source, target):
+            assert activity.prepared(server).equal
+            assert activity.strangers(server, names, []).equal
+            assert activity.long_writers(server, names, [], older_than=1).equal
+            assert activity.statistics(server).equal
+            server.close()

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planrunner.replication.sequences import Moved, Sequence, behind, short, strangers, unequal, values
@@ -76,8 +76,11 @@ def sequences(draw: st.DrawFn, *, cycle: bool = False) -> Sequence:
 
 
 HEADROOM = st.integers(0, 2000)
+# A busy machine takes its time; that is no failure.
+unhurried = settings(deadline=None)
 
 
+@unhurried
 @given(sequences(), HEADROOM)
 def test_it_stays_within_its_bounds_and_never_goes_back(standing: Sequence, headroom: int) -> None:
     moved = at(standing, headroom)
@@ -86,6 +89,7 @@ def test_it_stays_within_its_bounds_and_never_goes_back(standing: Sequence, head
     assert standing.reached_by(moved, headroom)
 
 
+@unhurried
 @given(sequences(), HEADROOM)
 def test_what_comes_next_was_handed_out_neither_before_nor_in_the_headroom(
     standing: Sequence, headroom: int
@@ -96,6 +100,7 @@ def test_what_comes_next_was_handed_out_neither_before_nor_in_the_headroom(
     assert taken.isdisjoint(islice(nextvals(at(standing, headroom)), NEXTVALS))
 
 
+@unhurried
 @given(sequences(), HEADROOM)
 def test_at_least_half_of_what_was_left_can_still_be_handed_out(standing: Sequence, headroom: int) -> None:
     moved = at(standing, headroom)
@@ -103,6 +108,7 @@ def test_at_least_half_of_what_was_left_can_still_be_handed_out(standing: Sequen
     assert 2 * moved.left >= standing.left
 
 
+@unhurried
 @given(sequences(cycle=True), HEADROOM)
 def test_one_that_cycles_goes_around_exactly_as_nextval_does(standing: Sequence, headroom: int) -> None:
     steps = standing.given(headroom)
@@ -113,6 +119,7 @@ def test_one_that_cycles_goes_around_exactly_as_nextval_does(standing: Sequence,
     assert standing.moved(headroom) == (expected, standing.called)
 
 
+@unhurried
 @given(sequences(), sequences(), HEADROOM)
 def test_who_is_ahead_is_left_alone_and_who_is_behind_is_not(
     ours: Sequence, other: Sequence, headroom: int
