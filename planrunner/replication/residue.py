@@ -148,6 +148,7 @@ def scan(source: Server, target: Server, names: Names) -> tuple[Residue, ...]:
         seen = {(thing.kind, thing.name) for thing in ours if thing.kind in _SHARED}
         theirs = [thing for thing in theirs if (thing.kind, thing.name) not in seen]
     subscribers = {str(t.detail["oid"]): t for t in (*ours, *theirs) if t.kind == "subscription"}
+    _mark_closed(ours, theirs)
     told = [_of(_traced(thing, subscribers, set(systems))) for thing in (*ours, *theirs)]
     found = [*told, *_recorded(source, target, names)]
     order = list(Belongs)
@@ -168,6 +169,14 @@ def _things(server: Server, names: Names, pids: list[int]) -> list[_Thing]:
         )
         for row in server.rows(_SCAN, {"pids": pids})
     ]
+
+
+def _mark_closed(ours: list[_Thing], theirs: list[_Thing]) -> None:
+    """Note on every closed fence whether the same plan closes the other side as well."""
+    fences = [[t for t in side if t.kind == "trigger" and t.detail["closed"]] for side in (ours, theirs)]
+    plans = [{t.plan for t in side} for side in fences]
+    for thing in (*fences[0], *fences[1]):
+        thing.detail["both"] = thing.plan in plans[0] & plans[1]
 
 
 def _traced(thing: _Thing, subscribers: dict[str, _Thing], systems: set[str]) -> _Thing:
@@ -249,6 +258,9 @@ def _trigger(thing: _Thing) -> Residue:
         sql.Identifier(str(thing.detail["schema"]), str(thing.detail["function"]))
     )
     if thing.name.startswith(FENCE_TRIGGER):
+        if thing.detail.get("both"):
+            harm = "this side is read-only, and so is the other: nobody can write"
+            return thing.residue(harm, drop, name=name, harmful=True)
         if thing.detail["closed"]:
             return thing.residue("keeps this side read-only", drop, name=name, kept=True)
         return thing.residue("is called by every statement and lets it pass", drop, name=name)

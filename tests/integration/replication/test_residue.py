@@ -122,7 +122,7 @@ def test_what_only_the_ledger_remembers_is_named_until_it_is_put_back(pair: Stre
     pair.source(f"DROP TABLE {table}", "DROP ROLE reader")
 
 
-def test_a_fence_that_is_closed_is_kept_on_purpose_and_one_that_is_open_is_not(pair: Streams) -> None:
+def test_a_closed_fence_is_kept_on_purpose_but_not_on_both_sides_nor_an_open_one(pair: Streams) -> None:
     names = pair.space.names
     closed = (
         f"CREATE FUNCTION planrunner.{names.fence_function}() RETURNS trigger LANGUAGE plpgsql AS"
@@ -142,12 +142,14 @@ def test_a_fence_that_is_closed_is_kept_on_purpose_and_one_that_is_open_is_not(p
         )
     name = f"{fence.FENCE_TRIGGER} on public.lines and 1 more tables"
     for side in ("source", "target"):
-        kept = found(pair)[side, "trigger", name]
-        assert (kept.kept, kept.harmful) == (True, False)
-        assert "kept on purpose" in str(kept)
+        both = found(pair)[side, "trigger", name]
+        assert (both.kept, both.harmful) == (False, True)
+        assert "nobody can write" in both.harm
     pair.target(opened)
     there = found(pair)
-    assert there["source", "trigger", name].kept
+    kept = there["source", "trigger", name]
+    assert (kept.kept, kept.harmful) == (True, False)
+    assert "kept on purpose" in str(kept)
     assert not there["target", "trigger", name].kept
     carry_out(pair, [there[side, "trigger", name] for side in ("source", "target")])
     pair.source("INSERT INTO lines VALUES (1, 1)")
