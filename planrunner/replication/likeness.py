@@ -67,10 +67,10 @@ def listed(lines: Iterable[str]) -> tuple[str, ...]:
 def _kind(kind: str, ours: Census, theirs: Census, wish: Wish, tables: frozenset[str]) -> Proof:
     name, well, broken = KINDS[kind]
     wanted = {label: e for label, e in ours.of(kind).items() if not _left_out(label, e, wish.omitted)}
-    # An index that is not valid on the source is no index: it is not carried.
-    dead = {label for label, entry in wanted.items() if kind == "index" and not entry.whole}
+    there = theirs.of(kind)
+    # An index that is not valid on the source is not carried, but for a partitioned table's, which is part by part.
+    dead = {n for n, entry in wanted.items() if kind == "index" and not entry.whole and n not in there}
     wanted = {label: entry for label, entry in wanted.items() if label not in dead}
-    there = {label: entry for label, entry in theirs.of(kind).items() if label not in dead}
     both = [(label, wanted[label], there[label]) for label in sorted(wanted.keys() & there.keys())]
     found = [f"{kind} {label}: missing" for label in wanted.keys() - there.keys()]
     beyond = (label for label in there.keys() - wanted.keys() if there[label].table in tables)

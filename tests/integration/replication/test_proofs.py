@@ -113,6 +113,7 @@ def test_one_of_everything_is_proven_without_a_false_alarm(stage: tuple[Workspac
     assert failed(found) == {}
     assert found.keys() == (proofs.STOPPING.keys() | proofs.WARNING.keys())
     assert proofs.refuse(found.values()) == ()
+    assert "not carried" not in found["indexes"].text, "public.measures_only is invalid on both sides"
     for name in ("indexes", "constraints", "triggers", "views", "functions", "types", "owners", "grants"):
         assert not found[name].text.startswith("0 of 0"), found[name]
     assert found["rows"].to_json() == {
@@ -278,6 +279,21 @@ def test_a_planted_defect_stops_the_cutover_and_is_told_by_name(
     assert line in caught.value.message
     assert proofs.refuse(found.values(), tolerated=failed(found)) != ()
     assert failed(proven(space)) == {}
+
+
+def test_an_index_that_failed_to_build_on_the_source_is_told_and_not_missed(
+    stage: tuple[Workspace, str, str],
+) -> None:
+    space, source, _ = stage
+    execute(source, "SET search_path = public", "CREATE INDEX failed ON other (parent)")
+    with planted(
+        source,
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'public.failed'::regclass",
+        "DROP INDEX public.failed",
+    ):
+        found = proven(space)
+    assert failed(found) == {}
+    assert "not carried, as they are not valid: public.failed" in found["indexes"].text
 
 
 def test_a_trigger_that_is_switched_off_is_told(stage: tuple[Workspace, str, str]) -> None:
