@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from planrunner.aws.rds import Rds
-    from planrunner.model import Estimate, Finding, Json, Plan, Side, StepSpec, Verification
+    from planrunner.model import Estimate, Finding, Json, Plan, Residue, Side, StepSpec, Verification
     from planrunner.ports import Clock
     from planrunner.postgres.connection import Server
 
@@ -155,6 +155,15 @@ class Cleaning(Protocol):
 
     def leftovers(self, run: Run) -> Sequence[Action]:
         """The removals that are still to be done, in order; reads only."""
+        ...
+
+
+@runtime_checkable
+class Scanning(Protocol):
+    """A step that can look for what migrations left on both servers, whoever made it and whatever is recorded."""
+
+    def residue(self, run: Run) -> Sequence[Residue]:
+        """Everything that is there, of this plan and of others; reads only."""
         ...
 
 

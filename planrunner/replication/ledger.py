@@ -187,7 +187,7 @@ class Ledger:
         )
 
     def forget(self, step: str) -> None:
-        """Remove what a kind of step recorded, and the whole schema once no plan has anything in it."""
+        """Remove what a kind of step recorded, and the whole ledger once no plan has anything in it."""
         if not self.exists():
             return
         with self._target.transaction() as session:
@@ -204,9 +204,19 @@ class Ledger:
             ).fetchone()
             if left == (0,):
                 session.execute(
-                    "DROP TABLE planrunner.effect, planrunner.unit, planrunner.chunk, planrunner.lease;"
-                    " DROP SCHEMA planrunner"
+                    "DROP TABLE planrunner.effect, planrunner.unit, planrunner.chunk, planrunner.lease"
                 )
+                _drop_empty_schema(session)
+
+
+def _drop_empty_schema(session: Session) -> None:
+    # A barrier table of another plan, a fence: what is in it is not the ledger's to remove.
+    held = session.execute(
+        "SELECT EXISTS (SELECT FROM pg_depend WHERE refclassid = 'pg_namespace'::regclass"
+        " AND refobjid = to_regnamespace('planrunner'))"
+    ).fetchone()
+    if held == (False,):
+        session.execute("DROP SCHEMA planrunner")
 
 
 class Lease:
