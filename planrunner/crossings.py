@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from planrunner.model import Side
+from planrunner.model import Json, Side
 from planrunner.postgres import catalog
-from planrunner.replication import crossing, cutover, fence, large_objects, return_streams, rollback, verify
+from planrunner.replication import (
+    crossing,
+    cutover,
+    fence,
+    gate,
+    large_objects,
+    proofs,
+    return_streams,
+    rollback,
+    verify,
+)
 from planrunner.replication.crossing import Position
 from planrunner.step import Action, Run
-from planrunner.units import human_bytes, seconds
+from planrunner.units import human_bytes, seconds, size
 from planrunner.workspace import workspace
 
 if TYPE_CHECKING:
@@ -24,10 +34,43 @@ def terms(run: Run) -> cutover.Terms:
         budget=seconds(run.option("write_pause_budget", "5s")),
         lock_timeout=seconds(run.option("lock_timeout", "200ms")),
         headroom=run.option("sequence_headroom", 100),
-        counts_only=run.option("verify", "digests") == "counts",
+        gate=_gate_terms(run),
         reverse=run.option("reverse", False),  # noqa: FBT003  # the option's default
         large_objects=_large_object_terms(run),
     )
+
+
+def _gate_terms(run: Run) -> gate.Terms:
+    tolerated: Sequence[str] = run.option("tolerate", ())
+    return gate.Terms(
+        counts_only=run.option("verify", "digests") == "counts",
+        tolerated=frozenset(tolerated),
+        proofs=proofs.Terms(
+            owners=run.option_of("snapshot", "owners", "keep") == "keep",
+            grants=run.option_of("snapshot", "grants", "keep") == "keep",
+            headroom=run.option("sequence_headroom", 100),
+            max_lag=size(run.option_of("sync", "max_lag", "16MB")),
+        ),
+    )
+
+
+def figures(run: Run) -> dict[str, Json]:
+    """What crossings have recorded, as the report has it, and how the way back does now."""
+    space = workspace(run)
+    found: dict[str, Json] = dict(space.ledger.effects(crossing.STEP))
+    for name, within, told in (
+        (gate.PROOFS, "proofs", "proofs"),
+        (gate.SEQUENCES, "sequences", "sequence_values"),
+        (crossing.REHEARSALS, "runs", "rehearsals"),
+    ):
+        if name in found:
+            found[told] = cast("dict[str, Json]", found.pop(name))[within]
+    if crossing.RETURNED in found:
+        found["rolled_back"] = found.pop(crossing.RETURNED)
+    back = return_streams.back_figures(space)
+    if back:
+        found |= {"reverse": {"stream": space.names.back, **back}, "streams": {space.names.back: back}}
+    return found
 
 
 def _large_object_terms(run: Run) -> large_objects.Terms | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from planrunner.errors import DifferencesFound
 from planrunner.failpoints import failpoint
 from planrunner.model import Side
 from planrunner.postgres import catalog
@@ -13,6 +12,7 @@ from planrunner.replication import (
     barrier,
     crossing,
     fence,
+    gate,
     generations,
     large_objects,
     late,
@@ -42,7 +42,7 @@ class Terms:
     budget: float
     lock_timeout: float
     headroom: int
-    counts_only: bool
+    gate: gate.Terms
     reverse: bool = False
     large_objects: large_objects.Terms | None = None
     switch: Switch = field(default_factory=NoSwitch)
@@ -78,26 +78,6 @@ def guarded_tables(workspace: Workspace) -> tuple[Table, ...]:
     return tuple(t for t in catalog.tables(workspace.target) if t.qualified in carried)
 
 
-def gate(workspace: Workspace, terms: Terms) -> None:
-    """Everything that can be known before any writer is stopped; DifferencesFound or StepFailed."""
-    barrier.check_streams(workspace)
-    found = verify.live(workspace, counts_only=terms.counts_only)
-    refuse_differences(found, "before the cutover, writes were not stopped")
-
-
-def refuse_differences(found: Verification, when: str) -> None:
-    """DifferencesFound unless the comparison found both sides equal."""
-    if found.equal:
-        return
-    shown = list(found.differences[:20])
-    more = len(found.differences) - len(shown)
-    lines = "\n  ".join(shown + ([f"and {more} more"] if more else []))
-    raise DifferencesFound(
-        f"the two sides differ ({when}):\n  {lines}",
-        remedy="Find out who writes to the target or changed the schema; `planrunner verify PLAN` compares again.",
-    )
-
-
 def cut_over(workspace: Workspace, terms: Terms) -> None:
     """Stop writes on the source for good, open the target and lead the traffic there; or roll everything back."""
     pause = _crossed(workspace, terms, rehearse=False)
@@ -124,17 +104,18 @@ def rehearsals(workspace: Workspace) -> list[dict[str, Json]]:
 
 def _crossed(workspace: Workspace, terms: Terms, *, rehearse: bool) -> Pause:
     guard(workspace)
-    gate(workspace, terms)
+    entered = gate.passed(workspace, terms.gate)
     if terms.large_objects is not None:
         # Most of what changed is carried before the pause, so that little is left for it.
         large_objects.level(workspace, terms.large_objects)
     cut = Cut.of(workspace)
     _forget_former(workspace)
+    settling = _Settling(workspace=workspace, cut=cut, terms=terms, entered=entered, rehearse=rehearse)
     made = crossing.Crossing(
         workspace=workspace,
         to=Side.TARGET,
         fence=_fence(workspace, cut, terms),
-        settle=lambda session, pause: _settle(workspace, session, cut, terms, pause, rehearse=rehearse),
+        settle=settling.settle,
         keep=lambda _: None,
         way_back=_way_back(workspace, cut) if terms.reverse else None,
         switch=terms.switch,
@@ -187,46 +168,69 @@ def arrive(workspace: Workspace, terms: Terms, pause: Pause | None = None) -> No
     workspace.tell(f"cut over: writes paused for {detail['total_ms']} ms", detail)
 
 
-def _settle(
-    workspace: Workspace, session: Session, cut: Cut, terms: Terms, pause: Pause, *, rehearse: bool
-) -> None:
-    with pause.part("barrier"):
-        barrier.wait(workspace, workspace.ledger.generations(), timeout=pause.left(), poll=0.002)
-    failpoint("cutover.barrier_passed")
-    brought = _bring_rest(workspace, session, cut, terms, pause)
-    with pause.part("verification"):
-        compared = (*cut.followed, *cut.late)
-        found = verify.still(workspace, compared, counts_only=terms.counts_only, timeout=pause.left())
-    refuse_differences(found, "writes were stopped, then everything was rolled back and the source goes on")
-    failpoint("cutover.verified")
-    with pause.part("sequences"):
-        ours, theirs = sequences.read(workspace.source), sequences.read(workspace.target)
-        if rehearse:
-            return
-        with workspace.writing() as writer:
-            moved = sequences.carry(writer, ours, theirs, terms.headroom)
-            workspace.ledger.record_effect(writer, STEP, "verification", evidence(found, len(ours), moved))
-            workspace.ledger.record_effect(writer, STEP, "pause", pause.detail())
-            for name, figures in brought.items():
+@dataclass(frozen=True, kw_only=True)
+class _Settling:
+    """What is done inside the pause once nobody writes to the source any more."""
+
+    workspace: Workspace
+    cut: Cut
+    terms: Terms
+    entered: gate.Passed
+    rehearse: bool
+
+    def settle(self, session: Session, pause: Pause) -> None:
+        """Wait for the barrier, bring what no stream carries, compare, carry sequences; record it."""
+        workspace = self.workspace
+        with pause.part("barrier"):
+            barrier.wait(workspace, workspace.ledger.generations(), timeout=pause.left(), poll=0.002)
+        failpoint("cutover.barrier_passed")
+        brought = self._bring_rest(session, pause)
+        with pause.part("verification"):
+            found = self._compared(pause)
+        failpoint("cutover.verified")
+        with pause.part("sequences"):
+            moved = self._carry_sequences()
+        with pause.part("record"), workspace.writing() as writer:
+            for name, figures in {**brought, **evidence(found, moved)}.items():
                 workspace.ledger.record_effect(writer, STEP, name, figures)
-    failpoint("cutover.sequences_carried")
+        failpoint("cutover.sequences_carried")
 
+    def _compared(self, pause: Pause) -> Verification:
+        found = verify.still(
+            self.workspace,
+            (*self.cut.followed, *self.cut.late),
+            counts_only=self.terms.gate.counts_only,
+            timeout=pause.left(),
+        )
+        when = "writes were stopped, then everything was rolled back and the source goes on"
+        gate.refuse_differences(found, when)
+        return found
 
-def _bring_rest(
-    workspace: Workspace, session: Session, cut: Cut, terms: Terms, pause: Pause
-) -> dict[str, Mapping[str, Json]]:
-    """Bring what no stream carries, now that nobody writes; tells how much, by its kind."""
-    brought: dict[str, Mapping[str, Json]] = {}
-    if cut.late:
-        with pause.part("late tables"):
-            brought["late tables"] = dict(late.bring(workspace, cut.late, timeout=pause.left()))
-    if terms.large_objects is not None:
-        within = session if _locks(workspace, terms) else None
-        with pause.part("large objects"):
-            brought["large objects"] = dict(
-                large_objects.level(workspace, terms.large_objects, timeout=pause.left(), within=within)
-            )
-    return brought
+    def _carry_sequences(self) -> tuple[sequences.Moved, ...]:
+        entered = self.entered
+        sending = sequences.read(self.workspace.source, entered.left_out)
+        if self.rehearse:
+            return ()
+        with self.workspace.writing() as writer:
+            moved = sequences.carry(writer, sending, entered.receiving, self.terms.headroom)
+        gate.still_holds(self.workspace, entered, sending, moved)
+        return moved
+
+    def _bring_rest(self, session: Session, pause: Pause) -> dict[str, Mapping[str, Json]]:
+        """Bring what no stream carries, now that nobody writes; tells how much, by its kind."""
+        brought: dict[str, Mapping[str, Json]] = {}
+        workspace, objects = self.workspace, self.terms.large_objects
+        if self.cut.late:
+            with pause.part("late tables"):
+                brought["late tables"] = dict(late.bring(workspace, self.cut.late, timeout=pause.left()))
+        if objects is not None:
+            within = session if _locks(workspace, self.terms) else None
+            with pause.part("large objects"):
+                left = pause.left()
+                brought["large objects"] = dict(
+                    large_objects.level(workspace, objects, timeout=left, within=within)
+                )
+        return brought
 
 
 def _locks(workspace: Workspace, terms: Terms) -> Sequence[sql.SQL]:
@@ -236,15 +240,18 @@ def _locks(workspace: Workspace, terms: Terms) -> Sequence[sql.SQL]:
     return (large_objects.lock_statement(),)
 
 
-def evidence(found: Verification, sequences_seen: int, moved: int) -> Mapping[str, Json]:
-    """What the comparison inside the pause found, for the ledger."""
+def evidence(found: Verification, moved: Sequence[sequences.Moved]) -> dict[str, Mapping[str, Json]]:
+    """What the comparison inside the pause found and where sequences stand, for the ledger."""
     return {
-        "equal": found.equal,
-        "tables": [{"table": v.table, "rows": v.source_rows, "equal": v.equal} for v in found.tables],
-        "rows": sum(v.source_rows for v in found.tables),
-        "sequences": sequences_seen,
-        "sequences_moved": moved,
-        "seconds": round(found.seconds, 3),
+        "verification": {
+            "equal": found.equal,
+            "tables": [{"table": v.table, "rows": v.source_rows, "equal": v.equal} for v in found.tables],
+            "rows": sum(v.source_rows for v in found.tables),
+            "sequences": len(moved),
+            "sequences_moved": sum(1 for m in moved if m.changed),
+            "seconds": round(found.seconds, 3),
+        },
+        gate.SEQUENCES: {"sequences": sequences.values(moved)},
     }
 
 

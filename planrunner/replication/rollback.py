@@ -8,15 +8,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from planrunner.errors import DifferencesFound
 from planrunner.failpoints import failpoint
 from planrunner.model import Side
-from planrunner.replication import crossing, fence, ranges, return_streams, sequences, subscriptions, verify
+from planrunner.replication import (
+    crossing,
+    fence,
+    gate,
+    ranges,
+    relations,
+    return_streams,
+    sequences,
+    subscriptions,
+    verify,
+)
 from planrunner.replication.crossing import OPENED, RETURNED, SWITCHED, Pause, Position
 from planrunner.replication.cutover import STEP, Cut, evidence, guarded_tables
 
 if TYPE_CHECKING:
-    from planrunner.model import Verification
     from planrunner.postgres.connection import Session
     from planrunner.replication.cutover import Terms
     from planrunner.replication.return_streams import Onward
@@ -96,28 +104,22 @@ def _settle(workspace: Workspace, cut: Cut, terms: Terms, pause: Pause, *, rehea
         return_streams.wait_back(workspace, pause.left())
     failpoint("rollback.barrier_passed")
     with pause.part("verification"):
-        found = verify.still(workspace, cut.followed, counts_only=terms.counts_only, timeout=pause.left())
-    _refuse_differences(found)
+        found = verify.still(
+            workspace, cut.followed, counts_only=terms.gate.counts_only, timeout=pause.left()
+        )
+    when = "writes were stopped, then everything was rolled back and the target goes on"
+    gate.refuse_differences(found, when)
     failpoint("rollback.verified")
     with pause.part("sequences"):
-        ours, theirs = sequences.read(workspace.source), sequences.read(workspace.target)
+        left_out = relations.omitted(workspace.source, workspace.selection).names
+        ours, theirs = sequences.both_sides(workspace.source, workspace.target, left_out)
         if rehearse:
             return
         with workspace.writing_to(workspace.source) as writer:
             moved = sequences.carry(writer, theirs, ours, terms.headroom)
-    workspace.done(STEP, "rollback verification", evidence(found, len(theirs), moved))
+    for name, figures in evidence(found, moved).items():
+        workspace.done(STEP, f"rollback {name}", figures)
     failpoint("rollback.sequences_carried")
-
-
-def _refuse_differences(found: Verification) -> None:
-    if found.equal:
-        return
-    lines = "\n  ".join(found.differences[:20])
-    raise DifferencesFound(
-        f"the two sides differ (writes were stopped, then everything was rolled back and the target goes on):\n  {lines}",
-        remedy="Something wrote to the source after the cutover, or its stream missed something: `planrunner verify"
-        " PLAN` shows where.",
-    )
 
 
 def _keep(workspace: Workspace, session: Session, onward: Onward) -> None:

@@ -205,7 +205,7 @@ def both_sides(
     return ours, theirs
 
 
-def carry_all(
+def carry(
     session: Session, from_: tuple[Sequence, ...], to: tuple[Sequence, ...], headroom: int
 ) -> tuple[Moved, ...]:
     """Set the receiving side's sequences on ``session``; returns every one, those that were ahead too.
@@ -249,13 +249,6 @@ def _moved(sequence: Sequence, there: Sequence, headroom: int) -> Moved:
         target_after=there.last if ahead else sequence.moved(headroom)[0],
         headroom=sequence.given(headroom),
     )
-
-
-def carry(session: Session, source: tuple[Sequence, ...], target: tuple[Sequence, ...], headroom: int) -> int:
-    """As ``carry_all`` for those that both sides have; returns only how many were moved."""
-    there = {s.qualified for s in target}
-    both = tuple(s for s in source if s.qualified in there)
-    return sum(1 for moved in carry_all(session, both, target, headroom) if moved.changed)
 
 
 def values(moved: Iterable[Moved]) -> list[dict[str, Json]]:

@@ -14,7 +14,6 @@ from planrunner.replication import (
     identities,
     ranges,
     restore,
-    return_streams,
     settings,
     slots,
     subscriptions,
@@ -51,15 +50,7 @@ class CutoverVerify:
 
     def progress(self, run: Run) -> Mapping[str, Json]:
         """The write pause and its parts, what the comparison inside it found, and how the way back does."""
-        space = workspace(run)
-        back = return_streams.back_figures(space)
-        figures: dict[str, Json] = {
-            **space.ledger.effects(cutover.STEP),
-            "decisions": list[Json](decisions.told(space)),
-        }
-        if back:
-            figures |= {"reverse": {"stream": space.names.back, **back}, "streams": {space.names.back: back}}
-        return figures
+        return {**crossings.figures(run), "decisions": list[Json](decisions.told(workspace(run)))}
 
     def verify(self, run: Run) -> Verification:
         """Compare every table: live while replication runs, plainly once writes are stopped."""

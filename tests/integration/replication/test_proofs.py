@@ -376,7 +376,7 @@ def test_inside_the_fence_a_change_since_the_gate_is_seen_by_one_query(
     marked = proofs.mark(space)
     ours, theirs = sequences.both_sides(space.source, space.target)
     with space.target.session() as session:
-        moved = sequences.carry_all(session, ours, theirs, 10)
+        moved = sequences.carry(session, ours, theirs, 10)
     assert [p.equal for p in proofs.inside(space, marked, ours, moved)] == [True, True]
     assert proofs.none_behind(space).equal
     with planted(source, "CREATE TABLE public.new_one (a int)", "DROP TABLE public.new_one"):

@@ -126,7 +126,7 @@ def copy_rows(source: Server, target: Server, table: sql.Composed) -> None:
 def carried(sending: Server, receiving: Server, headroom: int = HEADROOM) -> tuple[sequences.Moved, ...]:
     ours, theirs = sequences.both_sides(sending, receiving)
     with receiving.transaction() as session:
-        return sequences.carry_all(session, ours, theirs, headroom)
+        return sequences.carry(session, ours, theirs, headroom)
 
 
 @pytest.mark.parametrize("versions", ["16-18", "15-15"])
@@ -143,7 +143,7 @@ def test_a_thousand_inserts_collide_with_nothing_while_the_source_goes_on_counti
         insert(source, table, 20 if "sharing" in repr(table) else HEADROOM - 51)
         copy_rows(source, target, table)
     with target.transaction() as session:
-        moved = sequences.carry_all(session, ours, theirs, HEADROOM)
+        moved = sequences.carry(session, ours, theirs, HEADROOM)
     assert len(moved) == len(ours)
     assert sequences.behind(*sequences.both_sides(source, target)) == ()
     for table in every(*TABLES, *UNCALLED):
@@ -227,7 +227,7 @@ def test_a_right_that_is_missing_is_an_error_with_its_grant(
         theirs = sequences.read(_as_weak(target))
         session.execute("SET ROLE weak")
         with pytest.raises(StepFailed, match="may not set"):
-            sequences.carry_all(session, sequences.read(source), theirs, HEADROOM)
+            sequences.carry(session, sequences.read(source), theirs, HEADROOM)
     with pytest.raises(StepFailed, match="may not read") as caught:
         sequences.read(_as_weak(source))
     assert "GRANT SELECT ON SEQUENCE" in str(caught.value.remedy)
