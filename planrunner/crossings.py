@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from planrunner.model import Json, Side
-from planrunner.postgres import catalog
+from planrunner.model import Finding, Json, Side
+from planrunner.postgres import catalog, preflight_back
 from planrunner.replication import (
     crossing,
     cutover,
@@ -15,6 +15,7 @@ from planrunner.replication import (
     proofs,
     return_streams,
     rollback,
+    subscriptions,
     verify,
 )
 from planrunner.replication.crossing import Position
@@ -126,6 +127,14 @@ def missing_way_back(run: Run, where: Position) -> Sequence[Action]:
             perform=lambda run: cutover.begin_way_back(workspace(run)),
         )
     ]
+
+
+def way_back_findings(run: Run) -> Sequence[Finding]:
+    """The preflight of the way back; nothing where the plan wants none or it is there already."""
+    space = workspace(run)
+    if not run.option("reverse", False) or return_streams.back_exists(space):  # noqa: FBT003  # the option's default
+        return ()
+    return preflight_back.way_back(run.source, run.target, subscriptions.dial_parameters(run.target))
 
 
 def _guard(run: Run) -> Sequence[Action]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from planrunner import crossings
-from planrunner.model import Json, Side, Verification
+from planrunner.model import Finding, Json, Side, Verification
 from planrunner.replication import (
     crossing,
     cutover,
@@ -47,6 +47,10 @@ class CutoverVerify:
         if views and "materialized views" not in space.ledger.effects(cutover.STEP):
             found.append(_refresh(views))
         return [*found, *crossings.lift_guard(run, where)]
+
+    def findings(self, run: Run) -> Sequence[Finding]:
+        """Whether the way back that the plan wants can be had; nothing where it wants none."""
+        return crossings.way_back_findings(run)
 
     def progress(self, run: Run) -> Mapping[str, Json]:
         """The write pause and its parts, what the comparison inside it found, and how the way back does."""
