@@ -112,7 +112,7 @@ def test_replication_goes_through_a_closed_target_and_nobody_else(pair: Pair) ->
         follow_all(space)
         cutover.guard(space)
         pair.execute(
-            "INSERT INTO plain VALUES (300, 'late'); UPDATE parted SET v = 'moved', id = id + 60 WHERE id = 91;"
+            "INSERT INTO plain VALUES (300, 'late'); UPDATE parted SET v = 'moved', id = id + 57 WHERE id = 91;"
             ' TRUNCATE low; DELETE FROM child; INSERT INTO child VALUES (7); TRUNCATE "od""d;--"'
         )
         follow_all(space)
