@@ -6,11 +6,13 @@ after the last one. Optional abilities are the small protocols at the end of thi
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, cast, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from planrunner.aws.rds import Rds
     from planrunner.model import Estimate, Finding, Json, Plan, Residue, Side, StepSpec, Verification
@@ -62,7 +64,8 @@ class Run:
 
     ``tell`` journals one line of news with its fields and shows it. ``planned_before`` holds the
     ``uses`` of the steps that stand earlier in the plan and are not done yet, so that a step can be
-    planned before they ran. ``cloud`` is None when the plan names no RDS instance.
+    planned before they ran. ``cloud`` is None when the plan names no RDS instance. ``shield`` holds back a
+    signal for the length of a block that must not be torn.
     """
 
     plan: Plan
@@ -75,6 +78,7 @@ class Run:
     held: Held
     tell: Callable[[str, Mapping[str, Json]], None]
     planned_before: frozenset[str] = field(default_factory=frozenset)
+    shield: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def option(self, name: str, default: T) -> T:
         """The step's option ``name``, or the default; its type was checked by the schema."""

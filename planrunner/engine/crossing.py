@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from planrunner.engine.book import Book, fresh_state
@@ -75,6 +76,7 @@ def _do(
         context.held.put("target lock", lock)
         lock.hold()
         run = context.run(spec, lambda message, fields: _tell(book, spec, message, fields))
+        run = replace(run, shield=setup.interruption.shielded)
         performer = Performer(setup=setup, book=book, answers=Answers(yes=True))
         missing = performer.missing(choose(step), run)
         confirm(missing)

@@ -145,7 +145,8 @@ class Crossing:
 
     ``settle`` is what is done inside the pause once nobody writes: barrier, comparison, sequences, and the
     record of it; it raises when the sides differ. ``keep`` is given the fence's session just before its COMMIT,
-    for what must be true together with it. ``way_back`` is None where the plan wants none.
+    for what must be true together with it. ``arrive`` opens the other side after it. ``way_back`` is None where
+    the plan wants none.
     """
 
     workspace: Workspace
@@ -153,6 +154,7 @@ class Crossing:
     fence: Fence
     settle: Callable[[Session, Pause], None]
     keep: Callable[[Session], None]
+    arrive: Callable[[Pause], None]
     way_back: ReturnStream | None
     switch: Switch
 
@@ -168,7 +170,7 @@ class Crossing:
 
 
 def cross(crossing: Crossing, budget: float, *, rehearse: bool = False) -> Pause:
-    """Close the side that writers leave, with everything proven; or, to rehearse, roll it all back at the end.
+    """Lead writers over, with everything proven; or, to rehearse, roll it all back at the end.
 
     After any error writers go on where they were, and what was prepared for the way back is gone.
     """
@@ -217,11 +219,10 @@ def _held(crossing: Crossing, session: Session, pause: Pause, *, rehearse: bool)
             with pause.part("hold traffic"):
                 crossing.switch.before_fence(crossing.to)
         _fenced(crossing, session, pause)
-        with pause.part("commit"):
-            if rehearse:
-                session.execute("ROLLBACK")
-            else:
-                _commit(crossing, session)
+        if rehearse:
+            session.execute("ROLLBACK")
+        else:
+            _over(crossing, session, pause)
     except BaseException:
         # Writers first: the locks go, then whoever holds the traffic lets it go on.
         session.close()
@@ -232,8 +233,15 @@ def _held(crossing: Crossing, session: Session, pause: Pause, *, rehearse: bool)
         raise
     if rehearse:
         crossing.switch.on_rollback(crossing.to)
-    else:
+
+
+def _over(crossing: Crossing, session: Session, pause: Pause) -> None:
+    # A signal waits until the other side is open: nobody could write anywhere.
+    with crossing.workspace.shield():
+        with pause.part("commit"):
+            _commit(crossing, session)
         crossing.switch.committed()
+        crossing.arrive(pause)
 
 
 def _fenced(crossing: Crossing, session: Session, pause: Pause) -> None:

@@ -80,8 +80,7 @@ def guarded_tables(workspace: Workspace) -> tuple[Table, ...]:
 
 def cut_over(workspace: Workspace, terms: Terms) -> None:
     """Stop writes on the source for good, open the target and lead the traffic there; or roll everything back."""
-    pause = _crossed(workspace, terms, rehearse=False)
-    arrive(workspace, terms, pause)
+    _crossed(workspace, terms, rehearse=False)
 
 
 def rehearse(workspace: Workspace, terms: Terms, *, asked_by: str) -> None:
@@ -117,6 +116,7 @@ def _crossed(workspace: Workspace, terms: Terms, *, rehearse: bool) -> Pause:
         fence=_fence(workspace, cut, terms),
         settle=settling.settle,
         keep=lambda _: None,
+        arrive=lambda pause: arrive(workspace, terms, pause),
         way_back=_way_back(workspace, cut) if terms.reverse else None,
         switch=terms.switch,
     )

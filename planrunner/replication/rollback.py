@@ -58,8 +58,7 @@ def returned(workspace: Workspace) -> bool:
 
 def roll_back(workspace: Workspace, terms: Terms) -> None:
     """Bring writers back to the source with all that was written on the target; or leave everything as it is."""
-    pause = _crossed(workspace, terms, rehearse=False)
-    arrive(workspace, terms, pause)
+    _crossed(workspace, terms, rehearse=False)
 
 
 def rehearse(workspace: Workspace, terms: Terms) -> None:
@@ -93,6 +92,7 @@ def _crossed(workspace: Workspace, terms: Terms, *, rehearse: bool) -> Pause:
         ),
         settle=lambda _, pause: _settle(workspace, cut, terms, pause, rehearse=rehearse),
         keep=lambda session: _keep(workspace, session, onward),
+        arrive=lambda pause: arrive(workspace, terms, pause),
         way_back=onward,
         switch=terms.switch,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from planrunner.replication.terms import Terms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from planrunner.model import Json
     from planrunner.ports import Clock
@@ -41,7 +42,7 @@ class Workspace:
 
     ``schema`` is the source's schema as it was dumped under the round's snapshot, ``analyzed`` the tables whose
     statistics this process has gathered on the target, ``choices`` what the plan says of tables that can't be
-    followed as they are.
+    followed as they are, ``shield`` what holds back a signal meanwhile.
     """
 
     def __init__(  # noqa: PLR0913  # what a run is made of, each by its name
@@ -61,6 +62,7 @@ class Workspace:
         self.tell = tell
         self.terms = terms or Terms()
         self.choices = Choices()
+        self.shield: Callable[[], AbstractContextManager[None]] = nullcontext
         self.names = Names(plan_id=plan_id)
         self.ledger = Ledger(target, plan_id)
         self._wished = selection
