@@ -347,7 +347,7 @@ def _clear_back(space: Workspace) -> Action:
 def lift_guard(run: Run, where: Position) -> Sequence[Action]:
     """Taking the target's triggers away once it is open and nobody will lead back from it."""
     space = workspace(run)
-    if run.option("reverse", False) or where is Position.GOING:  # noqa: FBT003  # the option's default
+    if run.option("reverse", False):  # noqa: FBT003  # the option's default
         return []
     return (
         [_lift(space, Side.TARGET)]
