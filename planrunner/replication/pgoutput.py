@@ -61,6 +61,21 @@ class Transaction:
     changes: tuple[Change, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Begin:
+    """A transaction begins: ``xid`` has 32 bits, ``commit`` is where its commit record stands."""
+
+    xid: int
+    commit: Lsn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commit:
+    """A transaction is complete; ``end`` is where its commit record ends."""
+
+    end: Lsn
+
+
 class _Bytes:
     """A cursor over one message."""
 
@@ -102,6 +117,27 @@ def transactions(messages: Iterable[tuple[str, bytes]]) -> Iterator[Transaction]
             changes = []
     if changes:
         yield Transaction(commit=commit, changes=tuple(changes))
+
+
+def events(messages: Iterable[tuple[str, bytes]]) -> Iterator[Begin | Change | Commit]:
+    """The same one by one, so that no transaction has to be held whole."""
+    relations: dict[int, Relation] = {}
+    for lsn, data in messages:
+        kind, body = data[:1], _Bytes(data[1:])
+        if kind == b"B":
+            commit = Lsn(body.integer(8))
+            body.take(8)  # the time of the commit
+            yield Begin(xid=body.integer(4), commit=commit)
+        elif kind == b"R":
+            relation_id, relation = _relation(body)
+            relations[relation_id] = relation
+        elif kind in {b"I", b"U", b"D"}:
+            yield _row_change(kind, body, relations, Lsn.parse(lsn))
+        elif kind == b"T":
+            yield from _truncation(body, relations, Lsn.parse(lsn))
+        elif kind == b"C":
+            body.take(9)  # flags, and where the commit record begins
+            yield Commit(end=Lsn(body.integer(8)))
 
 
 def _relation(body: _Bytes) -> tuple[int, Relation]:

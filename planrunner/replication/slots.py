@@ -99,7 +99,7 @@ def create_exporting(workspace: Workspace, replication: Session, generation: int
         try:
             row = replication.execute(command + options).fetchone()
         except errors.LockNotAvailable as error:
-            _tell_blockers(workspace, deadline, error)
+            _tell_blockers(workspace, workspace.source, deadline, error)
         else:
             assert row is not None
             return str(row[2])
@@ -115,27 +115,32 @@ def _creation_options(version: int, *, failover: bool) -> LiteralString:
 
 def create_plain(workspace: Workspace, generation: int) -> None:
     """Make the generation's slot without a snapshot; it waits for writers as ``create_exporting`` does."""
-    name = workspace.names.stream(generation)
-    deadline = workspace.clock.monotonic() + PATIENCE_SECONDS
     # PostgreSQL 17 and later: name, plugin, temporary, twophase, failover.
     newer = workspace.source.version() >= FAILOVER_SINCE and workspace.terms.failover
+    create_named(workspace, workspace.source, workspace.names.stream(generation), failover=newer)
+
+
+def create_named(workspace: Workspace, server: Server, name: str, *, failover: bool = False) -> None:
+    """Make slot ``name`` on either server; it waits for writers as ``create_exporting`` does."""
+    deadline = workspace.clock.monotonic() + PATIENCE_SECONDS
     made = "SELECT pg_create_logical_replication_slot(%s, 'pgoutput'"
     while True:
-        with workspace.source.session() as session:
+        with server.session() as session:
             session.execute("SET lock_timeout = '3s'")
             try:
-                session.execute(made + (", false, false, true)" if newer else ")"), [name])
+                session.execute(made + (", false, false, true)" if failover else ")"), [name])
             except errors.LockNotAvailable as error:
-                _tell_blockers(workspace, deadline, error)
+                _tell_blockers(workspace, server, deadline, error)
             else:
                 return
 
 
-def _tell_blockers(workspace: Workspace, deadline: float, error: Exception) -> None:
-    blockers = [str(row[0]) for row in workspace.source.rows(_BLOCKERS)]
+def _tell_blockers(workspace: Workspace, server: Server, deadline: float, error: Exception) -> None:
+    blockers = [str(row[0]) for row in server.rows(_BLOCKERS)]
     if workspace.clock.monotonic() > deadline:
         raise StepFailed(
-            "source: the slot could not be made: transactions stay open: " + "; ".join(blockers),
+            f"{server.side.value}: the slot could not be made: transactions stay open: "
+            + "; ".join(blockers),
             remedy="End them (SELECT pg_terminate_backend(pid)), or wait, and run again.",
         ) from error
     workspace.tell("slot creation waits for open transactions", {"blockers": blockers})
@@ -143,18 +148,25 @@ def _tell_blockers(workspace: Workspace, deadline: float, error: Exception) -> N
 
 def drop(workspace: Workspace, generation: int) -> None:
     """Drop the generation's slot, ending the session that holds it; nothing happens when it is gone."""
-    name = workspace.names.stream(generation)
+    drop_named(workspace, workspace.source, workspace.names.stream(generation))
+
+
+def drop_named(workspace: Workspace, server: Server, name: str) -> None:
+    """Drop slot ``name`` of this database on either server, as ``drop`` does."""
     for _ in range(100):
-        slot = existing(workspace.source, workspace.names).get(generation)
+        slot = server.row(
+            "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s AND database = current_database()",
+            [name],
+        )
         if slot is None:
             return
-        if slot.active_pid is None and _dropped(workspace.source, name):
+        if slot[0] is None and _dropped(server, name):
             return
-        if slot.active_pid is not None:
-            workspace.source.rows("SELECT pg_terminate_backend(%s)", [slot.active_pid])
+        if slot[0] is not None:
+            server.rows("SELECT pg_terminate_backend(%s)", [slot[0]])
         workspace.clock.sleep(0.1)
     raise StepFailed(
-        f"source: slot {name} stays in use",
+        f"{server.side.value}: slot {name} stays in use",
         remedy=f"Find its user in pg_replication_slots, end it, then: SELECT pg_drop_replication_slot('{name}');",
     )
 
