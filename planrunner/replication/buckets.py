@@ -59,7 +59,8 @@ class KeyColumn:
 
     def literal(self, value: str) -> sql.Composed:
         """A value of its type."""
-        return sql.SQL("{}::{}").format(sql.Literal(value), KEY_TYPES[self.type])
+        form = sql.SQL('({}::{} COLLATE "C")' if self.type in _TEXTS else "{}::{}")
+        return form.format(sql.Literal(value), KEY_TYPES[self.type])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from planrunner.failpoints import failpoint
-from planrunner.replication import proofs, rounds, tracker, verdicts
-from planrunner.replication.proofs import Proof
+from planrunner.replication import proof_book, rounds, tracker, verdicts
+from planrunner.replication.proof_book import Proof
 from planrunner.replication.rounds import Comparing, Found, Stage, State
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from planrunner.model import TableVerdict
     from planrunner.postgres.catalog import Table
-    from planrunner.replication.proofs import Book
+    from planrunner.replication.proof_book import Book
     from planrunner.replication.workspace import Workspace
 
 _SCAN = "scan"
@@ -126,9 +126,9 @@ class Prover:
 
 def scan_seconds(workspace: Workspace, stage: Stage, tables: Sequence[Table]) -> float:
     """What reading everything takes, from what was read now and by the attempts before this one."""
-    before = workspace.ledger.effects(proofs.STEP).get(_SCAN, {"seconds": 0.0, "bytes": 0})
+    before = workspace.ledger.effects(proof_book.STEP).get(_SCAN, {"seconds": 0.0, "bytes": 0})
     seconds, read = before["seconds"] + stage.seconds, before["bytes"] + stage.bytes
-    workspace.done(proofs.STEP, _SCAN, {"seconds": seconds, "bytes": read})
+    workspace.done(proof_book.STEP, _SCAN, {"seconds": seconds, "bytes": read})
     return float(seconds * max(1.0, sum(t.data_bytes for t in tables) / max(1, read)))
 
 

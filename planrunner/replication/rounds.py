@@ -2,12 +2,13 @@
 
 Per round: S1, whose snapshot is taken first; a barrier; then S1 and T = digest(target) are read at the same time.
 S1 = T proves that the target has what the source had at that snapshot. Where they differ, S2 = digest(source)
-tells why: S1 ≠ S2, the bucket changed meanwhile and is tried again, alone, then in parts; S1 = S2 ≠ T is a difference
-when the next attempt finds the same three: a row that came and went in between looks like one, once.
+tells why: S1 ≠ S2, the bucket changed meanwhile and is tried again, with fewer others, then in parts; S1 = S2 ≠ T
+is a difference when two more looks find the same three: a row that came and went in between looks like one, once.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -28,15 +29,17 @@ if TYPE_CHECKING:
     from planrunner.replication.workspace import Workspace
 
 T = TypeVar("T")
-LEVELS = 4
+LEVELS = 6
 BARRIER_SECONDS = 600.0
 READ_SECONDS = 24 * 3600.0
-# What a round reads of each side, by level: the less, the shorter the while in which a bucket may change.
-_ROUND_BYTES = (512 << 20, 64 << 20, 16 << 20, 8 << 20)
-_SPAN_BYTES = 256 << 20
-# The last two alike: a difference is one only when it is found twice.
-_KEYS_A_PIECE = (1000, 100, 10, 10)
-_NARROW_FROM = 2
+# How many buckets a round reads, by level: the fewer, the shorter the while in which one may change.
+_ROUND_BUCKETS = (64, 8, 2, 1)
+_SPAN_BUCKETS = 32
+_KEYS_A_PIECE = (1000, 100, 10)
+_PIECES_A_ROUND = 100
+_NARROW_AFTER = 2
+# How often more a difference must be found alike.
+_CONFIRMATIONS = 2
 
 
 class State(Enum):
@@ -46,9 +49,6 @@ class State(Enum):
     DIFFERENT = "different"
     SUSPECT = "suspect"
     MOVED = "moved"
-
-
-_DECIDED = frozenset({State.EQUAL, State.DIFFERENT})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +88,7 @@ class Stage:
             )
             for server in (ends.publisher, ends.subscriber)
         )
+        self.bucket_bytes = effort.bucket_bytes
         self.seconds = 0.0
         self.bytes = 0
 
@@ -106,7 +107,24 @@ class Stage:
             return ours.result(), theirs.result()
 
     def round(self, pieces: Sequence[Piece]) -> list[list[Found]]:
-        """Compare ``pieces`` behind one barrier: for each of them, what was found of each of its buckets."""
+        """Compare ``pieces``: for each of them what was found of each of its buckets, EQUAL, DIFFERENT or MOVED."""
+        found = self._once(pieces)
+        for _ in range(_CONFIRMATIONS):
+            again = _narrowed_to(pieces, found, State.SUSPECT)
+            if not again:
+                return found
+            looks = dict(zip(again, self._once(list(again.values())), strict=True))
+            found = [
+                [_alike(one, looks[place]) if one.state is State.SUSPECT else one for one in here]
+                for place, here in enumerate(found)
+            ]
+        return [
+            [replace(one, state=State.DIFFERENT) if one.state is State.SUSPECT else one for one in here]
+            for here in found
+        ]
+
+    def _once(self, pieces: Sequence[Piece]) -> list[list[Found]]:
+        """S1, barrier, T, and S2 of what differs."""
         self._throttle.wait()
         self._ours.freeze(pieces)
         self.ends.wait(BARRIER_SECONDS)
@@ -115,20 +133,7 @@ class Stage:
         self.seconds += self._workspace.clock.monotonic() - begun
         self.bytes += sum(piece.bytes for piece in pieces)
         first = [_compared(*three) for three in zip(pieces, ours, theirs, strict=True)]
-        return self._judged(pieces, first)
-
-    def settled(self, pieces: Sequence[Piece], *, timeout: float) -> list[Found]:
-        """Compare ``pieces`` while nothing is written on either side: what differs now differs."""
-        found = zip(pieces, *self.both(pieces, timeout=timeout), strict=True)
-        return [one for three in found for one in _compared(*three)]
-
-    def _judged(self, pieces: Sequence[Piece], first: list[list[Found]]) -> list[list[Found]]:
-        """The same, with what has changed since the publisher's snapshot told from what has not: S2."""
-        differing = {
-            place: tuple(one.number for one in found if one.state is State.SUSPECT)
-            for place, found in enumerate(first)
-        }
-        again = {place: _again(pieces[place], numbers) for place, numbers in differing.items() if numbers}
+        again = _narrowed_to(pieces, first, State.SUSPECT)
         if not again:
             return first
         second = dict(zip(again, self._ours.read(list(again.values()), timeout=READ_SECONDS), strict=True))
@@ -137,10 +142,15 @@ class Stage:
                 replace(one, state=State.MOVED)
                 if one.state is State.SUSPECT and second[place].of(one.number) != one.ours
                 else one
-                for one in found
+                for one in here
             ]
-            for place, found in enumerate(first)
+            for place, here in enumerate(first)
         ]
+
+    def settled(self, pieces: Sequence[Piece], *, timeout: float) -> list[Found]:
+        """Compare ``pieces`` while nothing is written on either side: what differs now differs."""
+        found = zip(pieces, *self.both(pieces, timeout=timeout), strict=True)
+        return [one for three in found for one in _compared(*three)]
 
 
 def _compared(piece: Piece, ours: Reading, theirs: Reading) -> list[Found]:
@@ -158,8 +168,22 @@ def _compared(piece: Piece, ours: Reading, theirs: Reading) -> list[Found]:
     ]
 
 
-def _again(piece: Piece, numbers: tuple[int, ...]) -> Piece:
-    return piece if piece.keys else replace(piece, numbers=numbers)
+def _narrowed_to(pieces: Sequence[Piece], found: Sequence[Sequence[Found]], state: State) -> dict[int, Piece]:
+    """What of ``pieces`` is in ``state``, by the place of each."""
+    made: dict[int, Piece] = {}
+    for place, (piece, here) in enumerate(zip(pieces, found, strict=True)):
+        numbers = tuple(one.number for one in here if one.state is state)
+        if numbers:
+            made[place] = piece if piece.keys else replace(piece, numbers=numbers)
+    return made
+
+
+def _alike(one: Found, looks: Sequence[Found]) -> Found:
+    """A suspect after another look: it stays one only if that found the same digests."""
+    look = next(found for found in looks if found.number == one.number)
+    if look.state is State.SUSPECT and (look.ours, look.theirs) != (one.ours, one.theirs):
+        return replace(look, state=State.MOVED)
+    return look
 
 
 @dataclass
@@ -178,7 +202,7 @@ class Comparing:
         self._stage = stage
         self._cuts = cuts
         self.open = {name: set(numbers) for name, numbers in todo.items() if numbers}
-        self._last: dict[tuple[str, int], dict[int, Found]] = {}
+        self._moved: Counter[tuple[str, int]] = Counter()
         self._parts: dict[tuple[str, int], _Parts] = {}
 
     @property
@@ -188,12 +212,14 @@ class Comparing:
 
     def attempt(self, level: int) -> Iterator[list[Found]]:
         """Try what is open once; yields what each round has decided, EQUAL or DIFFERENT."""
-        level = min(level, LEVELS - 1)
-        for pieces in _rounds(list(self._pieces(level)), _ROUND_BYTES[level]):
+        most = _ROUND_BUCKETS[min(level, len(_ROUND_BUCKETS) - 1)] * self._stage.bucket_bytes
+        for pieces in _rounds(list(self._pieces(most)), most):
             decided: list[Found] = []
-            for piece, found in zip(pieces, self._stage.round([p for p, _ in pieces]), strict=True):
-                parent = piece[1]
-                decided += [one for each in found if (one := self._decided(each, parent)) is not None]
+            for (_, parent), found in zip(pieces, self._stage.round([p for p, _ in pieces]), strict=True):
+                if not parent:
+                    self._moved.update((one.name, one.number) for one in found if one.state is State.MOVED)
+                settled = [one for one in found if one.state is not State.MOVED]
+                decided += self._joined(settled, parent) if parent else settled
             for one in decided:
                 self._close(one)
             yield decided
@@ -203,23 +229,18 @@ class Comparing:
         place = (decided.name, decided.number)
         self.open[decided.name].discard(decided.number)
         self._parts.pop(place, None)
-        self._last.pop(place, None)
+        self._moved.pop(place, None)
 
-    def _pieces(self, level: int) -> Iterator[tuple[Piece, int]]:
+    def _pieces(self, most: int) -> Iterator[tuple[Piece, int]]:
         """The pieces of this attempt, each with the bucket that it is a part of (0: it holds buckets)."""
         for name, numbers in self.open.items():
             cut, whole = self._cuts[name], sorted(numbers)
-            if level >= _NARROW_FROM:
-                for number in [n for n in whole if self._moved(name, n)]:
-                    parts = self._part(cut, number)
-                    whole.remove(number)
-                    yield Piece(cut=parts.cut, numbers=tuple(sorted(parts.open))), number
-            for span in _spans(cut, whole, min(_SPAN_BYTES, _ROUND_BYTES[level])):
+            for number in [n for n in whole if self._moved[name, n] >= _NARROW_AFTER]:
+                parts = self._part(cut, number)
+                whole.remove(number)
+                yield Piece(cut=parts.cut, numbers=tuple(sorted(parts.open))), number
+            for span in _spans(cut, whole, min(_SPAN_BUCKETS * self._stage.bucket_bytes, most)):
                 yield Piece(cut=cut, numbers=span), 0
-
-    def _moved(self, name: str, number: int) -> bool:
-        last = self._last.get((name, number), {}).get(0)
-        return (name, number) in self._parts or (last is not None and last.state is State.MOVED)
 
     def _part(self, cut: Cut, number: int) -> _Parts:
         place = (cut.table.qualified, number)
@@ -228,39 +249,26 @@ class Comparing:
             self._parts[place] = _Parts(cut=inner, open=set(range(1, inner.count + 1)))
         return self._parts[place]
 
-    def _decided(self, found: Found, parent: int) -> Found | None:
-        # A bucket as a whole stands under 0 among its parts.
-        number, part = (parent, found.number) if parent else (found.number, 0)
-        last = self._last.setdefault((found.name, number), {})
-        found, last[part] = _confirmed(found, last.get(part)), found
-        if found.state not in _DECIDED:
-            return None
-        return self._settled(found, parent) if parent else found
-
-    def _settled(self, found: Found, parent: int) -> Found | None:
-        """The bucket that ``found`` is a part of, once it is decided."""
-        parts = self._parts[found.name, parent]
-        parts.open.discard(found.number)
-        parts.settled.append(found)
-        if found.state is State.EQUAL and parts.open:
-            return None
-        return Found(
-            name=found.name,
+    def _joined(self, settled: Sequence[Found], parent: int) -> list[Found]:
+        """The bucket whose parts ``settled`` are, once it is decided."""
+        if not settled:
+            return []
+        parts = self._parts[settled[0].name, parent]
+        parts.open -= {one.number for one in settled}
+        parts.settled += settled
+        different = any(one.state is State.DIFFERENT for one in settled)
+        if parts.open and not different:
+            return []
+        joined = Found(
+            name=settled[0].name,
             number=parent,
-            state=found.state,
+            state=State.DIFFERENT if different else State.EQUAL,
             ours=_sum([one.ours for one in parts.settled]),
             theirs=_sum([one.theirs for one in parts.settled]),
             seen=min((one.seen for one in parts.settled), key=lambda seen: seen.age),
             at_once=len(parts.settled) == 1,
         )
-
-
-def _confirmed(found: Found, before: Found | None) -> Found:
-    """A suspect that the attempt before found alike is a difference."""
-    if found.state is State.SUSPECT and before is not None and before.state is State.SUSPECT:
-        alike = (before.ours, before.theirs) == (found.ours, found.theirs)
-        return replace(found, state=State.DIFFERENT) if alike else found
-    return found
+        return [joined]
 
 
 def _sum(digests: Sequence[Digest]) -> Digest:
@@ -272,21 +280,14 @@ def _sum(digests: Sequence[Digest]) -> Digest:
 def rows(stage: Stage, cuts: Mapping[str, Cut], keys: Mapping[str, Sequence[Point]]) -> Iterator[list[Found]]:
     """Compare single rows by their keys; yields what each round has decided. Rows that never rest stay open."""
     todo = {name: set(found) for name, found in keys.items() if found}
-    last: dict[tuple[str, tuple[Point, ...]], Found] = {}
     for size in _KEYS_A_PIECE:
         pieces = [
             Piece(cut=cuts[name], keys=tuple(some))
             for name, found in todo.items()
             for some in _chunks(sorted(found), size)
         ]
-        for chunk in _chunks(pieces, 200):
-            decided: list[Found] = []
-            for (found,) in stage.round(chunk):
-                before = last.get((found.name, found.keys))
-                last[found.name, found.keys] = found
-                one = _confirmed(found, before)
-                if one.state in _DECIDED:
-                    decided.append(one)
+        for chunk in _chunks(pieces, _PIECES_A_ROUND):
+            decided = [one for (one,) in stage.round(chunk) if one.state is not State.MOVED]
             for one in decided:
                 todo[one.name] -= set(one.keys)
             yield decided

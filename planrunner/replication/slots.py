@@ -67,6 +67,12 @@ WHERE starts_with(s.slot_name::text, %s) AND s.database = current_database()
 
 def existing(source: Server, names: Names) -> dict[int, Slot]:
     """Our slots by generation, in one query."""
+    found = shown(source, names.prefix)
+    return {g: slot for slot in found.values() if (g := names.generation(slot.name)) is not None}
+
+
+def shown(server: Server, prefix: str) -> dict[str, Slot]:
+    """The slots of this database whose names begin with ``prefix``, by name."""
     found = (
         Slot(
             name=r[0],
@@ -80,9 +86,9 @@ def existing(source: Server, names: Names) -> dict[int, Slot]:
             reader=r[8],
             failover=r[9],
         )
-        for r in source.rows(_SLOTS, [names.prefix])
+        for r in server.rows(_SLOTS, [prefix])
     )
-    return {g: slot for slot in found if (g := names.generation(slot.name)) is not None}
+    return {slot.name: slot for slot in found}
 
 
 def create_exporting(workspace: Workspace, replication: Session, generation: int) -> str:
@@ -115,24 +121,41 @@ def _creation_options(version: int, *, failover: bool) -> LiteralString:
 
 def create_plain(workspace: Workspace, generation: int) -> None:
     """Make the generation's slot without a snapshot; it waits for writers as ``create_exporting`` does."""
-    # PostgreSQL 17 and later: name, plugin, temporary, twophase, failover.
-    newer = workspace.source.version() >= FAILOVER_SINCE and workspace.terms.failover
-    create_named(workspace, workspace.source, workspace.names.stream(generation), failover=newer)
+    create_named(workspace, workspace.source, workspace.names.stream(generation))
 
 
-def create_named(workspace: Workspace, server: Server, name: str, *, failover: bool = False) -> None:
-    """Make slot ``name`` on either server; it waits for writers as ``create_exporting`` does."""
+def create_named(workspace: Workspace, server: Server, name: str) -> None:
+    """Make slot ``name`` on either side, without a snapshot; StepFailed after ten minutes of open transactions."""
     deadline = workspace.clock.monotonic() + PATIENCE_SECONDS
+    # PostgreSQL 17 and later: name, plugin, temporary, twophase, failover.
+    newer = server.version() >= FAILOVER_SINCE and workspace.terms.failover
     made = "SELECT pg_create_logical_replication_slot(%s, 'pgoutput'"
     while True:
         with server.session() as session:
             session.execute("SET lock_timeout = '3s'")
             try:
-                session.execute(made + (", false, false, true)" if failover else ")"), [name])
+                session.execute(made + (", false, false, true)" if newer else ")"), [name])
             except errors.LockNotAvailable as error:
                 _tell_blockers(workspace, server, deadline, error)
             else:
                 return
+
+
+def advance_to_now(server: Server, name: str, *, timeout: float) -> Lsn:
+    """Move slot ``name`` past everything that is committed on ``server`` now; returns where it stands.
+
+    A slot moves no further than what is flushed, and an apply worker commits without waiting for that: so a
+    message is committed first that does wait. QueryFailed after ``timeout`` seconds.
+    """
+    with server.session() as session:
+        session.execute("SET synchronous_commit = on")
+        session.execute("SELECT set_config('statement_timeout', %s, false)", [str(int(timeout * 1000))])
+        session.execute("SELECT pg_logical_emit_message(true, 'planrunner', '')")
+        row = session.execute(
+            "SELECT end_lsn::text FROM pg_replication_slot_advance(%s, pg_current_wal_flush_lsn())", [name]
+        ).fetchone()
+    assert row is not None
+    return Lsn.parse(row[0])
 
 
 def _tell_blockers(workspace: Workspace, server: Server, deadline: float, error: Exception) -> None:
@@ -152,18 +175,15 @@ def drop(workspace: Workspace, generation: int) -> None:
 
 
 def drop_named(workspace: Workspace, server: Server, name: str) -> None:
-    """Drop slot ``name`` of this database on either server, as ``drop`` does."""
+    """The same for slot ``name`` on either side."""
     for _ in range(100):
-        slot = server.row(
-            "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s AND database = current_database()",
-            [name],
-        )
+        slot = shown(server, name).get(name)
         if slot is None:
             return
-        if slot[0] is None and _dropped(server, name):
+        if slot.active_pid is None and _dropped(server, name):
             return
-        if slot[0] is not None:
-            server.rows("SELECT pg_terminate_backend(%s)", [slot[0]])
+        if slot.active_pid is not None:
+            server.rows("SELECT pg_terminate_backend(%s)", [slot.active_pid])
         workspace.clock.sleep(0.1)
     raise StepFailed(
         f"{server.side.value}: slot {name} stays in use",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from planrunner.failpoints import failpoint
 from planrunner.postgres.lsn import Lsn
-from planrunner.replication import proofs, ranges, slots
+from planrunner.replication import proof_book, ranges, slots
 from planrunner.replication.names import SCHEMA
 from planrunner.replication.pgoutput import Begin, Change, Commit, events
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from planrunner.postgres.connection import Row, Server, Session
     from planrunner.replication.ends import Ends
-    from planrunner.replication.proofs import Book
+    from planrunner.replication.proof_book import Book
     from planrunner.replication.workspace import Workspace
 
 NAME = "tracker"
@@ -42,14 +42,14 @@ def exists(workspace: Workspace, server: Server | None = None) -> bool:
 def ensure(workspace: Workspace, ends: Ends) -> None:
     """Make the tracker where there is none that can vouch for what the ledger calls proven."""
     wish = {"side": ends.publisher.side.value, "publications": list(ends.publications)}
-    known = workspace.ledger.effects(proofs.STEP).get(NAME)
+    known = workspace.ledger.effects(proof_book.STEP).get(NAME)
     if known is not None and {k: known.get(k) for k in wish} == wish and _serves(ends.publisher, workspace):
         return
     drop(workspace)
     failpoint("tracker.before_slot")
     slots.create_named(workspace, ends.publisher, workspace.names.tracker)
     failpoint("tracker.slot_made")
-    workspace.done(proofs.STEP, NAME, {**wish, "read": "0/0"})
+    workspace.done(proof_book.STEP, NAME, {**wish, "read": "0/0"})
 
 
 def _serves(server: Server, workspace: Workspace) -> bool | None:
@@ -70,10 +70,10 @@ def drop(workspace: Workspace) -> None:
         # First what relies on the slot, so that no proof outlives it.
         with workspace.writing() as session:
             for table in ("proof", "touched"):
-                proofs.forget_in(session, table, workspace.names.plan_id)
+                proof_book.forget_in(session, table, workspace.names.plan_id)
             session.execute(
                 "DELETE FROM planrunner.effect WHERE plan_id = %s AND step = ANY (%s)",
-                [workspace.names.plan_id, [proofs.STEP, proofs.CUTS]],
+                [workspace.names.plan_id, [proof_book.STEP, proof_book.CUTS]],
             )
     for server in (workspace.source, workspace.target):
         slots.drop_named(workspace, server, workspace.names.tracker)
@@ -97,7 +97,7 @@ def read(workspace: Workspace, ends: Ends, book: Book, *, keep: bool = True) -> 
     Everything that was flushed on the publisher when this is called is read. StepFailed, QueryFailed when the
     slot can't be read: then nothing is known of what changed.
     """
-    recorded = workspace.ledger.effects(proofs.STEP)[NAME]
+    recorded = workspace.ledger.effects(proof_book.STEP)[NAME]
     looked = _Pass(read=Lsn.parse(recorded["read"]))
     looked.splits = {split.number: name for name, split in ranges.recorded(workspace).items()}
     with ends.publisher.session() as session:
@@ -154,7 +154,7 @@ def _written(
         return
     with workspace.writing() as writer:
         book.write(writer, workspace.names.plan_id)
-        workspace.ledger.record_effect(writer, proofs.STEP, NAME, {**recorded, "read": str(looked.until)})
+        workspace.ledger.record_effect(writer, proof_book.STEP, NAME, {**recorded, "read": str(looked.until)})
     failpoint("tracker.recorded")
     looked.read = looked.until
     session.execute(

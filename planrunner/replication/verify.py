@@ -15,7 +15,7 @@ from planrunner.postgres import catalog
 from planrunner.replication import (
     checksum,
     fingerprint,
-    proofs,
+    proof_book,
     proving,
     relations,
     rounds,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from planrunner.model import TableVerdict
     from planrunner.postgres.catalog import Table
-    from planrunner.replication.proofs import Book
+    from planrunner.replication.proof_book import Book
     from planrunner.replication.workspace import Workspace
 
 DEFAULT_EFFORT = Effort()
@@ -112,7 +112,7 @@ def live(
     ends = ends or Ends.forward(workspace)
     selection_record.refuse_unrecorded(workspace.selection)
     present, gone = _present(workspace)
-    book = proofs.opened(workspace, ends.publisher, present, bucket_bytes=effort.bucket_bytes, keep=False)
+    book = proof_book.opened(workspace, ends.publisher, present, bucket_bytes=effort.bucket_bytes, keep=False)
     with Stage(workspace, ends, effort, counts_only=counts_only) as stage:
         work = Comparing(stage, book.cuts, {name: book.unproven(name) for name in book.cuts})
         found = [
@@ -139,7 +139,7 @@ def prove(workspace: Workspace, *, ends: Ends | None = None, effort: Effort = DE
     present, gone = _present(workspace)
     workspace.lease  # noqa: B018  # makes the ledger's tables where they are missing
     tracker.ensure(workspace, ends)
-    book = proofs.opened(workspace, ends.publisher, present, bucket_bytes=effort.bucket_bytes, keep=True)
+    book = proof_book.opened(workspace, ends.publisher, present, bucket_bytes=effort.bucket_bytes, keep=True)
     tracker.read(workspace, ends, book)
     untracked = frozenset(t.qualified for t in present if workspace.choices.insert_only(t))
     with Stage(workspace, ends, effort) as stage:
