@@ -34,7 +34,7 @@ BUCKET_BYTES = 8 << 20
 MOST_BUCKETS = 4000
 # Read apart, ranges of a key whose order is not the heap's would touch most of the table's pages each.
 LEAST_CORRELATION = 0.8
-_SAMPLE_PAGES = 3000
+_SAMPLE_PAGES = 30
 _TEXTS = frozenset({"text", "character varying"})
 _CUT = """
 SELECT ARRAY[{texts}], along FROM (
@@ -191,7 +191,7 @@ def cut(server: Server, table: Table, key: Sequence[str], *, bucket_bytes: int =
     parts = min(MOST_BUCKETS, -(-table.data_bytes // bucket_bytes))
     if parts < 2 or not columns:
         return Cut(table=table, key=tuple(key))
-    percent = min(100.0, 100.0 * max(_SAMPLE_PAGES, 20 * parts) / max(table.pages, 1))
+    percent = min(100.0, 100.0 * _SAMPLE_PAGES * parts / max(table.pages, 1))
     sampled = sql.SQL(" TABLESAMPLE SYSTEM ({})").format(sql.Literal(percent))
     where = sql.SQL("") if table.where is None else sql.SQL(" WHERE ") + predicate(table.where)
     bounds, along = _bounds(server, table, columns, parts, (sampled, where))

@@ -21,6 +21,7 @@ _SCAN = "scan"
 # How often at most what has changed is compared again, and how little of it is left to the pause.
 _TURNS = 8
 _LITTLE = 20
+_SHRINKING = 0.7
 
 
 class Prover:
@@ -33,11 +34,13 @@ class Prover:
         self._untracked = untracked
         self._differing: dict[str, list[Found]] = {}
         self._once: dict[str, dict[int, Found]] = {name: {} for name in untracked}
-        self._work = Comparing(stage, book.cuts, {name: book.unproven(name) for name in book.cuts})
+        self._first = {name: set(book.unproven(name)) for name in book.cuts}
+        self._work = Comparing(stage, book.cuts, {})
 
     def run(self) -> None:
         """Everything first, then what changed, until little has or it gets no less."""
         self._buckets(0)
+        self._measured()
         left = self.pending()
         for turn in range(1, _TURNS):
             if left == 0:
@@ -45,8 +48,23 @@ class Prover:
             self._buckets(turn)
             self._rows()
             before, left = left, self.pending()
-            if left <= _LITTLE or (turn >= rounds.LEVELS and left >= before):
+            # What was never decided may yet be, in smaller parts.
+            never = any(self._left(name) & numbers for name, numbers in self._first.items())
+            if left <= _LITTLE or (left > _SHRINKING * before and not (never and turn < rounds.LEVELS)):
                 return
+
+    def _measured(self) -> None:
+        """Record what the first pass took, unless it had little left to read."""
+        effects = self._workspace.ledger.effects(proof_book.STEP)
+        seconds, read = self._stage.seconds, self._stage.bytes
+        if read >= effects.get(_SCAN, {"bytes": 0})["bytes"] / 2:
+            self._workspace.done(proof_book.STEP, _SCAN, {"seconds": round(seconds, 3), "bytes": read})
+
+    def scan_seconds(self, tables: Iterable[Table]) -> float:
+        """What digesting everything on both sides takes, by what a first pass took."""
+        scan = self._workspace.ledger.effects(proof_book.STEP)[_SCAN]
+        share = sum(t.data_bytes for t in tables) / max(1, scan["bytes"])
+        return float(scan["seconds"] * max(1.0, share))
 
     def pending(self) -> int:
         """Buckets and rows that are left."""
@@ -65,6 +83,7 @@ class Prover:
             self._keep(decided)
 
     def _take(self, one: Found) -> None:
+        self._first[one.name].discard(one.number)
         if one.state is State.DIFFERENT:
             self._differing.setdefault(one.name, []).append(one)
         elif one.name in self._untracked:
@@ -122,14 +141,6 @@ class Prover:
             )
         tell_undecided(self._workspace, undecided)
         return made
-
-
-def scan_seconds(workspace: Workspace, stage: Stage, tables: Sequence[Table]) -> float:
-    """What reading everything takes, from what was read now and by the attempts before this one."""
-    before = workspace.ledger.effects(proof_book.STEP).get(_SCAN, {"seconds": 0.0, "bytes": 0})
-    seconds, read = before["seconds"] + stage.seconds, before["bytes"] + stage.bytes
-    workspace.done(proof_book.STEP, _SCAN, {"seconds": seconds, "bytes": read})
-    return float(seconds * max(1.0, sum(t.data_bytes for t in tables) / max(1, read)))
 
 
 def tell_undecided(workspace: Workspace, names: Sequence[str]) -> None:

@@ -88,7 +88,7 @@ class Stage:
             )
             for server in (ends.publisher, ends.subscriber)
         )
-        self.bucket_bytes = effort.bucket_bytes
+        self.bucket_bytes, self.jobs = effort.bucket_bytes, effort.jobs
         self.seconds = 0.0
         self.bytes = 0
 
@@ -239,7 +239,9 @@ class Comparing:
                 parts = self._part(cut, number)
                 whole.remove(number)
                 yield Piece(cut=parts.cut, numbers=tuple(sorted(parts.open))), number
-            for span in _spans(cut, whole, min(_SPAN_BUCKETS * self._stage.bucket_bytes, most)):
+            # Every session gets some of a table that can be read in ranges.
+            share = -(-len(whole) // self._stage.jobs)
+            for span in _spans(cut, whole, min(share, _SPAN_BUCKETS, most // self._stage.bucket_bytes)):
                 yield Piece(cut=cut, numbers=span), 0
 
     def _part(self, cut: Cut, number: int) -> _Parts:
@@ -299,11 +301,8 @@ def _chunks(things: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 def _spans(cut: Cut, numbers: Sequence[int], most: int) -> Iterator[tuple[int, ...]]:
-    """``numbers`` in runs of about ``most`` bytes; all at once where the table is read in one scan."""
-    if not numbers:
-        return
-    size = max(1, most // max(1, cut.bucket_bytes)) if cut.ordered else len(numbers)
-    for some in _chunks(numbers, size):
+    """``numbers`` in runs of at most so many; all at once where the table is read in one scan."""
+    for some in _chunks(numbers, max(1, most if cut.ordered else len(numbers))):
         yield tuple(some)
 
 

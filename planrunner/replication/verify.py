@@ -145,7 +145,7 @@ def prove(workspace: Workspace, *, ends: Ends | None = None, effort: Effort = DE
     with Stage(workspace, ends, effort) as stage:
         prover = Prover(workspace, stage, book, untracked)
         prover.run()
-        seconds = proving.scan_seconds(workspace, stage, present)
+        seconds = prover.scan_seconds(present)
     found = _verification(workspace, prover.verdicts(present), gone, begun)
     return Proven(found=found, book=book, ends=ends, pending=prover.pending(), scan_seconds=seconds)
 
