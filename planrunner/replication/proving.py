@@ -53,6 +53,16 @@ class Prover:
             if left <= _LITTLE or (left > _SHRINKING * before and not (never and turn < rounds.LEVELS)):
                 return
 
+    def tell(self) -> None:
+        """Say how far it came."""
+        buckets = sum(cut.count for cut in self._book.cuts.values())
+        proven = sum(map(len, self._book.proofs.values()))
+        self._workspace.tell(
+            f"live verification: {proven} of {buckets} buckets of {len(self._book.cuts)} tables are proven equal,"
+            f" {self.pending()} buckets and rows are left for the pause",
+            {"buckets": buckets, "proven": proven, "pending": self.pending()},
+        )
+
     def _measured(self) -> None:
         """Record what the first pass took, unless it had little left to read."""
         effects = self._workspace.ledger.effects(proof_book.STEP)
@@ -87,7 +97,7 @@ class Prover:
         if one.state is State.DIFFERENT:
             self._differing.setdefault(one.name, []).append(one)
         elif one.name in self._untracked:
-            # Nothing tells of its later updates and deletes, so nothing of it stays proven.
+            # Not every change of it will be told, so nothing of it stays proven.
             self._once[one.name][one.number] = one
         else:
             proof = Proof(rows=one.ours.rows, seen=one.seen, at_once=one.at_once)

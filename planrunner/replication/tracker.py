@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from planrunner.failpoints import failpoint
+from planrunner.postgres import catalog
 from planrunner.postgres.lsn import Lsn
 from planrunner.replication import proof_book, ranges, slots
 from planrunner.replication.names import SCHEMA
@@ -31,6 +32,12 @@ _PEEK = (
     "SELECT lsn::text, data FROM pg_logical_slot_peek_binary_changes(%s, %s::pg_lsn, %s,"
     " 'proto_version', '1', 'publication_names', %s)"
 )
+_PUBLISHED = """
+SELECT t.schemaname::text, t.tablename::text, bool_or(p.pubtruncate)
+FROM pg_publication_tables t JOIN pg_publication p ON p.pubname = t.pubname
+WHERE t.pubname = ANY (%s) GROUP BY 1, 2
+HAVING bool_or(p.pubinsert) AND bool_or(p.pubupdate) AND bool_or(p.pubdelete)
+"""
 
 
 def exists(workspace: Workspace, server: Server | None = None) -> bool:
@@ -50,6 +57,17 @@ def ensure(workspace: Workspace, ends: Ends) -> None:
     slots.create_named(workspace, ends.publisher, workspace.names.tracker)
     failpoint("tracker.slot_made")
     workspace.done(proof_book.STEP, NAME, {**wish, "read": "0/0"})
+
+
+def vouched(workspace: Workspace, ends: Ends) -> frozenset[str]:
+    """The tables of which the stream tells every change; what is proven of others can't be kept."""
+    # A split table's TRUNCATE is told by a marker, and only the source writes those.
+    split = ranges.recorded(workspace) if ends.publisher is workspace.source else {}
+    found = (
+        (catalog.qualified(schema, name), truncates)
+        for schema, name, truncates in ends.publisher.rows(_PUBLISHED, [list(ends.publications)])
+    )
+    return frozenset(name for name, truncates in found if truncates or name in split)
 
 
 def _serves(server: Server, workspace: Workspace) -> bool | None:

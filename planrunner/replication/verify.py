@@ -141,10 +141,11 @@ def prove(workspace: Workspace, *, ends: Ends | None = None, effort: Effort = DE
     tracker.ensure(workspace, ends)
     book = proof_book.opened(workspace, ends.publisher, present, bucket_bytes=effort.bucket_bytes, keep=True)
     tracker.read(workspace, ends, book)
-    untracked = frozenset(t.qualified for t in present if workspace.choices.insert_only(t))
+    untracked = frozenset(t.qualified for t in present) - tracker.vouched(workspace, ends)
     with Stage(workspace, ends, effort) as stage:
         prover = Prover(workspace, stage, book, untracked)
         prover.run()
+        prover.tell()
         seconds = prover.scan_seconds(present)
     found = _verification(workspace, prover.verdicts(present), gone, begun)
     return Proven(found=found, book=book, ends=ends, pending=prover.pending(), scan_seconds=seconds)

@@ -416,6 +416,20 @@ def test_more_changes_than_are_kept_by_key_take_the_proof_of_their_buckets(
         assert (proven.pending, proven.found.equal) == (0, True)
 
 
+def test_a_table_that_no_stream_carries_is_compared_whole_in_the_pause(
+    servers: tuple[PostgresServer, PostgresServer],
+) -> None:
+    with followed(servers, "unpublished", BIG) as (pair, space):
+        both = "CREATE TABLE later (id int PRIMARY KEY); INSERT INTO later VALUES (1)"
+        pair.execute(both)
+        target(pair, both)
+        proven = verify.prove(space, effort=EFFORT)
+        assert proven.found.equal, proven.found.differences
+        pair.execute("INSERT INTO later VALUES (2)")
+        found = in_pause(space, proven)
+        assert [v.table for v in found.tables if not v.equal] == ["public.later"]
+
+
 def test_what_the_tracker_cannot_vouch_for_is_compared_anew(
     servers: tuple[PostgresServer, PostgresServer],
 ) -> None:
