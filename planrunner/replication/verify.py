@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from planrunner.replication.workspace import Workspace
 
 DEFAULT_EFFORT = Effort()
+# More than that no server digests; what is larger is not even tried.
+_READ_A_SECOND = 1 << 30
 
 
 class Mode(Enum):
@@ -73,6 +75,30 @@ def chosen(mode: Mode, proven: Proven | None, budget: float) -> Proven | None:
     if proven is None or mode in {Mode.DIGESTS, Mode.COUNTS}:
         return None
     return None if mode is Mode.AUTO and proven.fits(budget) else proven
+
+
+def before_pause(
+    workspace: Workspace,
+    mode: Mode,
+    *,
+    budget: float,
+    ends: Ends | None = None,
+    effort: Effort = DEFAULT_EFFORT,
+) -> tuple[Verification, Proven | None]:
+    """Compare everything live, as ``mode`` asks for a pause of ``budget`` seconds; with what ``still`` builds on.
+
+    AUTO makes no tracker where everything is read so fast that the pause can do it again.
+    """
+    ends = ends or Ends.forward(workspace)
+    small = sum(t.data_bytes for t in followed_tables(workspace)) < budget / 4 * _READ_A_SECOND
+    if mode in {Mode.DIGESTS, Mode.COUNTS}:
+        return live(workspace, counts_only=mode is Mode.COUNTS, ends=ends, effort=effort), None
+    if mode is Mode.AUTO and small and not tracker.exists(workspace):
+        found = live(workspace, ends=ends, effort=effort)
+        if found.differences or found.seconds <= budget / 4:
+            return found, None
+    proven = prove(workspace, ends=ends, effort=effort)
+    return proven.found, chosen(mode, proven, budget)
 
 
 def followed_tables(workspace: Workspace) -> tuple[Table, ...]:

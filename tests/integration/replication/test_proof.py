@@ -17,6 +17,7 @@ from planrunner.replication.ends import Ends
 from planrunner.replication.generations import Division
 from planrunner.replication.selection import Selection
 from planrunner.replication.throttle import Effort
+from planrunner.replication.verify import Mode
 from planrunner.sandbox.servers import PostgresServer
 from tests.integration.replication.stage import Churn, Pair, copy_all, follow_all
 from tests.servers import server_bin
@@ -428,6 +429,24 @@ def test_a_table_that_no_stream_carries_is_compared_whole_in_the_pause(
         pair.execute("INSERT INTO later VALUES (2)")
         found = in_pause(space, proven)
         assert [v.table for v in found.tables if not v.equal] == ["public.later"]
+
+
+def test_a_small_database_is_compared_whole_without_a_tracker_and_a_short_pause_asks_for_one(
+    servers: tuple[PostgresServer, PostgresServer],
+) -> None:
+    with followed(servers, "modes", BIG) as (_pair, space):
+        found, proven = verify.before_pause(space, Mode.AUTO, budget=60, effort=EFFORT)
+        assert (found.equal, proven, tracker.exists(space)) == (True, None, False)
+        whole = in_pause(space, proven)
+        assert {v.how for v in whole.tables} == {"whole, inside the pause"}
+        found, proven = verify.before_pause(space, Mode.AUTO, budget=0.001, effort=EFFORT)
+        assert found.equal
+        assert proven is not None
+        assert tracker.exists(space)
+        assert verdict(in_pause(space, proven), "big").again == 0
+        assert verify.before_pause(space, Mode.DIGESTS, budget=0.001)[1] is None
+        counted, proven = verify.before_pause(space, Mode.COUNTS, budget=60)
+        assert (counted.equal, proven) == (True, None)
 
 
 def test_what_the_tracker_cannot_vouch_for_is_compared_anew(
