@@ -7,9 +7,11 @@ the publications are others) every proof is forgotten.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from planrunner.errors import StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.postgres import catalog
 from planrunner.postgres.lsn import Lsn
@@ -20,6 +22,7 @@ from planrunner.replication.pgoutput import Begin, Change, Commit, events
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from planrunner.ports import Clock
     from planrunner.postgres.connection import Row, Server, Session
     from planrunner.replication.ends import Ends
     from planrunner.replication.proof_book import Book
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 NAME = "tracker"
 # So many messages are looked at before what they say is written down; one transaction is never parted.
 _MESSAGES = 50_000
+_A_WHILE = 1000
 _PEEK = (
     "SELECT lsn::text, data FROM pg_logical_slot_peek_binary_changes(%s, %s::pg_lsn, %s,"
     " 'proto_version', '1', 'publication_names', %s)"
@@ -106,19 +110,26 @@ class _Pass:
     skipped: bool = False
     until: Lsn | None = None
     messages: int = 0
+    deadline: float = math.inf
     splits: dict[int, str] = field(default_factory=dict)
 
 
-def read(workspace: Workspace, ends: Ends, book: Book, *, keep: bool = True) -> None:
+def read(
+    workspace: Workspace, ends: Ends, book: Book, *, keep: bool = True, timeout: float | None = None
+) -> None:
     """Mark in ``book`` what was changed up to now; with ``keep`` in the ledger too, and consume it.
 
-    Everything that was flushed on the publisher when this is called is read. StepFailed, QueryFailed when the
-    slot can't be read: then nothing is known of what changed.
+    Everything that was flushed on the publisher when this is called is read. QueryFailed when the slot can't be
+    read, or StepFailed not within ``timeout`` seconds: then nothing is known of what changed.
     """
     recorded = workspace.ledger.effects(proof_book.STEP)[NAME]
     looked = _Pass(read=Lsn.parse(recorded["read"]))
+    if timeout is not None:
+        looked.deadline = workspace.clock.monotonic() + timeout
     looked.splits = {split.number: name for name, split in ranges.recorded(workspace).items()}
     with ends.publisher.session() as session:
+        milliseconds = 0 if timeout is None else max(1, int(timeout * 1000))
+        session.execute("SELECT set_config('statement_timeout', %s, false)", [str(milliseconds)])
         row = session.execute("SELECT pg_current_wal_flush_lsn()::text").fetchone()
         assert row is not None
         end = Lsn.parse(row[0])
@@ -138,7 +149,7 @@ def _look(
     asked = [workspace.names.tracker, None if end is None else str(end), _MESSAGES if end else None, names]
     with session.cursor() as cursor:
         # Row by row: a big transaction is never held whole.
-        for event in events(_counted(cursor.stream(_PEEK, asked), looked)):
+        for event in events(_counted(cursor.stream(_PEEK, asked), looked, workspace.clock)):
             if isinstance(event, Begin):
                 looked.xid, looked.skipped = event.xid, event.commit < looked.read
             elif isinstance(event, Commit):
@@ -148,9 +159,14 @@ def _look(
     return end is not None and looked.messages >= _MESSAGES
 
 
-def _counted(rows: Iterator[Row], looked: _Pass) -> Iterator[tuple[str, bytes]]:
+def _counted(rows: Iterator[Row], looked: _Pass, clock: Clock) -> Iterator[tuple[str, bytes]]:
     for lsn, data in rows:
         looked.messages += 1
+        if looked.messages % _A_WHILE == 0 and clock.monotonic() > looked.deadline:
+            raise StepFailed(
+                f"too much has changed since the live verification: {looked.messages} changes and more",
+                remedy="Run again at a quieter hour, or set verify: digests.",
+            )
         yield lsn, bytes(data)
 
 

@@ -254,10 +254,12 @@ def _changed(
 ) -> list[TableVerdict]:
     # A copy: what the tracker tells now is not consumed, should the fence be rolled back.
     book, ends = proven.book.copy(), proven.ends
-    tracker.read(workspace, ends, book, keep=False)
+    begun = workspace.clock.monotonic()
+    tracker.read(workspace, ends, book, keep=False, timeout=timeout)
+    left = max(0.001, timeout - (workspace.clock.monotonic() - begun))
     pieces = [piece for t in tables for piece in _left_over(book, t)]
     with Stage(workspace, ends, Effort(jobs=jobs)) as stage:
-        parts = stage.settled(pieces, timeout=timeout)
+        parts = stage.settled(pieces, timeout=left)
     found: dict[str, list[Found]] = {t.qualified: [] for t in tables}
     for one in parts:
         found[one.name].append(one)
