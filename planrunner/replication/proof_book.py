@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from planrunner.postgres import catalog
@@ -98,7 +99,7 @@ class Book:
 
     def note(self, change: Change, xid: int) -> None:
         """Mark what a change of the publisher's stream touches."""
-        name = catalog.qualified(change.relation.schema, change.relation.name)
+        name = _qualified(change.relation.schema, change.relation.name)
         if not self.proofs.get(name):
             return
         cut = self.cuts[name]
@@ -170,6 +171,12 @@ class Book:
         )
         self.changed.clear()
         self.keys_changed.clear()
+
+
+@cache
+def _qualified(schema: str, name: str) -> str:
+    # Asked for every change of a stream.
+    return catalog.qualified(schema, name)
 
 
 def _touches(change: Change, key: Sequence[str]) -> list[tuple[Point | None, int]]:

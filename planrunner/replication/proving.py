@@ -77,9 +77,10 @@ class Prover:
         return float(scan["seconds"] * max(1.0, share))
 
     def pending(self) -> int:
-        """Buckets and rows that are left."""
-        keys = sum(map(len, self._book.touched.values()))
-        return keys + sum(len(self._left(name)) for name in self._book.cuts)
+        """Buckets and rows that are left; of a table that differs nothing more is asked."""
+        open_ones = [name for name in self._book.cuts if name not in self._differing]
+        keys = sum(len(self._book.touched.get(name, {})) for name in open_ones)
+        return keys + sum(len(self._left(name)) for name in open_ones)
 
     def _left(self, name: str) -> set[int]:
         done = {one.number for one in self._differing.get(name, [])}
@@ -116,7 +117,7 @@ class Prover:
         tracker.read(self._workspace, self._stage.ends, self._book)
 
     def _rows(self) -> None:
-        todo = {name: list(keys) for name, keys in self._book.touched.items()}
+        todo = {name: list(keys) for name, keys in self._book.touched.items() if name not in self._differing}
         for decided in rounds.rows(self._stage, self._book.cuts, todo):
             for one in decided:
                 if one.state is State.DIFFERENT:

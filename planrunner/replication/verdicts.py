@@ -23,9 +23,12 @@ LIVE = "live"
 def of_parts(
     table: Table, ends: Ends, parts: Sequence[Found], *, rows: tuple[int, int] = (0, 0), equal: bool, how: str
 ) -> TableVerdict:
-    """The verdict of a table from those of its ``parts``; ``rows`` are publisher's and subscriber's of the others."""
-    ours = rows[0] + sum(part.ours.rows for part in parts)
-    theirs = rows[1] + sum(part.theirs.rows for part in parts)
+    """The verdict of a table from those of its ``parts``; ``rows`` are publisher's and subscriber's of the others.
+
+    Single rows lie in buckets that are counted already: of them only what the subscriber has more or less counts.
+    """
+    ours = rows[0] + sum(part.ours.rows for part in parts if not part.keys)
+    theirs = rows[1] + sum(part.theirs.rows - (part.ours.rows if part.keys else 0) for part in parts)
     strays = sum(part.theirs.strays for part in parts)
     if ends.publisher.side is Side.TARGET:
         ours, theirs = theirs, ours

@@ -283,14 +283,12 @@ def _told(book: Book, table: Table, ends: Ends, parts: Sequence[Found]) -> Table
     again = [one for one in parts if not one.keys]
     rows_again = sum(len(one.keys) for one in parts)
     proven = sum(proof.rows for proof in book.proofs.get(name, {}).values())
-    # Of single rows what matters is how many the subscriber has more than the publisher: they are counted already.
-    missing = sum(one.theirs.rows - one.ours.rows for one in parts if one.keys)
     count = book.cuts[name].count
     verdict = verdicts.of_parts(
         table,
         ends,
-        again,
-        rows=(proven, proven + missing),
+        parts,
+        rows=(proven, proven),
         equal=all(one.state is State.EQUAL for one in parts),
         how=verdicts.again(len(again), count, rows_again) if len(again) < count else verdicts.WHOLE,
     )
