@@ -220,13 +220,22 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class TableVerdict:
-    """What verification found for one table; ``detail`` says how the sides differ."""
+    """What verification found for one table; ``detail`` says how the sides differ, ``how`` how they were compared.
+
+    ``buckets`` is how many parts the table has, ``again`` how many of them, and ``rows_again`` how many single
+    rows, were compared inside the pause because they had changed since, or were not proven before; both are
+    None where the table was compared whole.
+    """
 
     table: str
     source_rows: int
     target_rows: int
     equal: bool
     detail: str | None = None
+    how: str | None = None
+    buckets: int | None = None
+    again: int | None = None
+    rows_again: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -146,3 +146,30 @@ def verdict(table: Table, source: Digest, target: Digest) -> TableVerdict:
         equal=source == target,
         detail=detail,
     )
+
+
+def grouped(
+    table: Table,
+    by: sql.Composed,
+    *,
+    counts_only: bool,
+    md5: bool,
+    strays: bool = False,
+    within: sql.Composed | None = None,
+) -> sql.Composed:
+    """``query`` of the rows that are ``within``, with a line for each value of ``by``, which comes first."""
+    hashes = _hashes(table, counts_only=counts_only, md5=md5)
+    rows, outside = sql.SQL("count(*)").format(), sql.SQL("0").format()
+    conditions: list[sql.Composed] = [] if within is None else [within]
+    if table.where is not None:
+        passes = predicate(table.where)
+        if strays:
+            hashes = _hashes(table, counts_only=counts_only, md5=md5, only=passes)
+            rows = sql.SQL("count(*) FILTER (WHERE {})").format(passes)
+            outside = sql.SQL("count(*) FILTER (WHERE {} IS NOT TRUE)").format(passes)
+        else:
+            conditions.append(passes)
+    where = sql.SQL(" WHERE ") + sql.SQL(" AND ").join(conditions) if conditions else sql.SQL("")
+    return sql.SQL("SELECT {}, {}, {}, {} FROM ONLY {}{} GROUP BY 1").format(
+        by, rows, hashes, outside, table_name(table), where
+    )

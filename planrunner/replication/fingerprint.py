@@ -37,7 +37,7 @@ WHERE k.contype NOT IN ('n', 't') AND k.conrelid NOT IN (SELECT objid FROM ext W
 UNION ALL
 SELECT format('%s.%s', n.nspname, c.relname), format('trigger %s.%s %s', n.nspname, c.relname, t.tgname)
 FROM ours n JOIN pg_class c ON c.relnamespace = n.oid JOIN pg_trigger t ON t.tgrelid = c.oid
-WHERE NOT t.tgisinternal AND t.tgname NOT LIKE 'planrunner\\_fence%'
+WHERE NOT t.tgisinternal AND t.tgname NOT LIKE 'planrunner\\_%'
 UNION ALL
 SELECT '', format('%s %s.%s', CASE c.relkind WHEN 'S' THEN 'sequence' ELSE 'relation' END, n.nspname, c.relname)
 FROM ours n JOIN pg_class c ON c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')

@@ -2,7 +2,8 @@
 
 Schema ``planrunner``: ``lease`` one row a plan, its epoch raised by every runner that takes over;
 ``unit`` one row a copied unit, committed with its rows; ``chunk`` one row for each part of a unit that is
-not whole yet; ``effect`` one row for each thing done once.
+not whole yet; ``effect`` one row for each thing done once; ``proof`` one row for each bucket
+of a table that was found equal on both sides, ``touched`` one for each of their rows that changed since.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ CREATE = (
     "CREATE TABLE IF NOT EXISTS planrunner.chunk (plan_id text, unit_id text, chunk int, chunks int NOT NULL,"
     " generation int NOT NULL, rows bigint NOT NULL, bytes bigint NOT NULL, seconds float8 NOT NULL,"
     " epoch bigint NOT NULL, PRIMARY KEY (plan_id, unit_id, chunk))",
+    "CREATE TABLE IF NOT EXISTS planrunner.proof (plan_id text, relation text, bucket int, rows bigint NOT NULL,"
+    " seen text NOT NULL, at_once boolean NOT NULL, PRIMARY KEY (plan_id, relation, bucket))",
+    "CREATE TABLE IF NOT EXISTS planrunner.touched (plan_id text NOT NULL, relation text NOT NULL,"
+    " key text NOT NULL, xid bigint NOT NULL)",
     "CREATE TABLE IF NOT EXISTS planrunner.effect (plan_id text, step text, name text, detail jsonb NOT NULL,"
     " done timestamptz NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY (plan_id, step, name))",
 )
@@ -197,6 +202,10 @@ class Ledger:
             if step == "snapshot":
                 session.execute("DELETE FROM planrunner.unit WHERE plan_id = %s", [self._plan_id])
                 session.execute("DELETE FROM planrunner.chunk WHERE plan_id = %s", [self._plan_id])
+                for table in self._proof_tables():
+                    session.execute(
+                        sql.SQL("DELETE FROM {} WHERE plan_id = %s").format(table), [self._plan_id]
+                    )
             left = session.execute(
                 "SELECT (SELECT count(*) FROM planrunner.effect) + (SELECT count(*) FROM planrunner.unit)"
                 " + (SELECT count(*) FROM planrunner.lease WHERE plan_id <> %s)",
@@ -204,9 +213,16 @@ class Ledger:
             ).fetchone()
             if left == (0,):
                 session.execute(
-                    "DROP TABLE planrunner.effect, planrunner.unit, planrunner.chunk, planrunner.lease"
+                    "DROP TABLE IF EXISTS planrunner.proof, planrunner.touched;"
+                    " DROP TABLE planrunner.effect, planrunner.unit, planrunner.chunk, planrunner.lease"
                 )
                 _drop_empty_schema(session)
+
+    def _proof_tables(self) -> tuple[sql.Identifier, ...]:
+        # A ledger that an older release made has none until its lease is taken again.
+        there = self._target.value("SELECT to_regclass('planrunner.proof') IS NOT NULL")
+        names = ("proof", "touched") if there else ()
+        return tuple(sql.Identifier("planrunner", name) for name in names)
 
 
 def _drop_empty_schema(session: Session) -> None:

@@ -64,6 +64,11 @@ class Names:
         """The publication of one primary-key range of a split table."""
         return f"{self.plan_prefix}r{split}_{number}"
 
+    @property
+    def tracker(self) -> str:
+        """The slot that tells which rows changed since they were proven."""
+        return f"{self.plan_prefix}v"
+
     def barrier(self, generation: int) -> str:
         """The marker table of a generation, in schema ``planrunner`` on both sides."""
         return f"barrier_{self.plan_id}_{generation}"

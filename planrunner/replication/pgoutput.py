@@ -6,12 +6,16 @@ The formats are those of the manual's chapter "Logical Replication Message Forma
 from __future__ import annotations
 
 from dataclasses import dataclass
+from struct import Struct
 from typing import TYPE_CHECKING, TypeAlias
 
 from planrunner.postgres.lsn import Lsn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+_SHORT, _LONG = Struct("!H"), Struct("!I")
+_NULL, _UNCHANGED = b"nu"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +65,21 @@ class Transaction:
     changes: tuple[Change, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Begin:
+    """A transaction begins: ``xid`` has 32 bits, ``commit`` is where its commit record stands."""
+
+    xid: int
+    commit: Lsn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commit:
+    """A transaction is complete; ``end`` is where its commit record ends."""
+
+    end: Lsn
+
+
 class _Bytes:
     """A cursor over one message."""
 
@@ -74,6 +93,24 @@ class _Bytes:
 
     def integer(self, count: int) -> int:
         return int.from_bytes(self.take(count), "big")
+
+    def tuple(self, columns: Sequence[str]) -> dict[str, str | None]:
+        """A row's values; written out in one piece, because a bulk change has millions of them."""
+        data, at = self._data, self._at
+        values: dict[str, str | None] = {}
+        (count,) = _SHORT.unpack_from(data, at)
+        at += 2
+        for name in columns[:count]:
+            form = data[at]
+            at += 1
+            if form == _NULL:
+                values[name] = None
+            elif form != _UNCHANGED:
+                (size,) = _LONG.unpack_from(data, at)
+                at += 4 + size
+                values[name] = data[at - size : at].decode("utf-8", "replace")
+        self._at = at
+        return values
 
     def text(self) -> str:
         end = self._data.index(b"\0", self._at)
@@ -104,6 +141,28 @@ def transactions(messages: Iterable[tuple[str, bytes]]) -> Iterator[Transaction]
         yield Transaction(commit=commit, changes=tuple(changes))
 
 
+def events(messages: Iterable[bytes]) -> Iterator[Begin | Change | Commit]:
+    """The same one by one, so that no transaction has to be held whole; changes have the commit's LSN."""
+    relations: dict[int, Relation] = {}
+    commit = Lsn(0)
+    for data in messages:
+        kind, body = data[:1], _Bytes(data[1:])
+        if kind == b"B":
+            commit = Lsn(body.integer(8))
+            body.take(8)  # the time of the commit
+            yield Begin(xid=body.integer(4), commit=commit)
+        elif kind == b"R":
+            relation_id, relation = _relation(body)
+            relations[relation_id] = relation
+        elif kind in {b"I", b"U", b"D"}:
+            yield _row_change(kind, body, relations, commit)
+        elif kind == b"T":
+            yield from _truncation(body, relations, commit)
+        elif kind == b"C":
+            body.take(9)  # flags, and where the commit record begins
+            yield Commit(end=Lsn(body.integer(8)))
+
+
 def _relation(body: _Bytes) -> tuple[int, Relation]:
     relation_id, schema, name = body.integer(4), body.text(), body.text()
     body.take(1)  # the letter of its replica identity: the columns' flags tell what we need
@@ -125,26 +184,14 @@ def _row_change(kind: bytes, body: _Bytes, relations: Mapping[int, Relation], ls
     new: Values = {}
     tag = body.take(1)
     if tag in {b"K", b"O"}:
-        values = _tuple(body, relation)
+        values = body.tuple(relation.columns)
         # With K only the key's columns are filled; the others are sent as NULL and mean nothing.
         old = values if tag == b"O" else {name: values[name] for name in relation.key if name in values}
         tag = body.take(1)
     if tag == b"N":
-        new = _tuple(body, relation)
+        new = body.tuple(relation.columns)
     named = {b"I": "INSERT", b"U": "UPDATE", b"D": "DELETE"}[kind]
     return Change(kind=named, relation=relation, lsn=lsn, old=old, new=new)
-
-
-def _tuple(body: _Bytes, relation: Relation) -> Values:
-    values: dict[str, str | None] = {}
-    count = body.integer(2)
-    for name in relation.columns[:count]:
-        form = body.take(1)
-        if form == b"n":
-            values[name] = None
-        elif form in {b"t", b"b"}:
-            values[name] = body.take(body.integer(4)).decode("utf-8", "replace")
-    return values
 
 
 def _truncation(body: _Bytes, relations: Mapping[int, Relation], lsn: Lsn) -> list[Change]:
