@@ -16,9 +16,11 @@ from planrunner.replication import (
     return_streams,
     rollback,
     subscriptions,
+    tracker,
     verify,
 )
 from planrunner.replication.crossing import Position
+from planrunner.replication.throttle import Effort
 from planrunner.step import Action, Run
 from planrunner.units import human_bytes, seconds, size
 from planrunner.workspace import workspace
@@ -44,7 +46,8 @@ def terms(run: Run) -> cutover.Terms:
 def _gate_terms(run: Run) -> gate.Terms:
     tolerated: Sequence[str] = run.option("tolerate", ())
     return gate.Terms(
-        counts_only=run.option("verify", "digests") == "counts",
+        mode=verify.Mode(run.option("verify", "auto")),
+        effort=effort(run),
         tolerated=frozenset(tolerated),
         proofs=proofs.Terms(
             owners=run.option_of("snapshot", "owners", "keep") == "keep",
@@ -53,6 +56,11 @@ def _gate_terms(run: Run) -> gate.Terms:
             max_lag=size(run.option_of("sync", "max_lag", "16MB")),
         ),
     )
+
+
+def effort(run: Run) -> Effort:
+    """How much live verification may ask of the servers."""
+    return Effort(jobs=run.option("verify_jobs", 2), max_load=run.option("max_load", None))
 
 
 def figures(run: Run) -> dict[str, Json]:
@@ -80,7 +88,7 @@ def _large_object_terms(run: Run) -> large_objects.Terms | None:
     return large_objects.Terms(
         owners=run.option_of("snapshot", "owners", "keep") == "keep",
         grants=run.option_of("snapshot", "grants", "keep") == "keep",
-        sizes_only=run.option("verify", "digests") == "counts",
+        sizes_only=run.option("verify", "auto") == "counts",
     )
 
 
@@ -321,10 +329,21 @@ def leftovers(run: Run) -> Sequence[Action]:
                 blocked=f"both sides are closed, for a crossing was broken off: `planrunner {verb} PLAN` first",
             )
         ]
-    found = [_clear_back(space)] if return_streams.back_exists(space) else []
+    found = [_clear_tracker(space)] if tracker.exists(space) else []
+    found += [_clear_back(space)] if return_streams.back_exists(space) else []
     found += [_lift(space, Side.TARGET)] if fence.there_is(run.target, space.names) else []
     stands_open = where is Position.SOURCE and fence.there_is(run.source, space.names)
     return [*found, *([_lift(space, Side.SOURCE)] if stands_open else [])]
+
+
+def _clear_tracker(space: Workspace) -> Action:
+    return Action(
+        name="clear tracker",
+        summary=f"drop slot {space.names.tracker}, by which a verification saw what changed",
+        where=Side.SOURCE,
+        statements=(f"SELECT pg_drop_replication_slot('{space.names.tracker}')",),
+        perform=lambda run: tracker.drop(workspace(run)),
+    )
 
 
 def _clear_back(space: Workspace) -> Action:

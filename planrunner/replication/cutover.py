@@ -18,6 +18,7 @@ from planrunner.replication import (
     late,
     return_streams,
     sequences,
+    tracker,
     verify,
 )
 from planrunner.replication.crossing import NoSwitch, Pause, Switch
@@ -103,7 +104,12 @@ def rehearsals(workspace: Workspace) -> list[dict[str, Json]]:
 
 def _crossed(workspace: Workspace, terms: Terms, *, rehearse: bool) -> Pause:
     guard(workspace)
-    entered = gate.passed(workspace, terms.gate)
+    with tracker.used(workspace):
+        return _led(workspace, terms, rehearse=rehearse)
+
+
+def _led(workspace: Workspace, terms: Terms, *, rehearse: bool) -> Pause:
+    entered = gate.passed(workspace, terms.gate, budget=terms.budget)
     if terms.large_objects is not None:
         # Most of what changed is carried before the pause, so that little is left for it.
         large_objects.level(workspace, terms.large_objects)
@@ -199,8 +205,10 @@ class _Settling:
         found = verify.still(
             self.workspace,
             (*self.cut.followed, *self.cut.late),
-            counts_only=self.terms.gate.counts_only,
+            counts_only=self.terms.gate.mode is verify.Mode.COUNTS,
             timeout=pause.left(),
+            proven=self.entered.proven,
+            jobs=self.terms.gate.effort.jobs,
         )
         when = "writes were stopped, then everything was rolled back and the source goes on"
         gate.refuse_differences(found, when)
@@ -245,7 +253,10 @@ def evidence(found: Verification, moved: Sequence[sequences.Moved]) -> dict[str,
     return {
         "verification": {
             "equal": found.equal,
-            "tables": [{"table": v.table, "rows": v.source_rows, "equal": v.equal} for v in found.tables],
+            "tables": [
+                {"table": v.table, "rows": v.source_rows, "equal": v.equal, "how": v.how}
+                for v in found.tables
+            ],
             "rows": sum(v.source_rows for v in found.tables),
             "sequences": len(moved),
             "sequences_moved": sum(1 for m in moved if m.changed),
@@ -256,7 +267,8 @@ def evidence(found: Verification, moved: Sequence[sequences.Moved]) -> dict[str,
 
 
 def retire(workspace: Workspace) -> None:
-    """End the stream that led here; then, where there is a way back, begin to follow it."""
+    """End the stream that led here, and what followed it to prove both sides equal."""
+    tracker.drop(workspace)
     generations.clear_all(workspace)
     failpoint("cutover.retired")
 

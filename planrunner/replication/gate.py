@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from planrunner.errors import DifferencesFound
 from planrunner.replication import barrier, proofs, relations, sequences, verify
 from planrunner.replication.crossing import STEP
+from planrunner.replication.throttle import Effort
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -21,34 +22,43 @@ PROOFS, SEQUENCES = "proofs", "sequence values"
 
 @dataclass(frozen=True, kw_only=True)
 class Passed:
-    """What the gate hands on to the pause: the catalogue's mark, and the target's sequences, which nobody moves."""
+    """What the gate hands on to the pause: the catalogue's mark, and the target's sequences, which nobody moves.
+
+    ``proven`` is what the comparison inside the pause builds on; None: every table is compared whole.
+    """
 
     marked: str
+    proven: verify.Proven | None
     receiving: tuple[Sequence, ...]
     left_out: Collection[str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """What is proven, and which proofs only warn by the plan's decision (``tolerated``)."""
+    """What is proven, how, and which proofs only warn by the plan's decision (``tolerated``)."""
 
-    counts_only: bool
+    mode: verify.Mode = verify.Mode.AUTO
+    effort: Effort = field(default_factory=Effort)
     proofs: proofs.Terms = field(default_factory=proofs.Terms)
     tolerated: frozenset[str] = frozenset()
 
 
-def passed(workspace: Workspace, terms: Terms) -> Passed:
-    """Prove what can be proven before any writer is stopped; DifferencesFound or StepFailed with all that stops it."""
+def passed(workspace: Workspace, terms: Terms, *, budget: float) -> Passed:
+    """Prove what can be proven before any writer is stopped; DifferencesFound or StepFailed with all that stops it.
+
+    ``budget`` is how many seconds the pause may take.
+    """
     barrier.check_streams(workspace)
     marked = proofs.mark(workspace)
-    found = verify.live(workspace, counts_only=terms.counts_only)
+    found, built_on = verify.before_pause(workspace, terms.mode, budget=budget, effort=terms.effort)
     refuse_differences(found, "before the cutover, writes were not stopped")
     proven = proofs.prove(workspace, terms.proofs, rows=found)
     workspace.done(STEP, PROOFS, {"proofs": [proof.to_json() for proof in proven]})
     for warning in proofs.refuse(proven, tolerated=terms.tolerated):
         workspace.tell(f"warning: {warning}", {})
     left_out = relations.omitted(workspace.source, workspace.selection).names
-    return Passed(marked=marked, receiving=sequences.read(workspace.target, left_out), left_out=left_out)
+    receiving = sequences.read(workspace.target, left_out)
+    return Passed(marked=marked, proven=built_on, receiving=receiving, left_out=left_out)
 
 
 def still_holds(

@@ -16,6 +16,7 @@ from psycopg import conninfo, sql
 from planrunner.errors import StepBlocked, StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.replication import barrier, generations, ledger, publications, slots, subscriptions
+from planrunner.replication.ends import Ends
 from planrunner.replication.names import SCHEMA
 from planrunner.replication.units import Unit
 
@@ -256,6 +257,16 @@ def wait_back(workspace: Workspace, timeout: float) -> float:
             )
         workspace.clock.sleep(POLL_SECONDS)
     return workspace.clock.monotonic() - begun
+
+
+def ends_back(workspace: Workspace) -> Ends:
+    """The way back as the comparison sees it: the target publishes, the source subscribes."""
+    return Ends(
+        publisher=workspace.target,
+        subscriber=workspace.source,
+        publications=(workspace.names.back,),
+        wait=lambda timeout: wait_back(workspace, timeout),
+    )
 
 
 def back_state(workspace: Workspace) -> str:

@@ -19,6 +19,7 @@ from planrunner.replication import (
     return_streams,
     sequences,
     subscriptions,
+    tracker,
     verify,
 )
 from planrunner.replication.crossing import OPENED, RETURNED, SWITCHED, Pause, Position
@@ -72,6 +73,17 @@ def rehearse(workspace: Workspace, terms: Terms) -> None:
 def _crossed(workspace: Workspace, terms: Terms, *, rehearse: bool) -> Pause:
     # What is far behind is not waited for inside the pause.
     return_streams.wait_back(workspace, CATCH_UP_SECONDS)
+    with tracker.used(workspace):
+        return _led(workspace, terms, rehearse=rehearse)
+
+
+def _led(workspace: Workspace, terms: Terms, *, rehearse: bool) -> Pause:
+    wishes = terms.gate
+    ends = return_streams.ends_back(workspace)
+    found, proven = verify.before_pause(
+        workspace, wishes.mode, budget=terms.budget, ends=ends, effort=wishes.effort
+    )
+    gate.refuse_differences(found, "before the rollback, writes were not stopped")
     cut = Cut.of(workspace)
     onward = return_streams.Onward(
         workspace=workspace,
@@ -90,7 +102,7 @@ def _crossed(workspace: Workspace, terms: Terms, *, rehearse: bool) -> Pause:
             dead_man=terms.budget + 1,
             patience=terms.budget if terms.switch.active else fence.LOCK_PATIENCE_SECONDS,
         ),
-        settle=lambda _, pause: _settle(workspace, cut, terms, pause, rehearse=rehearse),
+        settle=lambda _, pause: _settle(workspace, cut, terms, proven, pause, rehearse=rehearse),
         keep=lambda session: _keep(workspace, session, onward),
         arrive=lambda pause: arrive(workspace, terms, pause),
         way_back=onward,
@@ -99,13 +111,26 @@ def _crossed(workspace: Workspace, terms: Terms, *, rehearse: bool) -> Pause:
     return crossing.cross(made, terms.budget, rehearse=rehearse)
 
 
-def _settle(workspace: Workspace, cut: Cut, terms: Terms, pause: Pause, *, rehearse: bool) -> None:
+def _settle(  # what the pause is about
+    workspace: Workspace,
+    cut: Cut,
+    terms: Terms,
+    proven: verify.Proven | None,
+    pause: Pause,
+    *,
+    rehearse: bool,
+) -> None:
     with pause.part("barrier"):
         return_streams.wait_back(workspace, pause.left())
     failpoint("rollback.barrier_passed")
     with pause.part("verification"):
         found = verify.still(
-            workspace, cut.followed, counts_only=terms.gate.counts_only, timeout=pause.left()
+            workspace,
+            cut.followed,
+            counts_only=terms.gate.mode is verify.Mode.COUNTS,
+            timeout=pause.left(),
+            proven=proven,
+            jobs=terms.gate.effort.jobs,
         )
     when = "writes were stopped, then everything was rolled back and the target goes on"
     gate.refuse_differences(found, when)

@@ -8,12 +8,13 @@ the publications are others) every proof is forgotten.
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from psycopg import pq
 
-from planrunner.errors import StepFailed
+from planrunner.errors import PlanrunnerError, StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.postgres import catalog
 from planrunner.postgres.lsn import Lsn
@@ -103,6 +104,21 @@ def drop(workspace: Workspace) -> None:
             )
     for server in (workspace.source, workspace.target):
         slots.drop_named(workspace, server, workspace.names.tracker)
+
+
+@contextmanager
+def used(workspace: Workspace) -> Iterator[None]:
+    """Drop the tracker at the block's end, however that comes: left alone, its slot would fill a disk."""
+    try:
+        yield
+    except BaseException:
+        try:
+            drop(workspace)
+        except PlanrunnerError as error:
+            # What stopped the block is the news; the next run or a cleanup drops it.
+            workspace.tell(f"warning: the tracker's slot is still there: {error.message}", {})
+        raise
+    drop(workspace)
 
 
 @dataclass

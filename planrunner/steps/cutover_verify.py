@@ -14,9 +14,11 @@ from planrunner.replication import (
     identities,
     ranges,
     restore,
+    return_streams,
     settings,
     slots,
     subscriptions,
+    tracker,
     verify,
 )
 from planrunner.replication.crossing import Position
@@ -59,8 +61,13 @@ class CutoverVerify:
     def verify(self, run: Run) -> Verification:
         """Compare every table: live while replication runs, plainly once writes are stopped."""
         space = workspace(run)
-        counts_only = run.option("verify", "digests") == "counts"
-        return verify.live(space, counts_only=counts_only)
+        back = return_streams.following_back(space)
+        return verify.live(
+            space,
+            counts_only=run.option("verify", "auto") == "counts",
+            ends=return_streams.ends_back(space) if back else None,
+            effort=crossings.effort(run),
+        )
 
     def rehearsal(self, run: Run) -> Sequence[Action]:
         """The cutover without its commit."""
@@ -151,7 +158,7 @@ def _retire(run: Run, where: Position) -> Sequence[Action]:
     alive = set(subscriptions.existing(run.target, space.names)) | set(
         slots.existing(run.source, space.names)
     )
-    if where is Position.TARGET and not alive and not ranges.made(space):
+    if where is Position.TARGET and not alive and not ranges.made(space) and not tracker.exists(space):
         return []
     streams = [space.names.stream(g) for g in sorted(alive)] or [space.names.stream(1)]
     return [
