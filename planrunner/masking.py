@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar, cast
+
+T = TypeVar("T")
 
 _PASSWORDS = (
     (re.compile(r"(\w+://[^\s:/@]*):[^\s@/]+@"), r"\1:***@"),
@@ -19,3 +23,20 @@ def masked(text: str) -> str:
     for pattern, shown in _PASSWORDS:
         text = pattern.sub(shown, text)
     return text
+
+
+def without_passwords(value: T) -> T:
+    """The value with every text in it masked: those in frozen dataclasses, tuples and mappings, too."""
+    return cast("T", _masked(value))
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, str):
+        return masked(value)
+    if isinstance(value, tuple):
+        return tuple(map(_masked, value))
+    if isinstance(value, dict):
+        return {_masked(key): _masked(member) for key, member in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: _masked(getattr(value, f.name)) for f in fields(value)})
+    return value

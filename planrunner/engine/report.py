@@ -16,7 +16,7 @@ from planrunner.engine.report_markdown import summary, to_markdown
 from planrunner.engine.report_model import ApprovalLine, Origin, Report, StepLine
 from planrunner.engine.report_verdict import Evidence, Pauses
 from planrunner.errors import StateUnfit
-from planrunner.masking import masked
+from planrunner.masking import without_passwords
 from planrunner.model import Mark
 from planrunner.state.file import FileStore
 
@@ -56,7 +56,7 @@ def build_report(
     cut_over = pauses.cutover is not None and word == report_verdict.MIGRATED
     plan_id = state.plan_id if state else None
     sequence_values = report_figures.sequences(figures.mappings("sequence_values"))
-    return Report(
+    made = Report(
         plan=plan.name,
         plan_id=plan_id,
         result=word,
@@ -92,6 +92,7 @@ def build_report(
         report_file=str(files.report_markdown),
         html_file=str(files.report_html),
     )
+    return without_passwords(made)
 
 
 def write_report(plan: Plan, files: RunFiles, *, flags: Sequence[str] = ()) -> Report | None:
@@ -152,7 +153,7 @@ def _lines(steps: Sequence[StepView], runs: Mapping[str, tuple[Attempt, ...]]) -
             status=step.status,
             seconds=step.seconds,
             attempts=step.attempts,
-            error=report_figures.text(step.error),
+            error=step.error,
             runs=runs.get(step.id, ()),
         )
         for step in steps
@@ -161,7 +162,7 @@ def _lines(steps: Sequence[StepView], runs: Mapping[str, tuple[Attempt, ...]]) -
 
 def _approvals(state: State | None) -> tuple[ApprovalLine, ...]:
     return tuple(
-        ApprovalLine(step=a.step, action=a.action, who=masked(a.who), when=a.when, why=masked(a.why))
+        ApprovalLine(step=a.step, action=a.action, who=a.who, when=a.when, why=a.why)
         for a in (state.approvals if state else ())
     )
 
@@ -173,7 +174,7 @@ def _warnings(events: Sequence[Event]) -> Iterator[str]:
             or (event.kind is EventKind.FINDING and event.fields.get("mark") == Mark.WARN.value)
             or (event.kind is EventKind.NEWS and event.message.startswith("warning:"))
         ):
-            yield masked(event.message)
+            yield event.message
 
 
 def _replace(path: Path, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
 from planrunner.engine.report_model import (
@@ -12,7 +13,7 @@ from planrunner.engine.report_model import (
     SwitchLine,
     VerdictLine,
 )
-from planrunner.masking import masked
+from planrunner.engine.report_wording import PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -50,7 +51,7 @@ class Figures:
         """Every step's list of that name in the plan's order, each text once."""
         lists = [step.figures.get(name) for step in reversed(self._steps)]
         told = (str(text) for given in lists if isinstance(given, list) for text in given)
-        return tuple(dict.fromkeys(masked(text) for text in told))
+        return tuple(dict.fromkeys(told))
 
 
 def number(value: Json) -> float | None:
@@ -65,8 +66,17 @@ def whole(value: Json) -> int | None:
 
 
 def text(value: Json) -> str | None:
-    """A text without passwords; None for nothing."""
-    return None if value is None else masked(str(value))
+    """Anything as text; None for nothing."""
+    return None if value is None else str(value)
+
+
+def when(value: Json) -> datetime | None:
+    """A time with its zone, as ISO 8601 writes it; None for anything else."""
+    try:
+        found = datetime.fromisoformat(str(value))
+    except ValueError:
+        return None
+    return found.astimezone(UTC) if found.tzinfo else None
 
 
 def mappings(value: Json) -> tuple[Mapping[str, Json], ...]:
@@ -81,7 +91,15 @@ def pause(told: Mapping[str, Json]) -> Pause | None:
         return None
     given = parts if isinstance(parts, dict) else {}
     numbers = {str(name): found for name, ms in given.items() if (found := number(ms)) is not None}
-    return Pause(total_ms=total, parts_ms=numbers, at=text(told.get("at")))
+    # The ledger's jsonb keeps no order; the parts have one.
+    ordered = {name: numbers[name] for name in sorted(numbers, key=_place)}
+    return Pause(total_ms=total, parts_ms=ordered, at=when(told.get("at")))
+
+
+def _place(part: str) -> int:
+    known = list(PARTS)
+    # What nobody knows yet comes last but for the commit, which ends every pause.
+    return known.index(part) if part in PARTS else known.index("commit") - 1
 
 
 def pauses(told: Sequence[Mapping[str, Json]]) -> tuple[Pause, ...]:
@@ -138,12 +156,8 @@ def switches(told: Sequence[Mapping[str, Json]]) -> tuple[SwitchLine, ...]:
 
 
 def scalars(told: Mapping[str, Json]) -> Mapping[str, Json]:
-    """The plain values of a mapping, their texts without passwords."""
-    return {
-        str(name): masked(value) if isinstance(value, str) else value
-        for name, value in told.items()
-        if isinstance(value, bool | int | float | str)
-    }
+    """The plain values of a mapping."""
+    return {str(k): value for k, value in told.items() if isinstance(value, bool | int | float | str)}
 
 
 def servers(state: State | None) -> Iterator[ServerLine]:

@@ -45,7 +45,7 @@ def _environment() -> jinja2.Environment:
         # What is printed never rearranges the page around it, whoever named it.
         finalize=_shown,
     )
-    words = ("moment", "clock", "thousands", "milliseconds", "part", "version", "place", "facts")
+    words = ("moment", "clock", "thousands", "counted", "milliseconds", "part", "version", "place", "facts")
     environment.filters |= {name: getattr(report_wording, name) for name in words}
     environment.filters |= {"bytes": human_bytes, "seconds": human_seconds, "stacked": report_plots.stacked}
     return environment

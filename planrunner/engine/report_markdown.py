@@ -30,7 +30,7 @@ _SPECIAL = re.compile(r"([\\`*\[\]<>|!~])")
 _EDGE = re.compile(r"(?<!\w)_|_(?!\w)")
 _ENTITY = re.compile(r"&(?=#?\w+;)")
 _LINK = re.compile(r"(?i)(https?|ftp|mailto|xmpp)(:)|(www)(\.)|(\S)(@)")
-_BLOCK = re.compile(r"\A([#+\-=]|\d+(?=[.)]))")
+_BLOCK = re.compile(r"\A([+-](?=\s|\Z)|#(?=#*(?:\s|\Z))|[=-](?=[=-]*\Z)|\d+(?=[.)](?:\s|\Z)))")
 
 
 def to_markdown(report: Report) -> str:
@@ -57,18 +57,18 @@ def _sections(report: Report) -> Iterator[str]:
     for title, body in (
         ("Errors", _list(f"**{_text(s.id)}**: {_text(s.error)}" for s in report.steps if s.error)),
         ("Servers", _servers(report)),
-        ("Proven at the gate", _table(("Proof", "Verdict", "What was found"), list(_proofs(report)))),
         ("The write pause", _pause(report.pause)),
-        ("Rehearsals", "\n\n".join(map(_pause, report.rehearsals))),
         ("The way back was taken", _pause(report.rolled_back)),
-        ("Traffic", _table(("Hook", "Phase", "Seconds"), list(_switch(report)))),
+        ("Proven at the gate", _table(("Proof", "Verdict", "What was found"), list(_proofs(report)))),
         ("Verification", _table(_VERDICT_HEAD, [_verdict(line) for line in report.verification])),
         ("Sequences", _table(("Sequence", "Source", "Target", "Headroom"), list(_sequences(report)))),
-        ("Pace of the copy", _pace(report)),
-        ("Lag of the streams", _lag(report)),
-        ("Reverse replication", _list(f"{_text(n)}: {_text(v)}" for n, v in facts(report.reverse))),
         ("Decisions: what is not carried exactly", _list(map(_text, report.decisions))),
         ("Warnings", _list(map(_text, report.warnings))),
+        ("Pace of the copy", _pace(report)),
+        ("Lag of the streams", _lag(report)),
+        ("Rehearsals", "\n\n".join(map(_pause, report.rehearsals))),
+        ("Traffic", _table(("Hook", "Phase", "Seconds"), list(_switch(report)))),
+        ("Reverse replication", _list(f"{_text(n)}: {_text(v)}" for n, v in facts(report.reverse))),
         ("Approvals", _table(("Step", "What", "Who", "When", "Why"), list(_approvals(report)))),
         ("What can be done now", "\n\n".join(_ways(report))),
     ):
@@ -117,7 +117,7 @@ def _proofs(report: Report) -> Iterator[tuple[str, ...]]:
 def _pause(pause: Pause | None) -> str:
     if pause is None:
         return ""
-    at = f" at {_text(pause.at)}" if pause.at else ""
+    at = f", {moment(pause.at)}" if pause.at else ""
     rows = [(part(name), milliseconds(ms)) for name, ms in pause.parts_ms.items()]
     table = f"\n\n{_table(('Part', 'Took'), rows)}" if rows else ""
     return f"{milliseconds(pause.total_ms)} in all{at}{table}"

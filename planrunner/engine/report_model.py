@@ -82,7 +82,7 @@ class Pause:
 
     total_ms: float
     parts_ms: Mapping[str, float]
-    at: str | None = None
+    at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

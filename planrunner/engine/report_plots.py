@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from planrunner.engine.report_model import LagSample, Pause, Rate, StepLine
 
 HEIGHT = 100.0
-_NICE = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1024)
+# Their halves are written without a fraction, too.
+_NICE = (1, 2, 4, 6, 8, 10, 20, 30, 40, 60, 80, 100, 150, 200, 300, 400, 600, 800, 1024)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,4 +206,6 @@ def _top(most: float) -> float:
 
 
 def _grid(top: float, label: Callable[[float], str]) -> tuple[Grid, ...]:
-    return tuple(Grid(y=_y(value, top), label=label(value)) for value in (top, top / 2, 0))
+    named = (Grid(y=_y(value, top), label=label(value)) for value in (top, top / 2))
+    # The zero line needs no name, and there is no room for one.
+    return (*named, Grid(y=HEIGHT, label=""))

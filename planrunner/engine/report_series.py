@@ -23,7 +23,7 @@ MOST_POINTS = 1_000
 # With fewer samples of a run, its finished units show its pace more finely.
 _ENOUGH_SAMPLES = 4
 _BUCKETS = 40
-_SHORTEST = timedelta(milliseconds=200)
+_SHORTEST = timedelta(milliseconds=50)
 _ENDINGS = {
     EventKind.STEP_DONE: "done",
     EventKind.STEP_FAILED: "failed",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from planrunner.engine.report_model import Tone, Verdict
+from planrunner.engine.report_wording import counted
 from planrunner.model import StepStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from planrunner.engine.looking import StepView
     from planrunner.engine.report_model import Pause, ProofLine, VerdictLine
@@ -90,17 +91,19 @@ def _migrated(evidence: Evidence) -> Verdict:
     if not evidence.verified:
         apart = sum(not line.equal for line in evidence.verification)
         apart += sum(not proof.equal for proof in evidence.proofs)
-        return _said(Tone.BAD, "Migrated, but not proven: the sides differ", f"{apart} comparisons differ.")
-    what = f"{len(evidence.verification)} tables"
-    what += f" and {len(evidence.proofs)} further facts" if evidence.proofs else ""
-    rest = f"; {evidence.decisions} decisions say what is not carried exactly" if evidence.decisions else ""
+        return _said(
+            Tone.BAD, "Migrated, but not proven: the sides differ", f"{counted(apart, 'comparison')} failed."
+        )
+    what = counted(len(evidence.verification), "table")
+    what += f" and {counted(len(evidence.proofs), 'further fact')}" if evidence.proofs else ""
+    rest = f"; {counted(evidence.decisions, 'thing')} not carried exactly" if evidence.decisions else ""
     if any(_counted_only(line) for line in evidence.verification):
         return _said(
             Tone.GOOD,
             "Migrated: every row count proven",
-            f"{what} were compared and are equal; of some only the rows were counted{rest}.",
+            f"{what} compared on both sides and equal; of some only the rows were counted{rest}.",
         )
-    return _said(Tone.GOOD, "Migrated: every row proven", f"{what} were compared and are equal{rest}.")
+    return _said(Tone.GOOD, "Migrated: every row proven", f"{what} compared on both sides and equal{rest}.")
 
 
 def _counted_only(line: VerdictLine) -> bool:
@@ -114,14 +117,10 @@ def _only_rehearsed(plan: Plan, pauses: Pauses) -> bool:
     return bool(pauses.rehearsals) and pauses.cutover is None
 
 
-def _after(plan: Plan, state: State | None, moment: str | None) -> bool:
+def _after(plan: Plan, state: State | None, moment: datetime | None) -> bool:
     """True when a cutover was finished after that moment."""
-    try:
-        then = datetime.fromisoformat(moment or "")
-        ends = [s.finished for spec in plan.steps if (s := _step(state, spec.id)) and spec.uses == _CUTOVER]
-        return any(end is not None and end > then for end in ends)
-    except (ValueError, TypeError):
-        return False
+    ends = [s.finished for spec in plan.steps if (s := _step(state, spec.id)) and spec.uses == _CUTOVER]
+    return moment is not None and any(end is not None and end > moment for end in ends)
 
 
 def _step(state: State | None, step_id: str) -> StepState | None:

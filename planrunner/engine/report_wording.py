@@ -40,12 +40,12 @@ class Tile:
 def tiles(report: Report) -> Iterator[Tile]:
     """The few figures that matter most; what nobody told is left out."""
     if report.rows is not None:
-        within = [f"{report.tables:,} tables"] if report.tables is not None else []
+        within = [counted(report.tables, "table")] if report.tables is not None else []
         within += [human_bytes(report.bytes)] if report.bytes is not None else []
         yield Tile(label="Rows copied", value=f"{report.rows:,}", note=", ".join(within))
     if report.verification:
         equal = sum(line.equal for line in report.verification)
-        proofs = f"{len(report.proofs)} further proofs" if report.proofs else ""
+        proofs = counted(len(report.proofs), "further proof") if report.proofs else ""
         yield Tile(label="Tables equal", value=f"{equal:,} of {len(report.verification):,}", note=proofs)
     if report.write_pause_ms is not None:
         yield Tile(
@@ -87,6 +87,11 @@ def clock(at: datetime) -> str:
 def thousands(value: int | None) -> str:
     """A number with its thousands apart, nothing for None."""
     return "" if value is None else f"{value:,}"
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things: ``1 table``, ``1,200 tables``."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def part(name: str) -> str:
@@ -139,5 +144,5 @@ def _longest(pause: Pause | None) -> str:
 
 def _attempts(report: Report) -> str:
     again = sum(max(0, step.attempts - 1) for step in report.steps)
-    steps = f"{len(report.steps)} steps"
-    return f"{steps}, {again} resumed or repeated" if again else steps
+    steps = counted(len(report.steps), "step")
+    return f"{steps}, resumed {counted(again, 'time')}" if again else steps
