@@ -9,7 +9,7 @@ from planrunner import __version__
 from planrunner.engine import report_figures, report_series, report_verdict
 from planrunner.engine.events import EventKind, read_events
 from planrunner.engine.looking import recorded
-from planrunner.engine.report_commands import way_back
+from planrunner.engine.report_commands import Standing, cleaned, way_back
 from planrunner.engine.report_html import to_html
 from planrunner.engine.report_json import to_json
 from planrunner.engine.report_markdown import summary, to_markdown
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from planrunner.engine.looking import StepView
     from planrunner.engine.report_figures import Figures
     from planrunner.engine.report_model import Attempt
-    from planrunner.model import Plan
+    from planrunner.model import Json, Plan
     from planrunner.state.record import State
 
 
@@ -53,9 +53,7 @@ def build_report(
     word = report_verdict.result(plan, state, steps, pauses)
     evidence = _evidence(plan, state, steps, figures)
     reverse = report_figures.scalars(figures.mapping("reverse"))
-    cut_over = pauses.cutover is not None and word == report_verdict.MIGRATED
     plan_id = state.plan_id if state else None
-    sequence_values = report_figures.sequences(figures.mappings("sequence_values"))
     made = Report(
         plan=plan.name,
         plan_id=plan_id,
@@ -66,10 +64,10 @@ def build_report(
         ended=events[-1].at if events else None,
         servers=tuple(report_figures.servers(state)),
         steps=_lines(steps, report_series.attempts(events, running=running)),
-        tables=report_figures.whole(figures.number("tables")),
-        rows=report_figures.whole(figures.number("rows")),
-        bytes=report_figures.whole(figures.number("bytes")),
-        write_pause_ms=pauses.cutover.total_ms if pauses.cutover else figures.number("write_pause_ms"),
+        tables=figures.whole("tables"),
+        rows=figures.whole("rows"),
+        bytes=figures.whole("bytes"),
+        write_pause_ms=pauses.cutover.total_ms if pauses.cutover else None,
         pause=pauses.cutover,
         rehearsals=pauses.rehearsals,
         rolled_back=pauses.rolled_back,
@@ -77,17 +75,15 @@ def build_report(
         verified=evidence.verified,
         verification=tuple(evidence.verification),
         proofs=tuple(evidence.proofs),
-        sequences=_sequences(figures) or len(sequence_values) or None,
-        sequence_values=sequence_values,
+        sequences=_sequences(figures),
+        sequence_values=report_figures.sequences(figures.mappings("sequence_values")),
         reverse=reverse,
         throughput=report_series.throughput(events),
         lag=report_series.lag(events),
         decisions=figures.texts("decisions"),
         warnings=tuple(dict.fromkeys(_warnings(events))),
         approvals=_approvals(state),
-        way_back=tuple(
-            way_back(plan.path, plan_id, word, cut_over=cut_over, reverse=bool(reverse), flags=flags)
-        ),
+        way_back=tuple(way_back(plan.path, plan_id, _standing(word, pauses, reverse, events), flags)),
         state_file=str(files.state),
         report_file=str(files.report_markdown),
         html_file=str(files.report_html),
@@ -130,10 +126,18 @@ def _pauses(figures: Figures) -> Pauses:
 
 
 def _sequences(figures: Figures) -> int | None:
-    found = figures.number("sequences")
-    return report_figures.whole(
-        found if found is not None else figures.mapping("verification").get("sequences")
+    """How many sequences were carried, as a step counted them or by those that are told one by one."""
+    counted = (
+        figures.whole("sequences"),
+        report_figures.whole(figures.mapping("verification").get("sequences")),
     )
+    found = next((count for count in counted if count is not None), None)
+    return found or len(figures.mappings("sequence_values")) or None
+
+
+def _standing(word: str, pauses: Pauses, reverse: Mapping[str, Json], events: Sequence[Event]) -> Standing:
+    cut_over = pauses.cutover is not None and word == report_verdict.MIGRATED
+    return Standing(word=word, cut_over=cut_over, reverse=bool(reverse), cleaned=cleaned(events))
 
 
 def _origin(plan: Plan, state: State | None) -> Origin:

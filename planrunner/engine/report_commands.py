@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from planrunner.engine.cleanup import CLEANED
+from planrunner.engine.events import EventKind
 from planrunner.engine.report_model import WayBack
 from planrunner.engine.report_verdict import MIGRATED, ROLLED_BACK
 from planrunner.replication.names import SCHEMA, Names
@@ -13,28 +16,49 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from planrunner.engine.events import Event
+
 CLEANUP = (
     "Take away what the plan left on both servers, and end the way back. It lists everything and asks first."
 )
 
 
-def way_back(
-    plan: Path, plan_id: str | None, word: str, *, cut_over: bool, reverse: bool, flags: Sequence[str]
-) -> Iterator[WayBack]:
-    """What can be done now; ``cut_over`` tells that writes were stopped on the source for good."""
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """Where a migration stands: ``cut_over`` when writes were stopped on the source for good.
+
+    ``reverse`` tells that the target's writes flow back, ``cleaned`` that nothing of the plan is left.
+    """
+
+    word: str
+    cut_over: bool
+    reverse: bool
+    cleaned: bool
+
+
+def way_back(plan: Path, plan_id: str | None, standing: Standing, flags: Sequence[str]) -> Iterator[WayBack]:
+    """What can be done now; ``flags`` lead to the same plan and state."""
 
     def command(verb: str) -> str:
         return " ".join(("planrunner", verb, shlex.quote(str(plan)), *flags))
 
-    if cut_over and reverse:
+    returns = standing.reverse and not standing.cleaned
+    if standing.cut_over and returns:
         told = "Go back: writes return to the source, and nothing that was written on the target is lost."
         yield WayBack(purpose=told, command=command("rollback"))
-    if cut_over and plan_id is not None:
-        lost = "" if reverse else " What was written on the target since the cutover is not there."
+    if standing.cut_over and plan_id is not None:
+        lost = "" if returns else " What was written on the target since the cutover is not there."
         yield WayBack(
             purpose=f"Lift the fence by hand, on the source: it takes writes again.{lost}",
             command=f"DROP FUNCTION {SCHEMA}.{Names(plan_id=plan_id).fence_function}() CASCADE;",
         )
-    if word not in {MIGRATED, ROLLED_BACK}:
+    if standing.word not in {MIGRATED, ROLLED_BACK}:
         yield WayBack(purpose="Go on where it stopped.", command=command("run"))
-    yield WayBack(purpose=CLEANUP, command=command("cleanup"))
+    if not standing.cleaned:
+        yield WayBack(purpose=CLEANUP, command=command("cleanup"))
+
+
+def cleaned(events: Sequence[Event]) -> bool:
+    """True when the last run that did anything took away what was left on the servers."""
+    last = next((event for event in reversed(events) if event.kind is EventKind.RUN_ENDED), None)
+    return last is not None and last.fields.get("result") == CLEANED

@@ -32,9 +32,9 @@ class Figures:
     def __init__(self, steps: Sequence[StepView]) -> None:
         self._steps = tuple(step for step in reversed(steps) if isinstance(step.figures, dict))
 
-    def number(self, name: str) -> float | None:
+    def whole(self, name: str) -> int | None:
         """The last step's number of that name."""
-        found = (number(step.figures.get(name)) for step in self._steps)
+        found = (whole(step.figures.get(name)) for step in self._steps)
         return next((value for value in found if value is not None), None)
 
     def mapping(self, name: str) -> Mapping[str, Json]:

@@ -42,6 +42,7 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
         # What is printed never rearranges the page around it, whoever named it.
         finalize=_shown,
     )

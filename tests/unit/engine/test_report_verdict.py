@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from planrunner.engine.events import Event, EventKind
 from planrunner.engine.files import run_files
 from planrunner.engine.report import build_report, summary
 from planrunner.engine.report_model import Tone
@@ -126,6 +127,19 @@ def test_without_a_stream_back_the_way_back_says_what_is_lost() -> None:
     made = evidence.report(known=evidence.state(reverse=None))
     assert [way.command.split()[0] for way in made.way_back] == ["DROP", "planrunner"]
     assert "not there" in made.way_back[0].purpose
+
+
+def test_after_a_cleanup_there_is_no_stream_to_go_back_by() -> None:
+    ended = Event(
+        serial=99,
+        at=evidence.after(days=4),
+        kind=EventKind.RUN_ENDED,
+        step=None,
+        message="cleanup",
+        fields={"result": "cleaned"},
+    )
+    made = evidence.report(told=[*evidence.events(), ended])
+    assert [way.command.split()[0] for way in made.way_back] == ["DROP"]
 
 
 def test_the_rows_of_the_copy_are_not_mistaken_for_those_compared() -> None:
