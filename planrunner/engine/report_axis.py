@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from planrunner.units import human_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
 WIDTH = 1_000.0
@@ -68,12 +68,19 @@ class Axis:
     def ticks(self) -> tuple[Tick, ...]:
         """The first and the last time; the middle, too, where nothing is left out."""
         began, ended = self._stretches[0].began, self._stretches[-1].ended
-        form = "%H:%M:%S" if began.date() == ended.date() else "%m-%d %H:%M"
-        found = [Tick(x=0.0, label=f"{began:{form}}", anchor="start")]
+        form = _form(began, ended)
+        found = [Tick(x=0.0, label=form(began), anchor="start")]
         if len(self._stretches) == 1 and ended - began > timedelta(seconds=4):
             middle = began + (ended - began) / 2
-            found.append(Tick(x=WIDTH / 2, label=f"{middle:{form}}", anchor="middle"))
-        return (*found, Tick(x=WIDTH, label=f"{ended:{form}} UTC", anchor="end"))
+            found.append(Tick(x=WIDTH / 2, label=form(middle), anchor="middle"))
+        return (*found, Tick(x=WIDTH, label=f"{form(ended)} UTC", anchor="end"))
+
+
+def _form(began: datetime, ended: datetime) -> Callable[[datetime], str]:
+    """How times are written on an axis of that length."""
+    if ended - began < timedelta(seconds=10):
+        return lambda at: f"{at:%H:%M:%S}.{at.microsecond // 10_000:02d}"
+    return lambda at: f"{at:%H:%M:%S}" if began.date() == ended.date() else f"{at:%m-%d %H:%M}"
 
 
 def _merged(spans: Sequence[tuple[datetime, datetime]]) -> list[tuple[datetime, datetime]]:

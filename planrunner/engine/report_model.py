@@ -131,11 +131,12 @@ class SwitchLine:
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """What was copied in a stretch of time, on average."""
+    """What was copied in a stretch of time, on average; ``by`` samples, or by the units finished in it."""
 
     began: datetime
     ended: datetime
     bytes_per_second: float
+    by: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from planrunner.engine.report_axis import WIDTH, Axis
+from planrunner.engine.report_series import UNITS
 from planrunner.engine.report_wording import milliseconds, moment, part
 from planrunner.units import human_bytes, human_seconds
 
@@ -90,11 +91,12 @@ def pace(rates: Sequence[Rate]) -> Plot | None:
     seconds = sum((rate.ended - rate.began).total_seconds() for rate in rates)
     moved = sum(rate.bytes_per_second * (rate.ended - rate.began).total_seconds() for rate in rates)
     fastest = max(rates, key=lambda rate: rate.bytes_per_second)
+    by_units = " A unit counts when it is finished." if any(rate.by == UNITS for rate in rates) else ""
     return Plot(
         title="Pace of the copy",
         description=(
             f"{human_bytes(moved)} in {human_seconds(seconds)}: {human_bytes(moved / seconds)}/s on average,"
-            f" at most {human_bytes(fastest.bytes_per_second)}/s until {moment(fastest.ended)}."
+            f" at most {human_bytes(fastest.bytes_per_second)}/s until {moment(fastest.ended)}.{by_units}"
         ),
         curves=(Curve(label="copied per second", path=_steps(rates, axis, top), style=1, area=True),),
         grid=_grid(top, lambda value: f"{human_bytes(value)}/s"),

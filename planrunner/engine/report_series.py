@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MOST_POINTS = 1_000
+SAMPLES, UNITS = "samples", "units"
 # With fewer samples of a run, its finished units show its pace more finely.
 _ENOUGH_SAMPLES = 4
 _BUCKETS = 40
@@ -37,6 +38,7 @@ class _Moved:
     began: datetime
     ended: datetime
     bytes: float
+    by: str
 
 
 def attempts(events: Sequence[Event], *, running: bool) -> Mapping[str, tuple[Attempt, ...]]:
@@ -100,7 +102,7 @@ def _samples(run: Sequence[Event]) -> Iterator[_Moved]:
     for event in run:
         moved, seconds = number(event.fields.get("moved_bytes")), number(event.fields.get("seconds"))
         if moved is not None and seconds:
-            yield _Moved(began=event.at - timedelta(seconds=seconds), ended=event.at, bytes=moved)
+            yield _Moved(began=event.at - timedelta(seconds=seconds), ended=event.at, bytes=moved, by=SAMPLES)
 
 
 def _by_units(run: Sequence[Event]) -> list[_Moved]:
@@ -116,7 +118,7 @@ def _by_units(run: Sequence[Event]) -> list[_Moved]:
     for at, size in sizes:
         stretches[min(count - 1, int((at - began) / width))] += size
     return [
-        _Moved(began=began + place * width, ended=began + (place + 1) * width, bytes=size)
+        _Moved(began=began + place * width, ended=began + (place + 1) * width, bytes=size, by=UNITS)
         for place, size in enumerate(stretches)
     ]
 
@@ -127,6 +129,7 @@ def _rate(group: Sequence[_Moved]) -> Rate:
         began=group[0].began,
         ended=group[-1].ended,
         bytes_per_second=round(sum(one.bytes for one in group) / seconds, 1),
+        by=group[0].by,
     )
 
 

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from tests.browser import Page
 
 SECTIONS = ("servers", "pause", "verification", "sequences", "steps", "pace", "lag", "approvals", "way-back")
-# What lies beyond the window's edge, but for what scrolls by itself.
+# What lies beyond the window's edge.
 BEYOND = """
 [...document.querySelectorAll("body *")]
-  .filter(e => !e.closest("pre, svg, .stack thead"))
+  .filter(e => !e.closest("svg, .stack thead"))
   .filter(e => { const r = e.getBoundingClientRect(); return r.width && (r.right > innerWidth + 1 || r.left < -1) })
   .map(e => e.outerHTML.slice(0, 80))
 """
@@ -122,6 +122,8 @@ def test_the_page_of_a_run_says_what_its_json_says(demo: Path, browser: Page) ->
     assert "the shop is closed" in browser.tells("document.querySelector('#approvals').innerText")
     versions = browser.tells("document.querySelector('#servers').innerText")
     assert all(server["version"] in versions for server in told["servers"])
+    commands = browser.tells("[...document.querySelectorAll('pre')].map(e => e.innerText)")
+    assert commands == [way["command"] for way in told["way_back"]], "what is copied from the page must run"
 
 
 def test_the_page_asks_for_nothing_and_complains_of_nothing(full: Path, demo: Path, browser: Page) -> None:

@@ -47,6 +47,9 @@ def test_a_short_copy_tells_its_pace_by_finished_units() -> None:
     moved = sum(rate.bytes_per_second * (rate.ended - rate.began).total_seconds() for rate in rates)
     assert round(moved / MB, 3) == 10
     assert (rates[0].began, rates[-1].ended) == (after(seconds=10), after(seconds=11))
+    plot = report_plots.pace(rates)
+    assert plot is not None
+    assert "A unit counts when it is finished" in plot.description
 
 
 @pytest.mark.parametrize("count", [999, 1000, 1001, 2500, 40_000])
