@@ -81,11 +81,12 @@ def cutover(**changed: Any) -> dict[str, Any]:
         "proofs": [
             {"name": "indexes", "equal": True, "text": "31 on both sides, all valid"},
             {"name": "constraints", "equal": True, "text": "18 on both sides, all validated"},
-            {"name": "owners and grants", "equal": True, "text": "same for 44 relations"},
+            {"name": "owners", "equal": True, "text": "the same of 44 relations", "stops": True},
+            {"name": "lag", "equal": False, "text": "20 MB", "detail": ["it falls"], "stops": False},
         ],
         "sequence_values": [
             {"sequence": "public.orders_id_seq", "source": 1_204_331, "target": 1_204_431},
-            {"sequence": "public.lines_id_seq", "source": -20, "target": -120},
+            {"sequence": "public.lines_id_seq", "source": -20, "target": -120, "headroom": 100},
         ],
         "reverse": {"stream": "pr_00aa11bb_r1", "lag_bytes": 2048, "retained_bytes": 4 * MB},
         "switch": [

@@ -49,8 +49,7 @@ class Figures:
 
     def texts(self, name: str) -> tuple[str, ...]:
         """Every step's list of that name in the plan's order, each text once."""
-        lists = [step.figures.get(name) for step in reversed(self._steps)]
-        told = (str(text) for given in lists if isinstance(given, list) for text in given)
+        told = (given for step in reversed(self._steps) for given in texts(step.figures.get(name)))
         return tuple(dict.fromkeys(told))
 
 
@@ -77,6 +76,11 @@ def when(value: Json) -> datetime | None:
     except ValueError:
         return None
     return found.astimezone(UTC) if found.tzinfo else None
+
+
+def texts(value: Json) -> tuple[str, ...]:
+    """A list's members as texts; an empty tuple for anything else."""
+    return tuple(map(str, value)) if isinstance(value, list) else ()
 
 
 def mappings(value: Json) -> tuple[Mapping[str, Json], ...]:
@@ -124,23 +128,29 @@ def verdicts(comparison: Mapping[str, Json], how: str | None) -> tuple[VerdictLi
 
 
 def proofs(told: Sequence[Mapping[str, Json]]) -> tuple[ProofLine, ...]:
-    """What was proven beside the rows."""
+    """What was looked at beside the rows."""
     return tuple(
-        ProofLine(name=str(one.get("name")), equal=one.get("equal") is True, text=text(one.get("text")) or "")
+        ProofLine(
+            name=str(one.get("name")),
+            equal=one.get("equal") is True,
+            text=text(one.get("text")) or "",
+            detail=texts(one.get("detail")),
+            stops=stops if isinstance(stops := one.get("stops"), bool) else None,
+        )
         for one in told
     )
 
 
 def sequences(told: Sequence[Mapping[str, Json]]) -> tuple[SequenceLine, ...]:
-    """Where each sequence stands."""
-    return tuple(
-        SequenceLine(
-            sequence=str(one.get("sequence")),
-            source=whole(one.get("source")),
-            target=whole(one.get("target")),
-        )
-        for one in told
-    )
+    """Where each sequence stands; without a headroom of its own it is the distance between both sides."""
+    return tuple(_sequence(one) for one in told)
+
+
+def _sequence(one: Mapping[str, Json]) -> SequenceLine:
+    source, target, headroom = (whole(one.get(name)) for name in ("source", "target", "headroom"))
+    if headroom is None and source is not None and target is not None:
+        headroom = target - source
+    return SequenceLine(sequence=str(one.get("sequence")), source=source, target=target, headroom=headroom)
 
 
 def switches(told: Sequence[Mapping[str, Json]]) -> tuple[SwitchLine, ...]:

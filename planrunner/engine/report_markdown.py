@@ -111,7 +111,7 @@ def _servers(report: Report) -> str:
 
 def _proofs(report: Report) -> Iterator[tuple[str, ...]]:
     for proof in report.proofs:
-        yield (proof.name, "equal" if proof.equal else "differs", proof.text)
+        yield (proof.name, proof.word, "; ".join((proof.text, *proof.detail)))
 
 
 def _pause(pause: Pause | None) -> str:

@@ -99,25 +99,33 @@ class VerdictLine:
 
 @dataclass(frozen=True, kw_only=True)
 class ProofLine:
-    """One thing that was proven at the gate, beside the rows."""
+    """One thing that was looked at before the commit, beside the rows; ``detail`` names what does not hold.
+
+    ``stops`` tells whether it stops a cutover when it does not hold, None where nobody said so.
+    """
 
     name: str
     equal: bool
     text: str
+    detail: tuple[str, ...] = ()
+    stops: bool | None = None
+
+    @property
+    def word(self) -> str:
+        """Its verdict in words."""
+        if self.equal:
+            return "holds"
+        return "noted" if self.stops is False else "does not hold"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceLine:
-    """Where a sequence stood on the source and where the target's goes on."""
+    """Where a sequence stood on the source, where the target's goes on, and how far beyond that is."""
 
     sequence: str
     source: int | None
     target: int | None
-
-    @property
-    def headroom(self) -> int | None:
-        """How far the target's is ahead."""
-        return None if self.source is None or self.target is None else self.target - self.source
+    headroom: int | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from planrunner.engine.report_wording import counted
 from planrunner.model import StepStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     from planrunner.engine.looking import StepView
@@ -62,10 +62,14 @@ class Pauses:
 
 
 def verified(verification: Sequence[VerdictLine], *, equal: bool, proofs: Sequence[ProofLine]) -> bool | None:
-    """True when every table and every proof is equal; None when nothing was compared: silence is no proof."""
+    """True when every table is equal and no proof failed that stops a cutover.
+
+    None when nothing was compared: silence is no proof.
+    """
     if not verification:
         return None
-    return equal and all(line.equal for line in verification) and all(proof.equal for proof in proofs)
+    refused = any(proof.stops and not proof.equal for proof in proofs)
+    return equal and all(line.equal for line in verification) and not refused
 
 
 def verdict(word: str, evidence: Evidence) -> Verdict:
@@ -90,20 +94,27 @@ def _migrated(evidence: Evidence) -> Verdict:
         return _said(Tone.OPEN, "Done, without a proof", "No comparison of the two sides is on record.")
     if not evidence.verified:
         apart = sum(not line.equal for line in evidence.verification)
-        apart += sum(not proof.equal for proof in evidence.proofs)
-        return _said(
-            Tone.BAD, "Migrated, but not proven: the sides differ", f"{counted(apart, 'comparison')} failed."
-        )
-    what = counted(len(evidence.verification), "table")
-    what += f" and {counted(len(evidence.proofs), 'further fact')}" if evidence.proofs else ""
-    rest = f"; {counted(evidence.decisions, 'thing')} not carried exactly" if evidence.decisions else ""
+        apart += sum(proof.stops is True and not proof.equal for proof in evidence.proofs)
+        failed = f"{counted(apart, 'comparison')} failed." if apart else "The comparison as a whole failed."
+        return _said(Tone.BAD, "Migrated, but not proven: the sides differ", failed)
+    unclear = any(not proof.equal and proof.stops is None for proof in evidence.proofs)
+    tone = Tone.OPEN if unclear else Tone.GOOD
     if any(_counted_only(line) for line in evidence.verification):
-        return _said(
-            Tone.GOOD,
-            "Migrated: every row count proven",
-            f"{what} compared on both sides and equal; of some only the rows were counted{rest}.",
-        )
-    return _said(Tone.GOOD, "Migrated: every row proven", f"{what} compared on both sides and equal{rest}.")
+        counts = "of some only the rows were counted"
+        return _said(tone, "Migrated: every row count proven", f"{'; '.join((*_basis(evidence), counts))}.")
+    return _said(tone, "Migrated: every row proven", f"{'; '.join(_basis(evidence))}.")
+
+
+def _basis(evidence: Evidence) -> Iterator[str]:
+    """What a good verdict rests on, and what it leaves open."""
+    yield f"{counted(len(evidence.verification), 'table')} compared on both sides and equal"
+    holding = sum(proof.equal for proof in evidence.proofs)
+    if holding == len(evidence.proofs) > 0:
+        yield f"{counted(holding, 'further proof')} held"
+    elif evidence.proofs:
+        yield f"{holding} of {counted(len(evidence.proofs), 'further proof')} held"
+    if evidence.decisions:
+        yield f"{counted(evidence.decisions, 'thing')} not carried exactly"
 
 
 def _counted_only(line: VerdictLine) -> bool:

@@ -91,7 +91,7 @@ def hostile_report(text: str, *events: Event) -> Any:
                 {"table": "b", "source_rows": 1, "target_rows": 2, "equal": False, "detail": text},
             ]
         },
-        proofs=[{"name": text, "equal": False, "text": text}],
+        proofs=[{"name": text, "equal": False, "text": text, "detail": [text]}],
         sequence_values=[{"sequence": text, "source": 1, "target": 2}],
         reverse={"stream": text, text: text, "lag_bytes": 1},
         switch=[{"name": text, "phase": text, "seconds": 1}],
@@ -130,7 +130,9 @@ def test_the_page_is_whole_and_tells_every_section() -> None:
         "both sides compared 90 ms",
         "public.part_11 1,000,011 1,000,011 equal digest while it followed, unchanged since",
         "public.orders_id_seq 1,204,331 1,204,431 100",
-        "owners and grants equal same for 44 relations",
+        "owners holds the same of 44 relations",
+        "lag noted 20 MB it falls",
+        "public.lines_id_seq -20 -120 100",
         "ada@ops-1 2026-11-27 09:00:00 UTC the quiet hour; change 4711",
         "planrunner rollback plans/orders.yaml --var=region=eu-west-1",
         "DROP FUNCTION planrunner.fence_00aa11bb() CASCADE;",
@@ -201,6 +203,8 @@ def test_hostile_text_is_text_in_markdown(text: str) -> None:
     assert found.count(*blocks) == plain.count(*blocks)
     assert found.count("list_item_open", "hr") == plain.count("list_item_open", "hr")
     assert not re.search("[\u202a-\u202e\u2066-\u2069\x00-\x08\x0b-\x1f]", found.source)
+    # What GitHub would make a link or a mention of by itself.
+    assert not re.search(r"https?:|www\.|\w@\w", found.source)
 
 
 def test_what_markdown_shows_is_what_was_said() -> None:

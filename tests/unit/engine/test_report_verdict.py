@@ -55,10 +55,23 @@ def tables(*rows: dict[str, Any], **told: Any) -> dict[str, Any]:
             "Migrated, but not proven: the sides differ",
         ),
         (
-            {"proofs": [{"name": "indexes", "equal": False, "text": "one is invalid"}]},
+            {"proofs": [{"name": "indexes", "equal": False, "text": "one is invalid", "stops": True}]},
             "migrated",
             Tone.BAD,
             "Migrated, but not proven: the sides differ",
+        ),
+        # Nobody said whether it matters.
+        (
+            {"proofs": [{"name": "indexes", "equal": False, "text": "one is invalid"}]},
+            "migrated",
+            Tone.OPEN,
+            "Migrated: every row proven",
+        ),
+        (
+            {"verification": tables({**EQUAL, "how": "live, 3 of 40 buckets again inside the pause"})},
+            "migrated",
+            Tone.GOOD,
+            "Migrated: every row proven",
         ),
         (
             {"rolled_back": {"total_ms": 90, "at": LATER}},
