@@ -7,13 +7,14 @@ import re
 import struct
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
 from planrunner.engine.report import to_html
-from planrunner.sandbox.demo import stage
+from planrunner.sandbox.demo import Stage, stage
 from tests import evidence
 from tests.acceptance.helpers import run
-from tests.browser import page, program
+from tests.browser import page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,18 +59,20 @@ CONTRAST = """
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of a migration that was approved and run to its end, with its JSON beside it."""
-    program()
-    kept = tmp_path_factory.mktemp("demo") / "demo.html"
+def moved() -> Iterator[Stage]:
+    """A migration that was approved and run to its end, its servers still up."""
     with stage(None, None, scale=0.1) as scene:
         assert run(scene, "--no-input").returncode == 4
         assert run(scene, "cutover", "--because", "the shop is closed", verb="approve").returncode == 0
-        moved = run(scene, "--no-input")
-        assert moved.returncode == 0, moved.stdout[-2000:] + moved.stderr
-        kept.write_text((scene.folder / "demo.yaml.report.html").read_text())
-        kept.with_suffix(".json").write_text((scene.folder / "demo.yaml.report.json").read_text())
-    return kept
+        ended = run(scene, "--no-input")
+        assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr
+        yield scene
+
+
+@pytest.fixture(scope="module")
+def demo(moved: Stage) -> Path:
+    """The page of that migration."""
+    return moved.folder / "demo.yaml.report.html"
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +127,16 @@ def test_the_page_of_a_run_says_what_its_json_says(demo: Path, browser: Page) ->
     assert all(server["version"] in versions for server in told["servers"])
     commands = browser.tells("[...document.querySelectorAll('pre')].map(e => e.innerText)")
     assert commands == [way["command"] for way in told["way_back"]], "what is copied from the page must run"
+
+
+def test_the_fence_is_lifted_by_the_command_on_the_page(moved: Stage, demo: Path) -> None:
+    told = json.loads(demo.with_suffix(".json").read_text())
+    (lift,) = [way["command"] for way in told["way_back"] if way["command"].startswith("DROP")]
+    with psycopg.connect(moved.source_database.superuser_dsn, autocommit=True) as session:
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            session.execute("UPDATE products SET price = price")
+        session.execute(lift)
+        assert session.execute("UPDATE products SET price = price").rowcount > 0
 
 
 def test_the_page_asks_for_nothing_and_complains_of_nothing(full: Path, demo: Path, browser: Page) -> None:
