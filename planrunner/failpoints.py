@@ -1,7 +1,8 @@
-"""Named points around side effects at which a test ends the process or raises.
+"""Named points around side effects at which a test ends or freezes the process, or raises.
 
-``PLANRUNNER_FAILPOINTS`` holds a comma-separated list of ``name:kill`` (SIGKILL to ourselves) or
-``name:raise``; a name may end in ``#N``: only the Nth passage counts. Unset, a point costs a
+``PLANRUNNER_FAILPOINTS`` holds a comma-separated list of ``name:kill`` (SIGKILL to ourselves), ``name:stop``
+(SIGSTOP: frozen until someone sends SIGCONT) or ``name:raise``;
+a name may end in ``#N``: only the Nth passage counts. Unset, a point costs a
 dictionary look-up.
 """
 
@@ -34,5 +35,7 @@ def failpoint(name: str) -> None:
         action = _armed.get(f"{name}#{_passed[name]}") or _armed.get(name)
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if action == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
     if action == "raise":
         raise StepFailed(f"failpoint {name} was reached")

@@ -108,9 +108,9 @@ class RdsInstance:
 
 @dataclass(frozen=True, kw_only=True)
 class DialAddress:
-    """The source as the target's subscription dials it, where that differs from ours.
+    """One side as the other's subscription dials it, where that differs from ours.
 
-    ``sslrootcert`` lies on the target's host, or is ``system``.
+    ``sslrootcert`` lies on the host that dials, or is ``system``.
     """
 
     host: str | None = None
@@ -131,7 +131,7 @@ class Endpoint:
     password: SecretRef | None = None
     rds_iam: bool = False
     rds: RdsInstance | None = None
-    seen_from_target: DialAddress | None = None
+    seen_from_other: DialAddress | None = None
     self_signed: bool = False
 
 
@@ -247,3 +247,48 @@ class Verification:
         """Each difference as one line."""
         rows = tuple(f"{v.table}: {v.detail}" for v in self.tables if not v.equal)
         return rows + self.other
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """One line of what is proven before a cutover: ``equal`` when it holds, ``detail`` names what does not."""
+
+    name: str
+    equal: bool
+    text: str
+    detail: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Json]:
+        """The line for ledger and report."""
+        return {"name": self.name, "equal": self.equal, "text": self.text, "detail": list(self.detail)}
+
+
+class Belongs(Enum):
+    """Whose something on a server is."""
+
+    THIS_PLAN = "this plan"
+    ANOTHER_PLAN = "another plan"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Residue:
+    """Something that a migration made or changed and a server still shows.
+
+    ``harm`` says what it does if it stays, ``statement`` how to remove it; ``harmful``: it should not stay.
+    ``kept``: it stays on purpose.
+    """
+
+    side: Side
+    kind: str
+    name: str
+    ours: Belongs
+    harm: str
+    statement: str
+    harmful: bool = False
+    kept: bool = False
+
+    def __str__(self) -> str:
+        whose = "" if self.ours is Belongs.THIS_PLAN else f" ({self.ours.value})"
+        lead = "kept on purpose: " if self.kept else ""
+        return f"{self.side.value}: {self.kind} {self.name}{whose}: {lead}{self.harm}. To remove it: {self.statement}"

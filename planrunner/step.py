@@ -6,14 +6,16 @@ after the last one. Optional abilities are the small protocols at the end of thi
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, cast, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from planrunner.aws.rds import Rds
-    from planrunner.model import Estimate, Finding, Json, Plan, Side, StepSpec, Verification
+    from planrunner.model import Estimate, Finding, Json, Plan, Residue, Side, StepSpec, Verification
     from planrunner.ports import Clock
     from planrunner.postgres.connection import Server
 
@@ -62,7 +64,8 @@ class Run:
 
     ``tell`` journals one line of news with its fields and shows it. ``planned_before`` holds the
     ``uses`` of the steps that stand earlier in the plan and are not done yet, so that a step can be
-    planned before they ran. ``cloud`` is None when the plan names no RDS instance.
+    planned before they ran. ``cloud`` is None when the plan names no RDS instance. ``shield`` holds back a
+    signal for the length of a block that must not be torn.
     """
 
     plan: Plan
@@ -75,6 +78,7 @@ class Run:
     held: Held
     tell: Callable[[str, Mapping[str, Json]], None]
     planned_before: frozenset[str] = field(default_factory=frozenset)
+    shield: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def option(self, name: str, default: T) -> T:
         """The step's option ``name``, or the default; its type was checked by the schema."""
@@ -159,9 +163,35 @@ class Cleaning(Protocol):
 
 
 @runtime_checkable
+class Scanning(Protocol):
+    """A step that can look for what migrations left on both servers, whoever made it and whatever is recorded."""
+
+    def residue(self, run: Run) -> Sequence[Residue]:
+        """Everything that is there, of this plan and of others; reads only."""
+        ...
+
+
+@runtime_checkable
 class Verifying(Protocol):
     """A step that can compare both sides at any time."""
 
     def verify(self, run: Run) -> Verification:
         """Compare every table while replication runs; changes nothing but a barrier row."""
+        ...
+
+
+@runtime_checkable
+class Crossing(Protocol):
+    """A step that leads writers to the other side, can rehearse it, and can lead them back."""
+
+    def rehearsal(self, run: Run) -> Sequence[Action]:
+        """Everything of the crossing but its commit; reads only."""
+        ...
+
+    def rollback(self, run: Run) -> Sequence[Action]:
+        """What is missing until writers are back where they came from; reads only."""
+        ...
+
+    def rollback_rehearsal(self, run: Run) -> Sequence[Action]:
+        """Everything of the way back but its commit; reads only."""
         ...

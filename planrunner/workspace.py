@@ -33,6 +33,7 @@ def workspace(run: Run) -> Workspace:
             terms=terms(_options_of(run, "sync")),
         )
         found.choices = chosen(run.plan)
+        found.shield = run.shield
         run.held.put("workspace", found)
     return found
 

@@ -1,11 +1,18 @@
-"""``planrunner cleanup``: take away what the steps left on the servers."""
+"""``planrunner cleanup``: take away what the steps left on the servers, and name what is still there."""
 
+import json
 from typing import TYPE_CHECKING
 
 from planrunner.cli.options import NoInput, Output, OutputFormat, PlanFile, StateFile, VarFiles, Vars, Yes
 
 if TYPE_CHECKING:
-    from planrunner.engine.cleanup import Leftovers
+    from collections.abc import Iterator
+
+    from planrunner.engine.cleanup import Cleaned, Leftovers
+    from planrunner.model import Json
+    from planrunner.step import Action
+
+_SHOWN = 4
 
 
 def cleanup(
@@ -18,7 +25,10 @@ def cleanup(
     output: OutputFormat = Output.TEXT,
     no_input: NoInput = False,
 ) -> None:
-    """Remove slots, publications, subscriptions and ledgers of this plan; never what is not ours."""
+    """Remove slots, publications, subscriptions and ledgers of this plan; never what is not ours.
+
+    Then look at both servers again and name what is left. Exit 1 when that is something of this plan that does harm.
+    """
     from planrunner.cli.display import JsonLines, PlainLines
     from planrunner.cli.opening import open_plan
     from planrunner.cli.screen import may_ask, out
@@ -29,9 +39,66 @@ def cleanup(
     display = JsonLines() if output is Output.JSON else PlainLines()
     asking = output is Output.TEXT and may_ask(no_input=no_input)
     with at_work(opened.plan, opened.files, opened.parts(display.show)) as setup:
-        removed = clean(setup, lambda found: _confirm(found, yes=yes, asking=asking))
-    if output is Output.TEXT:
-        out(f"{sum(len(found.actions) for found in removed)} things were removed")
+        cleaned = clean(setup, lambda found: _confirm(found, yes=yes, asking=asking))
+    out(_as_json(cleaned) if output is Output.JSON else "\n".join(_as_text(cleaned)))
+    _refuse_harm(cleaned)
+
+
+def _as_text(cleaned: "Cleaned") -> "Iterator[str]":
+    actions = [action for found in cleaned.removed for action in found.actions]
+    yield f"{len(actions)} things were removed"
+    yield from (f"  removed: {_line(action)}" for action in actions)
+    if cleaned.left:
+        yield f"{len(cleaned.left)} things are left on the servers"
+        yield from (f"  left: {residue}" for residue in cleaned.left)
+
+
+def _line(action: "Action") -> str:
+    shown = list(action.statements[:_SHOWN])
+    if len(action.statements) > _SHOWN:
+        shown.append(f"and {len(action.statements) - _SHOWN} more statements")
+    told = f": {'; '.join(shown)}" if shown else ""
+    return f"{action.where.value}: {action.summary}{told}"
+
+
+def _as_json(cleaned: "Cleaned") -> str:
+    # One line, like the events before it.
+    removed: list[Json] = [
+        {
+            "step": found.step,
+            "side": action.where.value,
+            "summary": action.summary,
+            "statements": list(action.statements),
+        }
+        for found in cleaned.removed
+        for action in found.actions
+    ]
+    left: list[Json] = [
+        {
+            "side": residue.side.value,
+            "kind": residue.kind,
+            "name": residue.name,
+            "ours": residue.ours.value,
+            "harm": residue.harm,
+            "statement": residue.statement,
+            "harmful": residue.harmful,
+            "kept": residue.kept,
+        }
+        for residue in cleaned.left
+    ]
+    return json.dumps({"removed": removed, "left": left}, ensure_ascii=False)
+
+
+def _refuse_harm(cleaned: "Cleaned") -> None:
+    from planrunner.errors import StepFailed
+
+    if not cleaned.harmful:
+        return
+    names = "; ".join(f"{r.side.value}: {r.kind} {r.name} {r.harm}" for r in cleaned.harmful)
+    raise StepFailed(
+        f"{len(cleaned.harmful)} things of this plan are left: {names}",
+        remedy="\n".join(f"Execute on the {r.side.value}: {r.statement}" for r in cleaned.harmful),
+    )
 
 
 def _confirm(found: "tuple[Leftovers, ...]", *, yes: bool, asking: bool) -> None:

@@ -1,4 +1,4 @@
-"""Takes away what the steps of a plan left on the servers, through the same journalled performing."""
+"""Takes away what the steps of a plan left on the servers, through the same journalled performing, and looks again."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from planrunner.engine.context import opened
 from planrunner.engine.events import EventKind
 from planrunner.engine.exclusive import TargetLock
 from planrunner.engine.performing import Answers, Performer
-from planrunner.model import Approval
-from planrunner.step import Cleaning
+from planrunner.model import Approval, Belongs
+from planrunner.step import Cleaning, Scanning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from planrunner.engine.context import Context
     from planrunner.engine.setup import Setup
-    from planrunner.model import Json, StepSpec
+    from planrunner.model import Json, Residue, StepSpec
     from planrunner.step import Action
 
 CLEANED = "cleaned"
@@ -32,8 +32,21 @@ class Leftovers:
     actions: tuple[Action, ...]
 
 
-def clean(setup: Setup, confirm: Callable[[tuple[Leftovers, ...]], None]) -> tuple[Leftovers, ...]:
-    """Remove the leftovers of all steps, the last step's first, and return what was removed.
+@dataclass(frozen=True, kw_only=True)
+class Cleaned:
+    """What a cleanup removed, and what the servers show after it: of this plan, of others, of nobody known."""
+
+    removed: tuple[Leftovers, ...]
+    left: tuple[Residue, ...]
+
+    @property
+    def harmful(self) -> tuple[Residue, ...]:
+        """What is left of this plan and should not be."""
+        return tuple(r for r in self.left if r.harmful and r.ours is Belongs.THIS_PLAN)
+
+
+def clean(setup: Setup, confirm: Callable[[tuple[Leftovers, ...]], None]) -> Cleaned:
+    """Remove the leftovers of all steps, the last step's first; tell what was removed and what is left.
 
     ``confirm`` sees all of them before the first is touched and raises to stop. The caller holds the
     lock of the state file.
@@ -52,7 +65,7 @@ def clean(setup: Setup, confirm: Callable[[tuple[Leftovers, ...]], None]) -> tup
             confirm(found)
             book.identify(context)
             _remove(setup, book, context)
-    return found
+        return Cleaned(removed=found, left=_left(setup, context))
 
 
 def _remove(setup: Setup, book: Book, context: Context) -> None:
@@ -71,6 +84,16 @@ def _leftovers(setup: Setup, context: Context) -> Iterator[Leftovers]:
         actions = tuple(step.leftovers(context.run(spec, _unheard)))
         if actions:
             yield Leftovers(step=spec.id, actions=actions)
+
+
+def _left(setup: Setup, context: Context) -> tuple[Residue, ...]:
+    """What the plan's steps see on the servers; two that see the same tell it once."""
+    found: dict[Residue, None] = {}
+    for spec in setup.plan.steps:
+        step = setup.find(spec.uses)
+        if isinstance(step, Scanning):
+            found |= dict.fromkeys(step.residue(context.run(spec, _unheard)))
+    return tuple(found)
 
 
 def _cleaning_steps(setup: Setup) -> Iterator[tuple[StepSpec, Cleaning]]:

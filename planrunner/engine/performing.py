@@ -65,6 +65,13 @@ class Performer:
                 remedy=f"Look at it with {self.setup.command('preview')}, then run again.",
             )
 
+    def rehearse(self, action: Action, run: Run) -> None:
+        """Perform an action that undoes itself: journalled, and nothing of it is kept in the state."""
+        if action.blocked is not None:
+            raise StepBlocked(f"step {run.spec.id}: {action.summary}: blocked", remedy=action.blocked)
+        with self.setup.interruption.interruptible():
+            action.perform(run)
+
     def _perform(self, action: Action, run: Run) -> None:
         spec = run.spec
         if action.blocked is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from planrunner.engine.book import Book, fresh_state
@@ -183,7 +183,7 @@ class _Runner:
     def _run(self, spec: StepSpec, pending: list[StepSpec]) -> Run:
         earlier = pending[: pending.index(spec)] if spec in pending else []
         uses = frozenset(other.uses for other in earlier)
-        return self._context.run(spec, self._tell, uses)
+        return replace(self._context.run(spec, self._tell, uses), shield=self._interruption.shielded)
 
     def _tell(self, message: str, fields: Mapping[str, Json]) -> None:
         # What steps share keeps the first one's ``tell``; its news are of the step that is at work now.

@@ -101,15 +101,16 @@ def _step(entry: Any) -> StepSpec:
 def _endpoint(side: Side, connections: Any, path: Path) -> Endpoint:
     given = connections[side.value]
     password = given.get("password", {})
-    # The target tells it, but it is a property of the source.
-    seen = connections["target"].get("source_as_seen_from_target") if side is Side.SOURCE else None
+    # The side that dials tells it, but it is a property of the one that is dialled.
+    other = Side.TARGET if side is Side.SOURCE else Side.SOURCE
+    seen = connections[other.value].get(f"{side.value}_as_seen_from_{other.value}")
     return Endpoint(
         side=side,
         dsn=given["dsn"],
         password=_reference(password["secret"], path) if "secret" in password else None,
         rds_iam=password.get("rds_iam", False),
         rds=RdsInstance(**given["rds"]) if "rds" in given else None,
-        seen_from_target=DialAddress(**seen) if seen else None,
+        seen_from_other=DialAddress(**seen) if seen else None,
         self_signed=given.get("allow_self_signed_certs", False),
     )
 

@@ -163,34 +163,44 @@ RDS = mapping(
     },
     required=["instance"],
 )
-SEEN_FROM_TARGET = mapping(
-    "Source as seen from the target",
-    "The subscription runs on the target and dials the source from there; say how, where that differs.",
-    {
-        "host": text("Host", "The source's host or address as the target reaches it.", "10.0.3.7"),
-        "port": {
-            "type": "integer",
-            "title": "Port",
-            "description": "The source's port as the target reaches it.",
-            "minimum": 1,
-            "maximum": 65535,
-            "examples": [5432],
+
+
+def _seen(publisher: str, subscriber: str, when: str, host: str) -> Schema:
+    """How a subscription on ``subscriber`` dials ``publisher``."""
+    return mapping(
+        f"{publisher.capitalize()} as seen from the {subscriber}",
+        f"{when} the subscription runs on the {subscriber} and dials the {publisher} from there; say how, where that"
+        " differs.",
+        {
+            "host": text("Host", f"The {publisher}'s host or address as the {subscriber} reaches it.", host),
+            "port": {
+                "type": "integer",
+                "title": "Port",
+                "description": f"The {publisher}'s port as the {subscriber} reaches it.",
+                "minimum": 1,
+                "maximum": 65535,
+                "examples": [5432],
+            },
+            "sslmode": {
+                "type": "string",
+                "title": "TLS mode",
+                "description": f"How the subscription proves who the {publisher} is; by default as the {publisher}'s"
+                " DSN says.",
+                "enum": ["verify-full", "verify-ca", "require", "disable"],
+                "examples": ["verify-full"],
+            },
+            "sslrootcert": text(
+                "CA file",
+                f"The CA certificates on the {subscriber}'s own host, or system.",
+                "/etc/ssl/rds-ca.pem",
+            ),
         },
-        "sslmode": {
-            "type": "string",
-            "title": "TLS mode",
-            "description": "How the subscription proves who the source is; by default as the source's DSN says.",
-            "enum": ["verify-full", "verify-ca", "require", "disable"],
-            "examples": ["verify-full"],
-        },
-        "sslrootcert": text(
-            "CA file",
-            "The CA certificates on the target's own host, or system.",
-            "/etc/ssl/rds-ca.pem",
-        ),
-    },
-    minProperties=1,
-)
+        minProperties=1,
+    )
+
+
+SEEN_FROM_TARGET = _seen("source", "target", "While the target follows,", "10.0.3.7")
+SEEN_FROM_SOURCE = _seen("target", "source", "After a cutover with reverse: true", "10.0.9.4")
 DSN = text(
     "DSN",
     "The database and the login, as libpq takes them, without the password. Without sslmode the server's"
@@ -209,7 +219,11 @@ SELF_SIGNED: Schema = {
 def connection(side: str) -> Schema:
     """The schema of ``connections.source`` or ``connections.target``."""
     shared: Schema = {"dsn": DSN, "password": PASSWORD, "allow_self_signed_certs": SELF_SIGNED}
-    own: Schema = {"rds": RDS} if side == "source" else {"source_as_seen_from_target": SEEN_FROM_TARGET}
+    own: Schema = (
+        {"rds": RDS, "target_as_seen_from_source": SEEN_FROM_SOURCE}
+        if side == "source"
+        else {"source_as_seen_from_target": SEEN_FROM_TARGET}
+    )
     description = f"The database to migrate {'from' if side == 'source' else 'to'}."
     return mapping(side.capitalize(), description, {**shared, **own}, required=["dsn"])
 

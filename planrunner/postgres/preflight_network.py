@@ -124,86 +124,117 @@ def between(source: Server, target: Server, needs: Needs) -> Iterator[Finding]:
     yield dialing(target, needs, here)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """How ``subscriber`` dials the side that publishes; ``dial`` holds libpq parameters without the password."""
+
+    subscriber: Server
+    dial: Mapping[str, str]
+
+    @property
+    def who(self) -> str:
+        """The side that dials."""
+        return self.subscriber.side.value
+
+    @property
+    def whom(self) -> str:
+        """The side that is dialled."""
+        return "source" if self.who == "target" else "target"
+
+    @property
+    def place(self) -> str:
+        """Where it is dialled."""
+        return f"{self.dial.get('host') or 'localhost'}:{self.dial.get('port') or '5432'}"
+
+
 def dialing(target: Server, needs: Needs, here: Identity) -> Finding:
     """Whether the target reaches the source as a subscription will; ``here`` is who we are on the target."""
-    host, port = needs.dial.get("host") or "localhost", needs.dial.get("port") or "5432"
-    place = f"{host}:{port}"
-    if _is_local(needs.dial) and not _is_local(target.parameters()):
+    return dialled(Line(subscriber=target, dial=needs.dial), here)
+
+
+def dialled(line: Line, here: Identity) -> Finding:
+    """Whether one side reaches the other as a subscription will; ``here`` is who we are on the side that dials."""
+    if _is_local(line.dial) and not _is_local(line.subscriber.parameters()):
+        who, whom = line.who, line.whom
         return NETWORK.failed(
-            f"Target can't dial the source: for the target, {place} is the target itself",
-            "Give connections.target.source_as_seen_from_target the host that the target reaches it by.",
+            f"{who.capitalize()} can't dial the {whom}: for the {who}, {line.place} is the {who} itself",
+            f"Give connections.{who}.{whom}_as_seen_from_{who} the host that the {who} reaches it by.",
         )
-    schema = target.value(
+    schema = line.subscriber.value(
         "SELECT n.nspname::text FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace"
         " WHERE e.extname = 'dblink'"
     )
     if schema is None:
-        return _probe_by_subscription(target, needs, place, superuser=here.superuser)
-    return _probe(target, str(schema), needs, place, superuser=here.superuser)
+        return _probe_by_subscription(line, superuser=here.superuser)
+    return _probe(line, str(schema), superuser=here.superuser)
 
 
-def _not_probed(place: str, needs: Needs) -> Finding:
-    certificate = needs.dial.get("sslrootcert")
+def _not_probed(line: Line) -> Finding:
+    certificate = line.dial.get("sslrootcert")
     files = (
         f", and needs the file {certificate} on its own host" if certificate not in {None, "system"} else ""
     )
     return NETWORK.warned(
-        f"Target's own line to the source is not probed (the login may not); sync will dial {place}{files}",
-        "To have it probed, run on the target: CREATE EXTENSION dblink; and check again. Otherwise make sure that"
-        " the source's firewall or security group lets the target's address in.",
+        f"{line.who.capitalize()}'s own line to the {line.whom} is not probed (the login may not); its subscription will"
+        f" dial {line.place}{files}",
+        f"To have it probed, run on the {line.who}: CREATE EXTENSION dblink; and check again. Otherwise make sure that"
+        f" the {line.whom}'s firewall or security group lets the {line.who}'s address in.",
     )
 
 
-def _probe(target: Server, schema: str, needs: Needs, place: str, *, superuser: bool) -> Finding:
+def _probe(line: Line, schema: str, *, superuser: bool) -> Finding:
     query = sql.SQL("SELECT answer FROM {}(%s, 'SELECT 1') AS probe(answer int)").format(
         sql.Identifier(schema, "dblink")
     )
     try:
-        target.rows(query, [conninfo.make_conninfo("", **{**needs.dial, "password": _NOT_A_PASSWORD})])
+        line.subscriber.rows(
+            query, [conninfo.make_conninfo("", **{**line.dial, "password": _NOT_A_PASSWORD})]
+        )
     except QueryFailed as error:
-        return _probe_verdict(error, place)
+        return _probe_verdict(error, line)
     if superuser:
-        return NETWORK.passed(f"Target reaches the source at {place}")
-    return _passwordless(place)
+        return NETWORK.passed(f"{line.who.capitalize()} reaches the {line.whom} at {line.place}")
+    return _passwordless(line)
 
 
-def _probe_by_subscription(target: Server, needs: Needs, place: str, *, superuser: bool) -> Finding:
-    """Let the target dial as sync will, in a transaction that is rolled back, with a wrong password."""
+def _probe_by_subscription(line: Line, *, superuser: bool) -> Finding:
+    """Let it dial as the subscription will, in a transaction that is rolled back, with a wrong password."""
     command = sql.SQL(
         "CREATE SUBSCRIPTION planrunner_probe CONNECTION {} PUBLICATION planrunner_probe"
         " WITH (enabled = false, create_slot = false, slot_name = NONE)"
-    ).format(sql.Literal(conninfo.make_conninfo("", **{**needs.dial, "password": _NOT_A_PASSWORD})))
-    session = target.open(read_only=False, autocommit=False)
+    ).format(sql.Literal(conninfo.make_conninfo("", **{**line.dial, "password": _NOT_A_PASSWORD})))
+    session = line.subscriber.open(read_only=False, autocommit=False)
     try:
-        with target.translated("dial the source"):
+        with line.subscriber.translated(f"dial the {line.whom}"):
             session.execute(command)
     except QueryFailed as error:
         if error.sqlstate in {"42501", "25006"}:
-            return _not_probed(place, needs)
-        return _probe_verdict(error, place)
+            return _not_probed(line)
+        return _probe_verdict(error, line)
     finally:
         session.close()
     if superuser:
-        return NETWORK.passed(f"Target reaches the source at {place}")
-    return _passwordless(place)
+        return NETWORK.passed(f"{line.who.capitalize()} reaches the {line.whom} at {line.place}")
+    return _passwordless(line)
 
 
-def _probe_verdict(error: QueryFailed, place: str) -> Finding:
+def _probe_verdict(error: QueryFailed, line: Line) -> Finding:
+    who, whom = line.who.capitalize(), line.whom
     if _REFUSED_BY_SOURCE.search(error.message):
-        return NETWORK.passed(f"Target reaches the source at {place} (dialled)")
+        return NETWORK.passed(f"{who} reaches the {whom} at {line.place} (dialled)")
     if _WITHOUT_PASSWORD.search(error.message):
-        return _passwordless(place)
+        return _passwordless(line)
     if error.sqlstate in {"08001", "08006"}:
         words = error.message.partition("could not establish connection; ")[2] or error.message
-        return NETWORK.failed(f"Target can't dial the source at {place}: {words}", error.remedy)
+        return NETWORK.failed(f"{who} can't dial the {whom} at {line.place}: {words}", error.remedy)
     return NETWORK.warned(
-        f"Target's own line to the source could not be probed: {error.message}", error.remedy
+        f"{who}'s own line to the {whom} could not be probed: {error.message}", error.remedy
     )
 
 
-def _passwordless(place: str) -> Finding:
+def _passwordless(line: Line) -> Finding:
     return NETWORK.failed(
-        f"The source lets the target in at {place} without asking for a password",
-        "A subscription of a role that is no superuser must use one: let the source's pg_hba.conf ask the"
-        " target's address for scram-sha-256.",
+        f"The {line.whom} lets the {line.who} in at {line.place} without asking for a password",
+        f"A subscription of a role that is no superuser must use one: let the {line.whom}'s pg_hba.conf ask the"
+        f" {line.who}'s address for scram-sha-256.",
     )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from planrunner.model import Endpoint, Finding
     from planrunner.postgres.connection import Row, Server
-    from planrunner.postgres.preflight_section import Needs
+    from planrunner.postgres.preflight_section import Needs, Section
 
 # The roles whose members may subscribe before 16, beside superusers: those of the managed services.
 _LOGIN = """
@@ -48,7 +48,7 @@ def permissions(target: Server, source: Endpoint, needs: Needs) -> Iterator[Find
             f"Lacks CREATE on database {database}",
             f"Run on the target as its owner: GRANT CREATE ON DATABASE {database} TO {name};",
         )
-    yield _subscriptions(who, name)
+    yield _subscriptions(who, name, target.side.value, TARGET)
     if not who[1] and (gap := _password_gap(source)):
         yield TARGET.failed(
             f"A subscription of {name}, which is no superuser, must use a password: {gap}",
@@ -57,19 +57,26 @@ def permissions(target: Server, source: Endpoint, needs: Needs) -> Iterator[Find
     yield _emptiness(target, needs)
 
 
-def _subscriptions(who: Row, name: str) -> Finding:
+def may_subscribe(server: Server, section: Section) -> Finding:
+    """Whether our login may create subscriptions on either side."""
+    who = server.row(_LOGIN)
+    assert who is not None
+    return _subscriptions(who, sql.Identifier(who[0]).as_string(), server.side.value, section)
+
+
+def _subscriptions(who: Row, name: str, side: str, section: Section) -> Finding:
     superuser, version = who[1], who[3]
     if superuser or (who[6] if version >= 160000 else who[7]):
-        return TARGET.passed("Can create subscriptions")
+        return section.passed("Can create subscriptions")
     if version >= 160000:
-        return TARGET.failed(
+        return section.failed(
             f"Can't create subscriptions: {name} lacks pg_create_subscription",
-            f"Run on the target as an administrator: GRANT pg_create_subscription TO {name};",
+            f"Run on the {side} as an administrator: GRANT pg_create_subscription TO {name};",
         )
-    return TARGET.failed(
+    return section.failed(
         f"Can't create subscriptions: before PostgreSQL 16 only a superuser can, and {name} is none",
-        f"Run on the target as a superuser: ALTER ROLE {name} SUPERUSER; (on RDS: GRANT rds_superuser TO"
-        f" {name};), or choose a target of PostgreSQL 16 or later.",
+        f"Run on the {side} as a superuser: ALTER ROLE {name} SUPERUSER; (on RDS: GRANT rds_superuser TO"
+        f" {name};), or choose a {side} of PostgreSQL 16 or later.",
     )
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from planrunner.model import Json
+    from planrunner.postgres.connection import Server
     from planrunner.replication.health import Health
     from planrunner.replication.subscriptions import Subscription
     from planrunner.replication.workspace import Workspace
@@ -42,11 +43,14 @@ def wait(
     """
     begun = workspace.clock.monotonic()
     watch = watch or Watch(workspace, generations, following=True, acting=False)
-    waiting = {generation: _mark(workspace, generation) for generation in generations}
+    names, ours = workspace.names, workspace.source
+    waiting = {generation: mark(ours, names.barrier(generation)) for generation in generations}
     next_look = begun + workspace.terms.poll
     next_news = begun + NEWS_SECONDS
     while waiting:
-        waiting = {g: token for g, token in waiting.items() if not _arrived(workspace, g, token)}
+        waiting = {
+            g: token for g, token in waiting.items() if not arrived(workspace.target, names.barrier(g), token)
+        }
         now = workspace.clock.monotonic()
         if waiting and now - begun > timeout:
             raise StepFailed(
@@ -63,18 +67,20 @@ def wait(
     return workspace.clock.monotonic() - begun
 
 
-def _mark(workspace: Workspace, generation: int) -> uuid.UUID:
+def mark(publisher: Server, barrier: str) -> uuid.UUID:
+    """Write a marker into the table ``barrier`` of the side that publishes; its token."""
     token = uuid.uuid4()
-    table = sql.Identifier(SCHEMA, workspace.names.barrier(generation))
-    with workspace.source.transaction() as session:
+    table = sql.Identifier(SCHEMA, barrier)
+    with publisher.transaction() as session:
         session.execute(sql.SQL("DELETE FROM {}").format(table))
         session.execute(sql.SQL("INSERT INTO {} (token) VALUES (%s)").format(table), [token])
     return token
 
 
-def _arrived(workspace: Workspace, generation: int, token: uuid.UUID) -> bool:
-    table = sql.Identifier(SCHEMA, workspace.names.barrier(generation))
-    found = workspace.target.value(
+def arrived(subscriber: Server, barrier: str, token: uuid.UUID) -> bool:
+    """True once the other side shows the marker: everything committed before it is there too."""
+    table = sql.Identifier(SCHEMA, barrier)
+    found = subscriber.value(
         sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE token = %s)").format(table), [token]
     )
     return bool(found)

@@ -1,24 +1,29 @@
-"""Cutover: fence, barrier, comparison and sequences inside one open transaction on the source.
-
-Until its COMMIT nothing has happened; over the budget, on a difference or on any error it is rolled back and
-the application goes on writing to the source.
-"""
+"""The cutover: from source to target, proven equal inside the pause, with a way back where the plan wants one."""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import psycopg
-
-from planrunner.errors import DifferencesFound, StepFailed
 from planrunner.failpoints import failpoint
+from planrunner.model import Side
 from planrunner.postgres import catalog
-from planrunner.replication import barrier, fence, large_objects, late, sequences, verify
+from planrunner.replication import (
+    barrier,
+    crossing,
+    fence,
+    gate,
+    generations,
+    large_objects,
+    late,
+    return_streams,
+    sequences,
+    verify,
+)
+from planrunner.replication.crossing import NoSwitch, Pause, Switch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from psycopg import sql
 
@@ -27,18 +32,20 @@ if TYPE_CHECKING:
     from planrunner.postgres.connection import Session
     from planrunner.replication.workspace import Workspace
 
-STEP = "cutover_verify"
+STEP = crossing.STEP
 
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """How a cutover may go: the longest pause of writes and the lock timeout in seconds."""
+    """How a crossing may go: the longest pause of writes and the lock timeout in seconds."""
 
     budget: float
     lock_timeout: float
     headroom: int
-    counts_only: bool
+    gate: gate.Terms
+    reverse: bool = False
     large_objects: large_objects.Terms | None = None
+    switch: Switch = field(default_factory=NoSwitch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,141 +56,181 @@ class Cut:
     followed: tuple[Table, ...]
     late: tuple[Table, ...] = ()
 
-
-@dataclass
-class Pause:
-    """The pause of writes, split into its parts (seconds)."""
-
-    workspace: Workspace
-    budget: float
-    begun: float = 0.0
-    parts: dict[str, float] = field(default_factory=dict)
-
-    def spent(self) -> float:
-        """Seconds since the locks were asked for."""
-        return self.workspace.clock.monotonic() - self.begun
-
-    def left(self) -> float:
-        """Seconds that remain of the budget; StepFailed when none does."""
-        remaining = self.budget - self.spent()
-        if remaining <= 0:
-            took = ", ".join(f"{name} {seconds * 1000:.0f} ms" for name, seconds in self.parts.items())
-            raise StepFailed(
-                f"the write pause went over its budget of {self.budget:g} s ({took}); everything was rolled"
-                " back and the source goes on",
-                remedy="Raise write_pause_budget, set verify: counts, or cut over at a quieter hour.",
-            )
-        return remaining
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """Time one part of the pause."""
-        begun = self.workspace.clock.monotonic()
-        try:
-            yield
-        finally:
-            self.parts[name] = self.workspace.clock.monotonic() - begun
-
-    def detail(self) -> dict[str, Json]:
-        """The figures in milliseconds, for the ledger."""
-        parts = {name: round(seconds * 1000, 1) for name, seconds in self.parts.items()}
-        return {"total_ms": round(self.spent() * 1000, 1), "parts_ms": parts}
+    @classmethod
+    def of(cls, workspace: Workspace) -> Cut:
+        """What the source has now. What is left out stays where it is, and open to its writers."""
+        found = catalog.tables(workspace.source)
+        followed, late_ones = verify.divided(workspace, found)
+        return cls(tables=workspace.selection.carried(found), followed=followed, late=late_ones)
 
 
-def gate(workspace: Workspace, terms: Terms) -> None:
-    """Everything that can be known before any writer is stopped; DifferencesFound or StepFailed."""
-    barrier.check_streams(workspace)
-    found = verify.live(workspace, counts_only=terms.counts_only)
-    refuse_differences(found, "before the cutover, writes were not stopped")
+def guard(workspace: Workspace) -> None:
+    """Close the target until the cutover opens it: what was proven equal there stays so."""
+    there = guarded_tables(workspace)
+    message = fence.not_yet(workspace.source, workspace.names.plan_id)
+    fence.close_quietly(workspace, workspace.target, there, message)
+    failpoint("cutover.guarded")
 
 
-def refuse_differences(found: Verification, when: str) -> None:
-    """DifferencesFound unless the comparison found both sides equal."""
-    if found.equal:
-        return
-    shown = list(found.differences[:20])
-    more = len(found.differences) - len(shown)
-    lines = "\n  ".join(shown + ([f"and {more} more"] if more else []))
-    raise DifferencesFound(
-        f"the two sides differ ({when}):\n  {lines}",
-        remedy="Find out who writes to the target or changed the schema; `planrunner verify PLAN` compares again.",
-    )
+def guarded_tables(workspace: Workspace) -> tuple[Table, ...]:
+    """The carried tables as the target has them."""
+    carried = {t.qualified for t in workspace.selection.carried(catalog.tables(workspace.source))}
+    return tuple(t for t in catalog.tables(workspace.target) if t.qualified in carried)
 
 
 def cut_over(workspace: Workspace, terms: Terms) -> None:
-    """Stop writes on the source for good, proven equal, sequences carried; or roll everything back."""
-    gate(workspace, terms)
-    if terms.large_objects is not None:
-        # Most of what changed is carried before the pause, so that little is left for it.
-        large_objects.level(workspace, terms.large_objects)
-    found = catalog.tables(workspace.source)
-    # What is left out stays where it is, and open to its writers.
-    tables, (followed, late_ones) = workspace.selection.carried(found), verify.divided(workspace, found)
-    pause = Pause(workspace, terms.budget)
-    workspace.lease  # noqa: B018  # taken before the pause begins
-    session = workspace.source.open(read_only=False)
-    try:
-        with workspace.source.translated("cutover"):
-            cut = Cut(tables=tables, followed=followed, late=late_ones)
-            proven = _inside(workspace, session, cut, terms, pause)
-            with pause.part("commit"):
-                _commit(workspace, session)
-    finally:
-        session.close()
-    detail = pause.detail()
-    workspace.done(STEP, "pause", detail)
+    """Stop writes on the source for good, open the target and lead the traffic there; or roll everything back."""
+    _crossed(workspace, terms, rehearse=False)
+
+
+def rehearse(workspace: Workspace, terms: Terms, *, asked_by: str) -> None:
+    """Go through all of it but the commit, and record the pause that was measured; ``asked_by`` names who asked."""
+    pause = _crossed(workspace, terms, rehearse=True)
+    at = workspace.clock.now().isoformat(timespec="seconds")
+    detail = {"at": at, "asked_by": asked_by, **pause.detail()}
+    workspace.done(STEP, crossing.REHEARSALS, {"runs": [*rehearsals(workspace), detail]})
+    parts = ", ".join(f"{name} {seconds * 1000:.0f} ms" for name, seconds in pause.parts.items())
     workspace.tell(
-        f"cut over: writes paused for {detail['total_ms']} ms, {len(proven.tables)} tables proven equal",
-        detail,
+        f"rehearsed: writes paused for {detail['total_ms']} ms ({parts}); everything was rolled back", detail
     )
 
 
-def _inside(workspace: Workspace, session: Session, cut: Cut, terms: Terms, pause: Pause) -> Verification:
-    with pause.part("fence"):
-        pause.begun = fence.raise_fence(
-            workspace,
-            session,
-            cut.tables,
-            lock_timeout=terms.lock_timeout,
-            dead_man=terms.budget + 1,
-            also=_locks(workspace, terms),
-        )
-    with pause.part("barrier"):
-        barrier.wait(workspace, workspace.ledger.generations(), timeout=pause.left(), poll=0.002)
-    failpoint("cutover.barrier_passed")
-    brought = _bring_rest(workspace, session, cut, terms, pause)
-    with pause.part("verification"):
-        compared = (*cut.followed, *cut.late)
-        found = verify.still(workspace, compared, counts_only=terms.counts_only, timeout=pause.left())
-    refuse_differences(found, "writes were stopped, then everything was rolled back and the source goes on")
-    with pause.part("sequences"):
-        ours, theirs = sequences.read(workspace.source), sequences.read(workspace.target)
-        with workspace.writing() as writer:
-            moved = sequences.carry(writer, ours, theirs, terms.headroom)
-            workspace.ledger.record_effect(writer, STEP, "verification", _evidence(found, len(ours), moved))
-            workspace.ledger.record_effect(writer, STEP, "pause", pause.detail())
-            for name, figures in brought.items():
-                workspace.ledger.record_effect(writer, STEP, name, figures)
-    failpoint("cutover.before_commit")
-    pause.left()
-    return found
+def rehearsals(workspace: Workspace) -> list[dict[str, Json]]:
+    """Every rehearsal so far: ``at``, ``asked_by``, ``total_ms``, ``parts_ms``."""
+    runs: list[dict[str, Json]] = workspace.ledger.effects(STEP).get(crossing.REHEARSALS, {}).get("runs", [])
+    return runs
 
 
-def _bring_rest(
-    workspace: Workspace, session: Session, cut: Cut, terms: Terms, pause: Pause
-) -> dict[str, Mapping[str, Json]]:
-    """Bring what no stream carries, now that nobody writes; tells how much, by its kind."""
-    brought: dict[str, Mapping[str, Json]] = {}
-    if cut.late:
-        with pause.part("late tables"):
-            brought["late tables"] = dict(late.bring(workspace, cut.late, timeout=pause.left()))
+def _crossed(workspace: Workspace, terms: Terms, *, rehearse: bool) -> Pause:
+    guard(workspace)
+    entered = gate.passed(workspace, terms.gate)
     if terms.large_objects is not None:
-        within = session if _locks(workspace, terms) else None
-        with pause.part("large objects"):
-            brought["large objects"] = dict(
-                large_objects.level(workspace, terms.large_objects, timeout=pause.left(), within=within)
-            )
-    return brought
+        # Most of what changed is carried before the pause, so that little is left for it.
+        large_objects.level(workspace, terms.large_objects)
+    cut = Cut.of(workspace)
+    _forget_former(workspace)
+    settling = _Settling(workspace=workspace, cut=cut, terms=terms, entered=entered, rehearse=rehearse)
+    made = crossing.Crossing(
+        workspace=workspace,
+        to=Side.TARGET,
+        fence=_fence(workspace, cut, terms),
+        settle=settling.settle,
+        keep=lambda _: None,
+        arrive=lambda pause: arrive(workspace, terms, pause),
+        way_back=_way_back(workspace, cut) if terms.reverse else None,
+        switch=terms.switch,
+    )
+    return crossing.cross(made, terms.budget, rehearse=rehearse)
+
+
+def _fence(workspace: Workspace, cut: Cut, terms: Terms) -> fence.Fence:
+    # Clients that a pooler holds wait too: nobody waits a minute for locks then.
+    patience = terms.budget if terms.switch.active else fence.LOCK_PATIENCE_SECONDS
+    return fence.Fence(
+        names=workspace.names,
+        tables=cut.tables,
+        message=fence.moved_to(workspace.target, workspace.names.plan_id),
+        there=fence.standing(workspace.source, workspace.names),
+        lock_timeout=terms.lock_timeout,
+        dead_man=terms.budget + 1,
+        patience=patience,
+        also=tuple(_locks(workspace, terms)),
+    )
+
+
+def _way_back(workspace: Workspace, cut: Cut) -> return_streams.Back:
+    return_streams.refuse_unable(workspace, cut.followed, cut.late)
+    return return_streams.Back(workspace=workspace, tables=cut.followed)
+
+
+def _forget_former(workspace: Workspace) -> None:
+    """What an earlier crossing, since rolled back, left in the ledger is no word about this one."""
+    with workspace.writing() as session:
+        workspace.ledger.forget_effects(
+            session, STEP, crossing.OPENED, crossing.SWITCHED, crossing.RETURNED, crossing.ALIGNED
+        )
+
+
+def arrive(workspace: Workspace, terms: Terms, pause: Pause | None = None) -> None:
+    """After the commit: open the target, lead the traffic there. A resume comes here without the pause's clock."""
+    parts = pause or Pause(workspace, terms.budget, begun=workspace.clock.monotonic())
+    with parts.part("open"):
+        crossing.open_target(workspace)
+    if terms.switch.active:
+        with parts.part("lead traffic"):
+            terms.switch.after_commit(Side.TARGET)
+    failpoint("cutover.switched")
+    workspace.done(STEP, crossing.SWITCHED, {})
+    if pause is None:
+        return
+    detail = pause.detail()
+    workspace.done(STEP, "pause", detail)
+    workspace.tell(f"cut over: writes paused for {detail['total_ms']} ms", detail)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Settling:
+    """What is done inside the pause once nobody writes to the source any more."""
+
+    workspace: Workspace
+    cut: Cut
+    terms: Terms
+    entered: gate.Passed
+    rehearse: bool
+
+    def settle(self, session: Session, pause: Pause) -> None:
+        """Wait for the barrier, bring what no stream carries, compare, carry sequences; record it."""
+        workspace = self.workspace
+        with pause.part("barrier"):
+            barrier.wait(workspace, workspace.ledger.generations(), timeout=pause.left(), poll=0.002)
+        failpoint("cutover.barrier_passed")
+        brought = self._bring_rest(session, pause)
+        with pause.part("verification"):
+            found = self._compared(pause)
+        failpoint("cutover.verified")
+        with pause.part("sequences"):
+            moved = self._carry_sequences()
+        with pause.part("record"), workspace.writing() as writer:
+            for name, figures in {**brought, **evidence(found, moved)}.items():
+                workspace.ledger.record_effect(writer, STEP, name, figures)
+        failpoint("cutover.sequences_carried")
+
+    def _compared(self, pause: Pause) -> Verification:
+        found = verify.still(
+            self.workspace,
+            (*self.cut.followed, *self.cut.late),
+            counts_only=self.terms.gate.counts_only,
+            timeout=pause.left(),
+        )
+        when = "writes were stopped, then everything was rolled back and the source goes on"
+        gate.refuse_differences(found, when)
+        return found
+
+    def _carry_sequences(self) -> tuple[sequences.Moved, ...]:
+        entered = self.entered
+        sending = sequences.read(self.workspace.source, entered.left_out)
+        if self.rehearse:
+            return ()
+        with self.workspace.writing() as writer:
+            moved = sequences.carry(writer, sending, entered.receiving, self.terms.headroom)
+        gate.still_holds(self.workspace, entered, sending, moved)
+        return moved
+
+    def _bring_rest(self, session: Session, pause: Pause) -> dict[str, Mapping[str, Json]]:
+        """Bring what no stream carries, now that nobody writes; tells how much, by its kind."""
+        brought: dict[str, Mapping[str, Json]] = {}
+        workspace, objects = self.workspace, self.terms.large_objects
+        if self.cut.late:
+            with pause.part("late tables"):
+                brought["late tables"] = dict(late.bring(workspace, self.cut.late, timeout=pause.left()))
+        if objects is not None:
+            within = session if _locks(workspace, self.terms) else None
+            with pause.part("large objects"):
+                left = pause.left()
+                brought["large objects"] = dict(
+                    large_objects.level(workspace, objects, timeout=left, within=within)
+                )
+        return brought
 
 
 def _locks(workspace: Workspace, terms: Terms) -> Sequence[sql.SQL]:
@@ -193,22 +240,28 @@ def _locks(workspace: Workspace, terms: Terms) -> Sequence[sql.SQL]:
     return (large_objects.lock_statement(),)
 
 
-def _evidence(found: Verification, sequences_seen: int, moved: int) -> Mapping[str, Json]:
+def evidence(found: Verification, moved: Sequence[sequences.Moved]) -> dict[str, Mapping[str, Json]]:
+    """What the comparison inside the pause found and where sequences stand, for the ledger."""
     return {
-        "equal": found.equal,
-        "tables": [{"table": v.table, "rows": v.source_rows, "equal": v.equal} for v in found.tables],
-        "rows": sum(v.source_rows for v in found.tables),
-        "sequences": sequences_seen,
-        "sequences_moved": moved,
-        "seconds": round(found.seconds, 3),
+        "verification": {
+            "equal": found.equal,
+            "tables": [{"table": v.table, "rows": v.source_rows, "equal": v.equal} for v in found.tables],
+            "rows": sum(v.source_rows for v in found.tables),
+            "sequences": len(moved),
+            "sequences_moved": sum(1 for m in moved if m.changed),
+            "seconds": round(found.seconds, 3),
+        },
+        gate.SEQUENCES: {"sequences": sequences.values(moved)},
     }
 
 
-def _commit(workspace: Workspace, session: Session) -> None:
-    try:
-        session.execute("COMMIT")
-    except psycopg.OperationalError:
-        # The reply was lost: whether it was committed, the source itself tells.
-        if not fence.fenced(workspace.source, workspace.names):
-            raise
-    failpoint("cutover.after_commit")
+def retire(workspace: Workspace) -> None:
+    """End the stream that led here; then, where there is a way back, begin to follow it."""
+    generations.clear_all(workspace)
+    failpoint("cutover.retired")
+
+
+def begin_way_back(workspace: Workspace) -> None:
+    """Let the source follow the target from the cutover's moment on."""
+    tables = Cut.of(workspace).followed
+    return_streams.Back(workspace=workspace, tables=tables).start(crossing.aligned_at(workspace))

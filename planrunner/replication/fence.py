@@ -1,13 +1,16 @@
-"""The fence: one transaction on the source that stops every writer, and is open until it is committed.
+"""The fence: what closes one side to every writer, and opens it again at once.
 
 Statement triggers raise 25006 for everyone, superusers too; they are ENABLE ALWAYS, so a session in replica
-role is stopped as well, while an apply worker (which fires no statement triggers for rows) goes through.
-The locks hold writers back until the commit; a rollback, or the death of this session, leaves all as it was.
+role is stopped as well, while an apply worker (which fires no statement triggers for rows) goes through. All
+of a side's triggers call one function: the side is closed or open by what that function does, so that opening
+is one statement that waits for nobody. A side is closed in one transaction whose locks hold writers back until
+it is committed; a rollback, or the death of its session, leaves all as it was.
 """
 
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psycopg import errors, sql
@@ -15,11 +18,12 @@ from psycopg import errors, sql
 from planrunner.errors import StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.postgres import catalog
+from planrunner.postgres.failures import endpoint_facts
 from planrunner.replication.identities import table_name
 from planrunner.replication.names import FENCE_TRIGGER, FENCE_TRUNCATE_TRIGGER, SCHEMA
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from planrunner.postgres.catalog import Table
     from planrunner.postgres.connection import Server, Session
@@ -27,37 +31,111 @@ if TYPE_CHECKING:
     from planrunner.replication.workspace import Workspace
 
 LOCK_PATIENCE_SECONDS = 60.0
+_AT_ONCE = 50
+_OPEN = "BEGIN RETURN NULL; END"
 
 
-def statements(names: Names, tables: Sequence[Table], *, database: str) -> tuple[sql.Composed, ...]:
-    """What the fence executes after its locks: the trigger function and two triggers a table."""
-    function = sql.Identifier(SCHEMA, names.fence_function)
-    message = f"database {database} has moved: it is read-only here (planrunner plan {names.plan_id})"
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """A side's fence as its server shows it: ``tables`` carry its triggers, all ``whole`` ones as we made them."""
+
+    closed: bool
+    tables: frozenset[str]
+    whole: frozenset[str]
+
+
+def standing(server: Server, names: Names) -> Standing:
+    """Look at the fence of this plan on ``server``."""
+    rows = server.rows(
+        "SELECT n.nspname::text, c.relname::text, t.tgname::text, t.tgenabled::text, p.prosrc"
+        " FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace f ON f.oid = p.pronamespace"
+        " WHERE t.tgname = ANY (%s) AND p.proname = %s AND f.nspname = %s",
+        [[FENCE_TRIGGER, FENCE_TRUNCATE_TRIGGER], names.fence_function, SCHEMA],
+    )
+    stopping = {catalog.qualified(r[0], r[1]) for r in rows if r[2] == FENCE_TRIGGER}
+    sound = {catalog.qualified(r[0], r[1]) for r in rows if r[2] == FENCE_TRIGGER and r[3] == "A"}
+    truncating = {
+        catalog.qualified(r[0], r[1]) for r in rows if r[2] == FENCE_TRUNCATE_TRIGGER and r[3] != "D"
+    }
+    return Standing(
+        closed=bool(rows) and all(row[4] != _OPEN for row in rows),
+        tables=frozenset(stopping),
+        whole=frozenset(sound & truncating),
+    )
+
+
+def fenced(server: Server, names: Names) -> tuple[str, ...]:
+    """The tables to which this plan's fence stops writers of ``server``; empty while that side is open."""
+    found = standing(server, names)
+    return tuple(sorted(found.tables)) if found.closed else ()
+
+
+def moved_to(server: Server, plan_id: str) -> str:
+    """What a writer is told who comes to the side that was left: where its database is now."""
+    facts = endpoint_facts(server.endpoint)
+    return (
+        f"database has moved to {facts['place']}, database {server.identity().database}: it is read-only here"
+        f" (planrunner plan {plan_id})"
+    )
+
+
+def not_yet(server: Server, plan_id: str) -> str:
+    """What a writer is told who comes too early: ``server`` is where it must go until the cutover."""
+    facts = endpoint_facts(server.endpoint)
+    return (
+        f"database is not open here yet: until the cutover its writes go to {facts['place']}, database"
+        f" {server.identity().database} (planrunner plan {plan_id})"
+    )
+
+
+def statements(
+    names: Names, tables: Sequence[Table], message: str, there: Standing | None = None
+) -> tuple[sql.Composed, ...]:
+    """What closes ``tables`` with ``message``: the function, and the triggers of those that lack them."""
     body = (
         sql.SQL("BEGIN RAISE EXCEPTION USING ERRCODE = '25006', MESSAGE = {}; END")
         .format(sql.Literal(message))
         .as_string()
     )
-    made = [
-        sql.SQL(
-            "CREATE OR REPLACE FUNCTION {}() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS {}"
-        ).format(function, sql.Literal(body)),
-    ]
-    made += [
-        sql.SQL(
-            "CREATE TRIGGER {trigger} BEFORE INSERT OR UPDATE OR DELETE ON {table}"
-            " FOR EACH STATEMENT EXECUTE FUNCTION {function}();"
-            " ALTER TABLE ONLY {table} ENABLE ALWAYS TRIGGER {trigger};"
-            " CREATE TRIGGER {truncate} BEFORE TRUNCATE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION {function}()"
-        ).format(
-            trigger=sql.Identifier(FENCE_TRIGGER),
-            truncate=sql.Identifier(FENCE_TRUNCATE_TRIGGER),
-            table=table_name(table),
-            function=function,
-        )
+    carrying = there.tables if there else frozenset[str]()
+    whole = there.whole if there else frozenset[str]()
+    bare = [_triggers(names, table) for table in tables if table.qualified not in carrying]
+    mended = [_mended(names, t) for t in tables if t.qualified in carrying and t.qualified not in whole]
+    return (_function(names, body), *bare, *mended)
+
+
+def _function(names: Names, body: str) -> sql.Composed:
+    return sql.SQL(
+        "CREATE OR REPLACE FUNCTION {}() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS {}"
+    ).format(sql.Identifier(SCHEMA, names.fence_function), sql.Literal(body))
+
+
+def _triggers(names: Names, table: Table) -> sql.Composed:
+    return sql.SQL(
+        "CREATE TRIGGER {trigger} BEFORE INSERT OR UPDATE OR DELETE ON {table}"
+        " FOR EACH STATEMENT EXECUTE FUNCTION {function}();"
+        " ALTER TABLE ONLY {table} ENABLE ALWAYS TRIGGER {trigger};"
+        # An apply worker fires this one where it is ENABLE ALWAYS, and would stop at a replicated TRUNCATE.
+        " CREATE TRIGGER {truncate} BEFORE TRUNCATE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION {function}()"
+    ).format(
+        trigger=sql.Identifier(FENCE_TRIGGER),
+        truncate=sql.Identifier(FENCE_TRUNCATE_TRIGGER),
+        table=table_name(table),
+        function=sql.Identifier(SCHEMA, names.fence_function),
+    )
+
+
+def _mended(names: Names, table: Table) -> sql.Composed:
+    return sql.SQL("{}; {}").format(sql.SQL("; ").join(_drops([table])), _triggers(names, table))
+
+
+def _drops(tables: Iterable[Table]) -> list[sql.Composed]:
+    return [
+        sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(sql.Identifier(trigger), table_name(table))
         for table in tables
+        for trigger in (FENCE_TRIGGER, FENCE_TRUNCATE_TRIGGER)
     ]
-    return tuple(made)
 
 
 def lock_statement(tables: Sequence[Table]) -> sql.Composed:
@@ -66,72 +144,135 @@ def lock_statement(tables: Sequence[Table]) -> sql.Composed:
     return sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(names)
 
 
-def fenced(source: Server, names: Names) -> tuple[str, ...]:
-    """The tables on which this plan's fence stands, committed."""
-    rows = source.rows(
-        "SELECT n.nspname::text, c.relname::text FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid"
-        " JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_proc p ON p.oid = t.tgfoid"
-        " WHERE t.tgname = %s AND p.proname = %s ORDER BY 1, 2",
-        [FENCE_TRIGGER, names.fence_function],
-    )
-    return tuple(catalog.qualified(row[0], row[1]) for row in rows)
+@dataclass(frozen=True, kw_only=True)
+class Fence:
+    """How one side is to be closed; ``lock_timeout``, ``dead_man`` and ``patience`` are seconds.
 
-
-def raise_fence(
-    workspace: Workspace,
-    session: Session,
-    tables: Sequence[Table],
-    *,
-    lock_timeout: float,
-    dead_man: float,
-    also: Sequence[sql.SQL] = (),
-) -> float:
-    """Open the fence transaction on ``session``: locks (``also`` others), then triggers. Returns when it began.
-
-    Locks are tried with a short timeout and again, so that we yield and not the application; StepFailed
-    after a minute. ``dead_man`` seconds of our silence make the server roll everything back.
+    Locks are tried with a short timeout and again, so that we yield and not the application. ``dead_man``
+    seconds of our silence make the server roll everything back. ``also`` are further locks.
     """
-    patience = workspace.clock.monotonic() + LOCK_PATIENCE_SECONDS
+
+    names: Names
+    tables: tuple[Table, ...]
+    message: str
+    there: Standing
+    lock_timeout: float
+    dead_man: float
+    patience: float = LOCK_PATIENCE_SECONDS
+    also: tuple[sql.SQL, ...] = ()
+
+    def script(self) -> tuple[sql.Composed, ...]:
+        """What is executed once the locks are there."""
+        return statements(self.names, self.tables, self.message, self.there)
+
+
+def raise_fence(workspace: Workspace, session: Session, fence: Fence) -> float:
+    """Open the fence transaction on ``session``: locks, then function and triggers. Returns when it began.
+
+    StepFailed when the locks could not be had within ``fence.patience``; nothing was changed then.
+    """
+    patience = workspace.clock.monotonic() + fence.patience
     while True:
         begun = workspace.clock.monotonic()
-        _begin(session, lock_timeout=lock_timeout, dead_man=dead_man)
+        _begin(session, fence)
         try:
-            session.execute(lock_statement(tables))
-            for statement in also:
+            if fence.tables:
+                session.execute(lock_statement(fence.tables))
+            for statement in fence.also:
                 session.execute(statement)
         except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
             session.execute("ROLLBACK")
             if workspace.clock.monotonic() > patience:
-                raise StepFailed(
-                    "source: the tables could not be locked within a minute; nothing was changed",
-                    remedy="Long transactions hold them: see pg_stat_activity, end them, run again.",
-                ) from error
+                raise _no_locks(fence) from error
             workspace.clock.sleep(random.uniform(0.05, 0.4))  # noqa: S311  # jitter, not a secret
             continue
         failpoint("cutover.locked")
-        database = workspace.source.identity().database
-        script = sql.SQL("; ").join(statements(workspace.names, tables, database=database))
-        session.execute(script)
+        session.execute(sql.SQL("; ").join(fence.script()))
         failpoint("cutover.fenced")
         return begun
 
 
-def _begin(session: Session, *, lock_timeout: float, dead_man: float) -> None:
-    session.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-    session.execute(
-        "SELECT set_config('lock_timeout', %s, true), set_config('idle_in_transaction_session_timeout', %s, true)",
-        [f"{int(lock_timeout * 1000)}ms", f"{int(dead_man * 1000)}ms"],
+def _no_locks(fence: Fence) -> StepFailed:
+    return StepFailed(
+        f"the tables could not be locked within {fence.patience:.0f} s; nothing was changed, writers go on",
+        remedy="Long transactions hold them: see pg_stat_activity, end them, run again.",
     )
 
 
-def lower_statements(source: Server, names: Names) -> tuple[sql.Composed, ...]:
-    """What takes a committed fence away again."""
-    held = set(fenced(source, names))
-    tables = [t for t in catalog.tables(source) if t.qualified in held]
-    drops = [
-        sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(sql.Identifier(trigger), table_name(table))
-        for table in tables
-        for trigger in (FENCE_TRIGGER, FENCE_TRUNCATE_TRIGGER)
-    ]
+def _begin(session: Session, fence: Fence) -> None:
+    session.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+    session.execute(
+        "SELECT set_config('lock_timeout', %s, true), set_config('idle_in_transaction_session_timeout', %s, true),"
+        " set_config('client_min_messages', 'warning', true)",
+        [f"{int(fence.lock_timeout * 1000)}ms", f"{int(fence.dead_man * 1000)}ms"],
+    )
+
+
+def close_quietly(workspace: Workspace, server: Server, tables: Sequence[Table], message: str) -> None:
+    """Close a side that nobody is meant to write to: some tables at a time, each waited for in short turns.
+
+    Done again, it closes what was added since. StepFailed when a table can't be locked for a minute.
+    """
+    there = standing(server, workspace.names)
+    todo = [table for table in tables if table.qualified not in there.whole]
+    groups = [todo[place : place + _AT_ONCE] for place in range(0, len(todo), _AT_ONCE)] or [[]]
+    for group in groups:
+        _in_turns(workspace, server, statements(workspace.names, group, message, there))
+
+
+def _in_turns(workspace: Workspace, server: Server, made: Sequence[sql.Composed]) -> None:
+    patience = workspace.clock.monotonic() + LOCK_PATIENCE_SECONDS
+    while True:
+        with server.session() as session:
+            try:
+                with session.transaction():
+                    session.execute(
+                        "SET LOCAL lock_timeout = '500ms'; SET LOCAL client_min_messages = warning"
+                    )
+                    for statement in made:
+                        session.execute(statement)
+            except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
+                if workspace.clock.monotonic() > patience:
+                    raise StepFailed(
+                        f"{server.side.value}: the fence's triggers could not be changed within a minute",
+                        remedy="Long transactions hold the tables: see pg_stat_activity, end them, run again.",
+                    ) from error
+            else:
+                return
+        workspace.clock.sleep(random.uniform(0.05, 0.4))  # noqa: S311  # jitter, not a secret
+
+
+def opening(names: Names) -> sql.Composed:
+    """What opens a closed side: from its commit on every statement passes. Waits for no lock."""
+    return _function(names, _OPEN)
+
+
+def lower_statements(server: Server, names: Names) -> tuple[sql.Composed, ...]:
+    """What takes a fence away again, open or closed."""
+    held = standing(server, names).tables
+    tables = [t for t in catalog.tables(server) if t.qualified in held]
     function = sql.Identifier(SCHEMA, names.fence_function)
-    return (*drops, sql.SQL("DROP FUNCTION IF EXISTS {}()").format(function))
+    return (*_drops(tables), sql.SQL("DROP FUNCTION IF EXISTS {}()").format(function))
+
+
+def lower(workspace: Workspace, server: Server) -> None:
+    """Take the fence away from ``server``: open it first, then some tables' triggers at a time."""
+    names = workspace.names
+    if not there_is(server, names):
+        return
+    server.execute(opening(names))
+    *drops, function = lower_statements(server, names)
+    for place in range(0, len(drops), 2 * _AT_ONCE):
+        _in_turns(workspace, server, drops[place : place + 2 * _AT_ONCE])
+    server.execute(function)
+
+
+def there_is(server: Server, names: Names) -> bool:
+    """True while the server shows the plan's fence function, whatever it does."""
+    return bool(
+        server.value(
+            "SELECT EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace"
+            " WHERE n.nspname = %s AND p.proname = %s)",
+            [SCHEMA, names.fence_function],
+        )
+    )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from planrunner.postgres.catalog import Table
     from planrunner.postgres.connection import Server
+    from planrunner.postgres.lsn import Lsn
     from planrunner.replication.units import Unit
     from planrunner.replication.workspace import Workspace
 
@@ -188,6 +189,14 @@ def follow(workspace: Workspace, tables: Sequence[Table], generation: int) -> in
         subscriptions.create(workspace, generation, owned, also=others)
     subscriptions.enable(workspace, generation)
     return len(mine)
+
+
+def subscribe(workspace: Workspace, tables: Sequence[Table], generation: int, aligned: Lsn | None) -> None:
+    """Subscribe to a generation whose slot was moved to ``aligned``, not enabled; its publication is what it is."""
+    owned = ranges.owned(workspace, tables, generation)
+    with workspace.writing() as session:
+        subscriptions.create_in(workspace, session, generation, owned)
+        subscriptions.begin_at(session, workspace.names.stream(generation), aligned)
 
 
 def _copied_by(workspace: Workspace, tables: Sequence[Table], generation: int) -> list[Unit]:

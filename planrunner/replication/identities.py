@@ -93,10 +93,11 @@ def change(workspace: Workspace, wanted: Sequence[Change]) -> None:
 def restore_statements(workspace: Workspace, side: Side) -> tuple[sql.Composed, ...]:
     """What puts every changed identity back on ``side``; on the target only what is not back there yet."""
     changed = workspace.ledger.effects(STEP).values()
-    return tuple(_back(detail) for detail in changed if side is Side.SOURCE or not detail.get("target"))
+    return tuple(back(detail) for detail in changed if side is Side.SOURCE or not detail.get("target"))
 
 
-def _back(detail: Mapping[str, Any]) -> sql.Composed:
+def back(detail: Mapping[str, Any]) -> sql.Composed:
+    """What puts back the identity that ``detail`` of the ledger tells of."""
     # An identity that was an index is only replaced where that index is gone: DEFAULT is what it amounts to.
     return sql.SQL("ALTER TABLE IF EXISTS ONLY {} REPLICA IDENTITY {}").format(
         sql.Identifier(detail["schema"], detail["name"]), _WORDS.get(detail["was"], _WORDS["d"])

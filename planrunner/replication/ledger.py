@@ -167,8 +167,27 @@ class Ledger:
             " ON CONFLICT (plan_id, step, name) DO UPDATE SET detail = excluded.detail, done = clock_timestamp()"
         ).format(*map(sql.Literal, (self._plan_id, step, name, json.dumps(detail))))
 
+    def forget_effects(self, session: Session, step: str, *names: str) -> None:
+        """Remove effects of those names in the caller's transaction."""
+        session.execute(
+            "DELETE FROM planrunner.effect WHERE plan_id = %s AND step = %s AND name = ANY (%s)",
+            [self._plan_id, step, list(names)],
+        )
+
+    def follow_anew(self, session: Session, tables: Sequence[str], generation: int) -> None:
+        """Let ``generation`` follow ``tables`` whole, in the caller's transaction, however they were copied."""
+        session.execute(
+            "WITH gone AS (DELETE FROM planrunner.unit WHERE plan_id = %(plan)s"
+            "  RETURNING split_part(unit_id, '#', 1) AS name, rows, bytes, seconds, epoch)"
+            " INSERT INTO planrunner.unit (plan_id, unit_id, generation, rows, bytes, seconds, epoch)"
+            " SELECT %(plan)s, t.name, %(generation)s, coalesce(sum(rows), 0)::bigint,"
+            "  coalesce(sum(bytes), 0)::bigint, coalesce(sum(seconds), 0), coalesce(max(epoch), 0)"
+            " FROM unnest(%(tables)s::text[]) t(name) LEFT JOIN gone ON gone.name = t.name GROUP BY t.name",
+            {"plan": self._plan_id, "tables": list(tables), "generation": generation},
+        )
+
     def forget(self, step: str) -> None:
-        """Remove what a kind of step recorded, and the whole schema once no plan has anything in it."""
+        """Remove what a kind of step recorded, and the whole ledger once no plan has anything in it."""
         if not self.exists():
             return
         with self._target.transaction() as session:
@@ -185,9 +204,19 @@ class Ledger:
             ).fetchone()
             if left == (0,):
                 session.execute(
-                    "DROP TABLE planrunner.effect, planrunner.unit, planrunner.chunk, planrunner.lease;"
-                    " DROP SCHEMA planrunner"
+                    "DROP TABLE planrunner.effect, planrunner.unit, planrunner.chunk, planrunner.lease"
                 )
+                _drop_empty_schema(session)
+
+
+def _drop_empty_schema(session: Session) -> None:
+    # A barrier table of another plan, a fence: what is in it is not the ledger's to remove.
+    held = session.execute(
+        "SELECT EXISTS (SELECT FROM pg_depend WHERE refclassid = 'pg_namespace'::regclass"
+        " AND refobjid = to_regnamespace('planrunner'))"
+    ).fetchone()
+    if held == (False,):
+        session.execute("DROP SCHEMA planrunner")
 
 
 class Lease:

@@ -36,6 +36,21 @@ class Names:
         """The generation's second publication, of tables of which only inserts are followed."""
         return f"{self.stream(generation)}i"
 
+    @property
+    def back(self) -> str:
+        """The publication and slot on the target, and subscription on the source, that lead back after a cutover."""
+        return f"{self.plan_prefix}b1"
+
+    @property
+    def back_inserts(self) -> str:
+        """Their second publication, of tables of which only inserts are followed."""
+        return f"{self.back}i"
+
+    @property
+    def back_barrier(self) -> str:
+        """The marker table of the way back, in schema ``planrunner`` on both sides."""
+        return f"barrier_{self.plan_id}_b1"
+
     def generation(self, stream: str) -> int | None:
         """The generation whose publication, slot or subscription has this very name; None for another's."""
         match = re.fullmatch(r"\d+", stream.removeprefix(self.prefix))
@@ -55,7 +70,7 @@ class Names:
 
     @property
     def fence_function(self) -> str:
-        """The trigger function that refuses writes on the source."""
+        """The trigger function that refuses writes on a side that is closed, and lets them pass on one that is open."""
         return f"fence_{self.plan_id}"
 
     @property

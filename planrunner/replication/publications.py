@@ -31,7 +31,12 @@ BARRIER_COLUMNS = sql.SQL(
 
 def barrier_table(names: Names, generation: int) -> sql.Composed:
     """What makes a generation's barrier table, on either side."""
-    table = sql.Identifier(SCHEMA, names.barrier(generation))
+    return marker_table(names.barrier(generation))
+
+
+def marker_table(name: str) -> sql.Composed:
+    """What makes the barrier table of that name, on either side."""
+    table = sql.Identifier(SCHEMA, name)
     return sql.SQL("CREATE TABLE IF NOT EXISTS {} ").format(table) + BARRIER_COLUMNS
 
 

@@ -112,8 +112,11 @@ def materialized_views(workspace: Workspace) -> tuple[tuple[str, str], ...]:
 
 
 def refresh(workspace: Workspace, views: Sequence[tuple[str, str]], *, step: str) -> None:
-    """Refresh the target's materialized views in that order, and record it for ``step``."""
+    """Refresh and analyse the target's materialized views in that order, and record it for ``step``."""
     for schema, name in views:
         with workspace.writing() as session:
-            session.execute(sql.SQL("REFRESH MATERIALIZED VIEW {}").format(sql.Identifier(schema, name)))
+            view = sql.Identifier(schema, name)
+            session.execute(sql.SQL("REFRESH MATERIALIZED VIEW {}").format(view))
+            # What was never analysed is planned badly until the server comes by.
+            session.execute(sql.SQL("ANALYZE {}").format(view))
     workspace.done(step, "materialized views", {"refreshed": len(views)})

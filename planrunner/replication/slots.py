@@ -67,6 +67,12 @@ WHERE starts_with(s.slot_name::text, %s) AND s.database = current_database()
 
 def existing(source: Server, names: Names) -> dict[int, Slot]:
     """Our slots by generation, in one query."""
+    found = shown(source, names.prefix)
+    return {g: slot for slot in found.values() if (g := names.generation(slot.name)) is not None}
+
+
+def shown(server: Server, prefix: str) -> dict[str, Slot]:
+    """The slots of this database whose names begin with ``prefix``, by name."""
     found = (
         Slot(
             name=r[0],
@@ -80,9 +86,9 @@ def existing(source: Server, names: Names) -> dict[int, Slot]:
             reader=r[8],
             failover=r[9],
         )
-        for r in source.rows(_SLOTS, [names.prefix])
+        for r in server.rows(_SLOTS, [prefix])
     )
-    return {g: slot for slot in found if (g := names.generation(slot.name)) is not None}
+    return {slot.name: slot for slot in found}
 
 
 def create_exporting(workspace: Workspace, replication: Session, generation: int) -> str:
@@ -99,7 +105,7 @@ def create_exporting(workspace: Workspace, replication: Session, generation: int
         try:
             row = replication.execute(command + options).fetchone()
         except errors.LockNotAvailable as error:
-            _tell_blockers(workspace, deadline, error)
+            _tell_blockers(workspace, workspace.source, deadline, error)
         else:
             assert row is not None
             return str(row[2])
@@ -115,27 +121,49 @@ def _creation_options(version: int, *, failover: bool) -> LiteralString:
 
 def create_plain(workspace: Workspace, generation: int) -> None:
     """Make the generation's slot without a snapshot; it waits for writers as ``create_exporting`` does."""
-    name = workspace.names.stream(generation)
+    create_named(workspace, workspace.source, workspace.names.stream(generation))
+
+
+def create_named(workspace: Workspace, server: Server, name: str) -> None:
+    """Make slot ``name`` on either side, without a snapshot; StepFailed after ten minutes of open transactions."""
     deadline = workspace.clock.monotonic() + PATIENCE_SECONDS
     # PostgreSQL 17 and later: name, plugin, temporary, twophase, failover.
-    newer = workspace.source.version() >= FAILOVER_SINCE and workspace.terms.failover
+    newer = server.version() >= FAILOVER_SINCE and workspace.terms.failover
     made = "SELECT pg_create_logical_replication_slot(%s, 'pgoutput'"
     while True:
-        with workspace.source.session() as session:
+        with server.session() as session:
             session.execute("SET lock_timeout = '3s'")
             try:
                 session.execute(made + (", false, false, true)" if newer else ")"), [name])
             except errors.LockNotAvailable as error:
-                _tell_blockers(workspace, deadline, error)
+                _tell_blockers(workspace, server, deadline, error)
             else:
                 return
 
 
-def _tell_blockers(workspace: Workspace, deadline: float, error: Exception) -> None:
-    blockers = [str(row[0]) for row in workspace.source.rows(_BLOCKERS)]
+def advance_to_now(server: Server, name: str, *, timeout: float) -> Lsn:
+    """Move slot ``name`` past everything that is committed on ``server`` now; returns where it stands.
+
+    A slot moves no further than what is flushed, and an apply worker commits without waiting for that: so a
+    message is committed first that does wait. QueryFailed after ``timeout`` seconds.
+    """
+    with server.session() as session:
+        session.execute("SET synchronous_commit = on")
+        session.execute("SELECT set_config('statement_timeout', %s, false)", [str(int(timeout * 1000))])
+        session.execute("SELECT pg_logical_emit_message(true, 'planrunner', '')")
+        row = session.execute(
+            "SELECT end_lsn::text FROM pg_replication_slot_advance(%s, pg_current_wal_flush_lsn())", [name]
+        ).fetchone()
+    assert row is not None
+    return Lsn.parse(row[0])
+
+
+def _tell_blockers(workspace: Workspace, server: Server, deadline: float, error: Exception) -> None:
+    blockers = [str(row[0]) for row in server.rows(_BLOCKERS)]
     if workspace.clock.monotonic() > deadline:
         raise StepFailed(
-            "source: the slot could not be made: transactions stay open: " + "; ".join(blockers),
+            f"{server.side.value}: the slot could not be made: transactions stay open: "
+            + "; ".join(blockers),
             remedy="End them (SELECT pg_terminate_backend(pid)), or wait, and run again.",
         ) from error
     workspace.tell("slot creation waits for open transactions", {"blockers": blockers})
@@ -143,18 +171,22 @@ def _tell_blockers(workspace: Workspace, deadline: float, error: Exception) -> N
 
 def drop(workspace: Workspace, generation: int) -> None:
     """Drop the generation's slot, ending the session that holds it; nothing happens when it is gone."""
-    name = workspace.names.stream(generation)
+    drop_named(workspace, workspace.source, workspace.names.stream(generation))
+
+
+def drop_named(workspace: Workspace, server: Server, name: str) -> None:
+    """The same for slot ``name`` on either side."""
     for _ in range(100):
-        slot = existing(workspace.source, workspace.names).get(generation)
+        slot = shown(server, name).get(name)
         if slot is None:
             return
-        if slot.active_pid is None and _dropped(workspace.source, name):
+        if slot.active_pid is None and _dropped(server, name):
             return
         if slot.active_pid is not None:
-            workspace.source.rows("SELECT pg_terminate_backend(%s)", [slot.active_pid])
+            server.rows("SELECT pg_terminate_backend(%s)", [slot.active_pid])
         workspace.clock.sleep(0.1)
     raise StepFailed(
-        f"source: slot {name} stays in use",
+        f"{server.side.value}: slot {name} stays in use",
         remedy=f"Find its user in pg_replication_slots, end it, then: SELECT pg_drop_replication_slot('{name}');",
     )
 

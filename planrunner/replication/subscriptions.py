@@ -16,9 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from planrunner.postgres.connection import Row, Server, Session
+    from planrunner.postgres.lsn import Lsn
     from planrunner.replication.names import Names
     from planrunner.replication.ranges import Owned
     from planrunner.replication.workspace import Workspace
+
+_ADVANCE_ORIGIN = """
+SELECT CASE WHEN has_function_privilege('pg_replication_origin_advance(text, pg_lsn)', 'EXECUTE')
+       THEN pg_replication_origin_advance('pg_' || oid, %s::pg_lsn) END
+FROM pg_subscription WHERE subname = %s
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +60,18 @@ WHERE starts_with(s.subname::text, %s)
 
 def existing(target: Server, names: Names) -> dict[int, Subscription]:
     """Our subscriptions by generation, in one query."""
-    counted = target.version() >= 150000
+    found = shown(target, names.prefix)
+    return {g: made for made in found.values() if (g := names.generation(made.name)) is not None}
+
+
+def shown(server: Server, prefix: str) -> dict[str, Subscription]:
+    """The subscriptions of this database whose names begin with ``prefix``, by name."""
+    counted = server.version() >= 150000
     query = sql.SQL(_SUBSCRIPTIONS).format(
         counters=sql.SQL("to_jsonb(e)" if counted else "NULL::jsonb"),
         statistics=sql.SQL("LEFT JOIN pg_stat_subscription_stats e ON e.subid = s.oid" if counted else ""),
     )
-    found = map(_subscription, target.rows(query, [names.prefix]))
-    return {g: made for made in found if (g := names.generation(made.name)) is not None}
+    return {made.name: made for made in map(_subscription, server.rows(query, [prefix]))}
 
 
 def _subscription(row: Row) -> Subscription:
@@ -80,17 +92,17 @@ def _subscription(row: Row) -> Subscription:
     )
 
 
-def dial_parameters(source: Server) -> dict[str, str]:
-    """The connection string's parts as the target uses them, without the password."""
-    parameters = {**source.parameters(), **LIVENESS}
+def dial_parameters(server: Server) -> dict[str, str]:
+    """The connection string's parts as the other side's subscription uses them, without the password."""
+    parameters = {**server.parameters(), **LIVENESS}
     parameters.pop("application_name", None)
-    seen = source.endpoint.seen_from_target
+    seen = server.endpoint.seen_from_other
     if seen is not None:
         parameters.pop("hostaddr", None)
         parameters.update({"host": seen.host} if seen.host else {})
         parameters.update({"port": str(seen.port)} if seen.port else {})
         if seen.sslmode is not None:
-            # Our CA file lies on this machine, not on the target's.
+            # Our CA file lies on this machine, not on the other side's.
             parameters.pop("sslrootcert", None)
             parameters["sslmode"] = seen.sslmode
         parameters.update({"sslrootcert": seen.sslrootcert} if seen.sslrootcert else {})
@@ -180,29 +192,45 @@ def enable(workspace: Workspace, generation: int) -> None:
         )
 
 
+def begin_at(session: Session, subscription: str, aligned: Lsn | None) -> None:
+    """Let a subscription that is not enabled yet begin at ``aligned``, where the login may say so.
+
+    A crash of the publisher before its next checkpoint puts the slot back to where it was made.
+    """
+    if aligned is not None:
+        session.execute(_ADVANCE_ORIGIN, [str(aligned), subscription])
+
+
 def drop(workspace: Workspace, generation: int) -> None:
     """Disable the subscription, wait for its worker to end, drop it; its slot is left to ``slots.drop``."""
-    target, names = workspace.target, workspace.names
-    name = sql.Identifier(names.stream(generation))
-    if generation not in existing(target, names):
+    drop_named(workspace, workspace.target, workspace.names.stream(generation))
+
+
+def drop_named(workspace: Workspace, server: Server, name: str) -> None:
+    """The same for subscription ``name`` on either side; nothing happens when it is gone."""
+    if not shown(server, name):
         return
-    with workspace.writing() as session:
-        session.execute(sql.SQL("ALTER SUBSCRIPTION {} DISABLE").format(name))
+    with workspace.writing_to(server) as session:
+        session.execute(sql.SQL("ALTER SUBSCRIPTION {} DISABLE").format(sql.Identifier(name)))
     for _ in range(300):
-        if existing(target, names)[generation].pid is None:
+        if shown(server, name)[name].pid is None:
             break
         workspace.clock.sleep(0.05)
     else:
         raise StepFailed(
-            f"target: the apply worker of {names.stream(generation)} does not end",
-            remedy="Look at pg_stat_subscription on the target; run again to go on.",
+            f"{server.side.value}: the apply worker of {name} does not end",
+            remedy=f"Look at pg_stat_subscription on the {server.side.value}; run again to go on.",
         )
-    with workspace.writing() as session:
-        drop_in(workspace, session, generation)
+    with workspace.writing_to(server) as session:
+        _drop_disabled(session, name)
 
 
 def drop_in(workspace: Workspace, session: Session, generation: int) -> None:
     """Drop a disabled subscription in the caller's transaction; its slot is left as it is."""
-    name = sql.Identifier(workspace.names.stream(generation))
+    _drop_disabled(session, workspace.names.stream(generation))
+
+
+def _drop_disabled(session: Session, subscription: str) -> None:
+    name = sql.Identifier(subscription)
     session.execute(sql.SQL("ALTER SUBSCRIPTION {} SET (slot_name = NONE)").format(name))
     session.execute(sql.SQL("DROP SUBSCRIPTION {}").format(name))

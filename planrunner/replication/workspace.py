@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from planrunner.replication.terms import Terms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from planrunner.model import Json
     from planrunner.ports import Clock
@@ -42,7 +43,7 @@ class Workspace:
 
     ``schema`` is the source's schema as it was dumped under the round's snapshot, ``analyzed`` the tables whose
     statistics this process has gathered on the target, ``choices`` what the plan says of tables that can't be
-    followed as they are.
+    followed as they are, ``shield`` what holds back a signal meanwhile.
     """
 
     def __init__(  # noqa: PLR0913  # what a run is made of, each by its name
@@ -63,6 +64,7 @@ class Workspace:
         self.terms = terms or Terms()
         self.pulse = Pulse(clock, tell)
         self.choices = Choices()
+        self.shield: Callable[[], AbstractContextManager[None]] = nullcontext
         self.names = Names(plan_id=plan_id)
         self.ledger = Ledger(target, plan_id)
         self._wished = selection
@@ -104,6 +106,17 @@ class Workspace:
         lease = self.lease
         with self.target.transaction() as session:
             lease.hold(session)
+            yield session
+
+    @contextmanager
+    def writing_to(self, server: Server) -> Iterator[Session]:
+        """A transaction on either side; the target's holds the lease, the source knows none."""
+        if server is self.target:
+            with self.writing() as session:
+                yield session
+            return
+        self.lease  # noqa: B018  # taken before anything is changed anywhere
+        with server.transaction() as session:
             yield session
 
     def done(self, step: str, name: str, detail: Mapping[str, Json] | None = None) -> None:

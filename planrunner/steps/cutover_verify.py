@@ -1,18 +1,17 @@
-"""The step ``cutover_verify``: stop writes, prove both sides equal, carry sequences, end replication."""
+"""The step ``cutover_verify``: stop writes, prove both sides equal, carry sequences, open the target, end replication."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from planrunner.model import Json, Side, Verification
-from planrunner.postgres import catalog
+from planrunner import crossings
+from planrunner.model import Finding, Json, Side, Verification
 from planrunner.replication import (
+    crossing,
     cutover,
     decisions,
     fence,
-    generations,
     identities,
-    large_objects,
     ranges,
     restore,
     settings,
@@ -20,8 +19,8 @@ from planrunner.replication import (
     subscriptions,
     verify,
 )
+from planrunner.replication.crossing import Position
 from planrunner.step import Action, Run
-from planrunner.units import human_bytes, seconds
 from planrunner.workspace import workspace
 
 if TYPE_CHECKING:
@@ -31,31 +30,31 @@ if TYPE_CHECKING:
 class CutoverVerify:
     """Moves the point of truth to the target, or leaves everything as it was."""
 
-    uses: ClassVar[str] = cutover.STEP
+    uses: ClassVar[str] = crossing.STEP
 
     def actions(self, run: Run) -> Sequence[Action]:
-        """The cutover itself, the end of replication, and a last refresh: what is missing of them."""
+        """The cutover itself, the end of replication, the way back, and a last refresh: what is missing of them."""
+        if run.option("rehearse", False):  # noqa: FBT003  # the option's default
+            return crossings.missing_rehearsal(run)
         space = workspace(run)
-        found: list[Action] = []
-        committed = fence.fenced(run.source, space.names)
-        found += _settings(run)
-        if not committed:
-            found.append(_cut_over(run))
-        alive = set(subscriptions.existing(run.target, space.names)) | set(
-            slots.existing(run.source, space.names)
-        )
-        if alive or not committed or ranges.made(space):
-            found.append(_retire(run, alive))
-        found += _identities(run)
+        where = crossing.position(space)
+        found = [*_settings(run), *crossings.missing_cutover(run, where), *_retire(run, where)]
+        found += crossings.missing_way_back(run, where)
+        if not run.option("reverse", False):  # noqa: FBT003  # the option's default
+            # What tells rows apart is needed as long as the target publishes.
+            found += _identities(run)
         views = restore.materialized_views(space)
         if views and "materialized views" not in space.ledger.effects(cutover.STEP):
             found.append(_refresh(views))
-        return found
+        return [*found, *crossings.lift_guard(run, where)]
+
+    def findings(self, run: Run) -> Sequence[Finding]:
+        """Whether the way back that the plan wants can be had; nothing where it wants none."""
+        return crossings.way_back_findings(run)
 
     def progress(self, run: Run) -> Mapping[str, Json]:
-        """The write pause and its parts, and what the comparison inside it found."""
-        space = workspace(run)
-        return {**space.ledger.effects(cutover.STEP), "decisions": list[Json](decisions.told(space))}
+        """The write pause and its parts, what the comparison inside it found, and how the way back does."""
+        return {**crossings.figures(run), "decisions": list[Json](decisions.told(workspace(run)))}
 
     def verify(self, run: Run) -> Verification:
         """Compare every table: live while replication runs, plainly once writes are stopped."""
@@ -63,8 +62,20 @@ class CutoverVerify:
         counts_only = run.option("verify", "digests") == "counts"
         return verify.live(space, counts_only=counts_only)
 
+    def rehearsal(self, run: Run) -> Sequence[Action]:
+        """The cutover without its commit."""
+        return [crossings.rehearsal(run, asked_by="planrunner cutover --rehearse")]
+
+    def rollback(self, run: Run) -> Sequence[Action]:
+        """What is missing until writers are back on the source and the target follows it again."""
+        return crossings.missing_rollback(run)
+
+    def rollback_rehearsal(self, run: Run) -> Sequence[Action]:
+        """The rollback without its commit."""
+        return [crossings.rollback_rehearsal(run)]
+
     def leftovers(self, run: Run) -> Sequence[Action]:
-        """What the ledger says of the cutover; a committed fence stays, so that nobody writes to the old side."""
+        """The way back, fences, and what the ledger says of the cutover; a closed source stays closed."""
         space = workspace(run)
         if fence.fenced(run.source, space.names):
             lower = "; ".join(s.as_string() for s in fence.lower_statements(run.source, space.names)[:2])
@@ -73,17 +84,17 @@ class CutoverVerify:
                 f" its triggers: {lower}; …",
                 {"fenced": True},
             )
+        found = [*crossings.leftovers(run)]
         if not space.ledger.effects(cutover.STEP) and not space.ledger.effects(settings.STEP):
-            return ()
-        return [
-            Action(
-                name="forget",
-                summary="remove what the ledger says of the cutover",
-                where=Side.TARGET,
-                statements=("DELETE FROM planrunner.effect WHERE step = 'cutover_verify'",),
-                perform=_forget,
-            )
-        ]
+            return found
+        forget = Action(
+            name="forget",
+            summary="remove what the ledger says of the cutover",
+            where=Side.TARGET,
+            statements=("DELETE FROM planrunner.effect WHERE step = 'cutover_verify'",),
+            perform=_forget,
+        )
+        return [*found, forget]
 
 
 def _forget(run: Run) -> None:
@@ -135,67 +146,27 @@ def _identities(run: Run) -> Sequence[Action]:
     ]
 
 
-def _terms(run: Run) -> cutover.Terms:
-    return cutover.Terms(
-        budget=seconds(run.option("write_pause_budget", "5s")),
-        lock_timeout=seconds(run.option("lock_timeout", "200ms")),
-        headroom=run.option("sequence_headroom", 100),
-        counts_only=run.option("verify", "digests") == "counts",
-        large_objects=_large_object_terms(run),
-    )
-
-
-def _large_object_terms(run: Run) -> large_objects.Terms | None:
-    if run.option_of("snapshot", "large_objects", "refuse") != "copy":
-        return None
-    return large_objects.Terms(
-        owners=run.option_of("snapshot", "owners", "keep") == "keep",
-        grants=run.option_of("snapshot", "grants", "keep") == "keep",
-        sizes_only=run.option("verify", "digests") == "counts",
-    )
-
-
-def _cut_over(run: Run) -> Action:
+def _retire(run: Run, where: Position) -> Sequence[Action]:
     space = workspace(run)
-    known = catalog.tables(run.source)
-    tables, late = space.selection.carried(known), verify.divided(space, known)[1]
-    copied = f", copy {len(late)} tables whole ({human_bytes(sum(t.bytes for t in late))})" if late else ""
-    terms = _terms(run)
-    database = run.source.identity().database
-    lock = (fence.lock_statement(tables).as_string(),) if tables else ()
-    made = tuple(s.as_string() for s in fence.statements(space.names, tables, database=database))
-    return Action(
-        name="cutover",
-        summary=f"stop writes to {len(tables)} tables{copied}, prove both sides equal, carry sequences; at most"
-        f" {terms.budget:g} s, else everything is rolled back",
-        where=Side.SOURCE,
-        statements=("BEGIN", *lock, *made, "-- barrier, comparison, setval on the target", "COMMIT"),
-        locks=("SHARE ROW EXCLUSIVE on every table of the source, for the length of the pause",),
-        needs=("ownership of the tables",),
-        undo="until the COMMIT: ROLLBACK. After it: drop the triggers, see `planrunner cleanup`",
-        destructive=True,
-        perform=lambda run: cutover.cut_over(workspace(run), _terms(run)),
+    alive = set(subscriptions.existing(run.target, space.names)) | set(
+        slots.existing(run.source, space.names)
     )
-
-
-def _retire(run: Run, alive: set[int]) -> Action:
-    space = workspace(run)
+    if where is Position.TARGET and not alive and not ranges.made(space):
+        return []
     streams = [space.names.stream(g) for g in sorted(alive)] or [space.names.stream(1)]
-    return Action(
-        name="end replication",
-        summary=f"drop subscription, slot and publication {', '.join(streams)}: nothing fills the source's disk",
-        where=Side.TARGET,
-        statements=tuple(
-            statement
-            for s in streams
-            for statement in (f"DROP SUBSCRIPTION {s}", f"SELECT pg_drop_replication_slot('{s}')")
-        ),
-        perform=_perform_retire,
-    )
-
-
-def _perform_retire(run: Run) -> None:
-    generations.clear_all(workspace(run))
+    return [
+        Action(
+            name="end replication",
+            summary=f"drop subscription, slot and publication {', '.join(streams)}: nothing fills the source's disk",
+            where=Side.TARGET,
+            statements=tuple(
+                statement
+                for s in streams
+                for statement in (f"DROP SUBSCRIPTION {s}", f"SELECT pg_drop_replication_slot('{s}')")
+            ),
+            perform=lambda run: cutover.retire(workspace(run)),
+        )
+    ]
 
 
 def _refresh(views: Sequence[tuple[str, str]]) -> Action:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from planrunner import unfollowed
-from planrunner.model import Estimate, Finding, Json, Side
+from planrunner.model import Estimate, Finding, Json, Residue, Side
 from planrunner.postgres import catalog
 from planrunner.replication import (
     capacity,
@@ -22,6 +22,7 @@ from planrunner.replication import (
     load,
     publications,
     ranges,
+    residue,
     restore,
     selection_record,
     slots,
@@ -110,6 +111,10 @@ class Snapshot:
         if space.ledger.units() or any(space.ledger.effects(step) for step in steps):
             found.append(_forget())
         return found
+
+    def residue(self, run: Run) -> Sequence[Residue]:
+        """Whatever either server shows of this plan and others, found without the ledger."""
+        return residue.scan(run.source, run.target, workspace(run).names)
 
 
 def remaining(run: Run) -> tuple[Unit, ...]:

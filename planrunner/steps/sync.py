@@ -245,7 +245,11 @@ def refreshing(views: Sequence[tuple[str, str]]) -> Action:
         name="materialized views",
         summary=f"refresh {len(views)} materialized views in the order of their dependencies",
         where=Side.TARGET,
-        statements=tuple(f'REFRESH MATERIALIZED VIEW "{schema}"."{name}"' for schema, name in views),
+        statements=tuple(
+            f'{verb} "{schema}"."{name}"'
+            for schema, name in views
+            for verb in ("REFRESH MATERIALIZED VIEW", "ANALYZE")
+        ),
         perform=lambda run: restore.refresh(workspace(run), views, step=STEP),
     )
 

@@ -10,6 +10,8 @@ import psycopg
 from psycopg import sql
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from planrunner.sandbox.demo import Stage
 
 
@@ -58,4 +60,9 @@ def slots(dsn: str) -> list[str]:
 
 def state_of(scene: Stage) -> dict[str, Any]:
     """The state file as it lies beside the plan."""
-    return dict(json.loads(scene.plan.with_name("demo.yaml.state.json").read_text()))
+    return state_in(scene.plan)
+
+
+def state_in(plan: Path) -> dict[str, Any]:
+    """The state file of a plan, as it lies beside it."""
+    return dict(json.loads(plan.with_name(f"{plan.name}.state.json").read_text()))

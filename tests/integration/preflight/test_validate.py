@@ -283,7 +283,7 @@ def test_a_target_dials_the_source_as_sync_will_and_never_with_the_password(
     here = target.connect(side=Side.TARGET)
     findings = Validate().findings(make_run(source.connect(), here))
     assert _one(findings, "Target reaches the source at 127.0.0.1").mark is Mark.PASS
-    nowhere = source.connect(seen_from_target=DialAddress(port=1))
+    nowhere = source.connect(seen_from_other=DialAddress(port=1))
     refused = _one(Validate().findings(make_run(nowhere, here)), "Target can't dial the source")
     assert refused.mark is Mark.FAIL
     assert "refused" in refused.text
@@ -300,7 +300,7 @@ def test_a_target_with_dblink_really_dials_and_never_with_the_password(
     here = target.connect(side=Side.TARGET, parameters=tls)
     findings = Validate().findings(make_run(source.connect(), here))
     assert _one(findings, "Target reaches the source at 127.0.0.1").mark is Mark.PASS
-    nowhere = source.connect(seen_from_target=DialAddress(port=1))
+    nowhere = source.connect(seen_from_other=DialAddress(port=1))
     refused = _one(Validate().findings(make_run(nowhere, here)), "Target can't dial the source")
     assert refused.mark is Mark.FAIL
     assert "Connection refused" in refused.text

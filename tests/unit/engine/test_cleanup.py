@@ -17,8 +17,8 @@ def test_leftovers_are_removed_last_step_first(bench: Any) -> None:
     steps = bench.touch("one", "a"), bench.touch("two", "b")
     run_plan(bench.setup(*steps), RunOptions())
     bench.events.clear()
-    removed = clean(bench.setup(*steps), lambda _: None)
-    assert [leftovers.step for leftovers in removed] == ["two", "one"]
+    cleaned = clean(bench.setup(*steps), lambda _: None)
+    assert [leftovers.step for leftovers in cleaned.removed] == ["two", "one"]
     assert [e.message for e in bench.events if e.kind.value == "intent"] == ["remove b", "remove a"]
     assert bench.made() == {}
     assert bench.events[-1].fields["result"] == "cleaned"
@@ -33,4 +33,14 @@ def test_nothing_is_removed_without_consent(bench: Any) -> None:
 
 
 def test_nothing_left_asks_nobody(bench: Any) -> None:
-    assert clean(bench.setup(bench.touch("one", "a")), refuse) == ()
+    assert clean(bench.setup(bench.touch("one", "a")), refuse).removed == ()
+
+
+def test_what_is_left_is_named_once_and_only_this_plan_s_harm_counts(bench: Any, tiny: Any) -> None:
+    lies = {"one": "this plan", "two": "another plan", "three": "unknown", "kept": "this plan"}
+    steps = tiny.spec("first", "litter", lies=lies), tiny.spec("second", "litter", lies=lies)
+    cleaned = clean(bench.setup(*steps), refuse)
+    assert [residue.name for residue in cleaned.left] == ["one", "two", "three", "kept"]
+    assert [residue.name for residue in cleaned.harmful] == ["one"]
+    assert str(cleaned.left[1]) == "source: slot two (another plan): keeps WAL. To remove it: drop two;"
+    assert "kept on purpose" in str(cleaned.left[3])

@@ -14,11 +14,13 @@ from planrunner.engine.setup import Setup
 from planrunner.errors import DecisionNeeded, StepFailed, ToolFailed
 from planrunner.model import (
     Approval,
+    Belongs,
     Endpoint,
     Estimate,
     Finding,
     Mark,
     Plan,
+    Residue,
     Secret,
     Side,
     StepSpec,
@@ -161,7 +163,31 @@ class Guess:
         )
 
 
-STEPS: dict[str, Step] = {step.uses: step for step in (Touch(), Check(), Hook(), Refuse(), Guess())}
+class Litter:
+    """Sees things that lie about; each is told as whose it is."""
+
+    uses = "litter"
+
+    def actions(self, run: Run) -> Sequence[Action]:  # noqa: ARG002
+        return ()
+
+    def residue(self, run: Run) -> Sequence[Residue]:
+        return [
+            Residue(
+                side=Side.SOURCE,
+                kind="slot",
+                name=name,
+                ours=Belongs(whose),
+                harm="keeps WAL",
+                statement=f"drop {name};",
+                harmful=name != "kept",
+                kept=name == "kept",
+            )
+            for name, whose in run.option("lies", {"": ""}).items()
+        ]
+
+
+STEPS: dict[str, Step] = {step.uses: step for step in (Touch(), Check(), Hook(), Refuse(), Guess(), Litter())}
 
 
 def find(uses: str) -> Step:

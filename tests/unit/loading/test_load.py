@@ -71,8 +71,8 @@ def test_connection_details_reach_the_endpoints(write_plan: WritePlan) -> None:
     assert plan.source.rds == RdsInstance(instance="orders-prod", region="eu-west-1")
     assert (plan.source.rds_iam, plan.source.password) == (True, None)
     assert (plan.source.self_signed, plan.target.self_signed) == (True, False)
-    assert plan.source.seen_from_target == DialAddress(host="10.0.3.7", port=6432)
-    assert plan.target.seen_from_target is None
+    assert plan.source.seen_from_other == DialAddress(host="10.0.3.7", port=6432)
+    assert plan.target.seen_from_other is None
 
 
 def test_missing_file_is_a_usage_error(tmp_path: Path) -> None:

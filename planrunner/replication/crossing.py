@@ -1,0 +1,298 @@
+"""A crossing: writers leave one side and go to the other, inside one open transaction on the side that they leave.
+
+The cutover goes from source to target, a rollback back. Until the transaction's COMMIT nothing has happened: over
+the budget, on a difference or on any error it is rolled back and writers go on where they are. After it the other
+side is opened, which waits for nobody, and traffic is switched; never are both sides open.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+import psycopg
+
+from planrunner.errors import PlanrunnerError, StepFailed
+from planrunner.failpoints import failpoint
+from planrunner.model import Side
+from planrunner.postgres.lsn import Lsn
+from planrunner.replication import fence
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from planrunner.model import Json
+    from planrunner.postgres.connection import Server, Session
+    from planrunner.replication.fence import Fence
+    from planrunner.replication.return_streams import ReturnStream
+    from planrunner.replication.workspace import Workspace
+
+STEP = "cutover_verify"
+OPENED, SWITCHED, RETURNED, ALIGNED = "opened", "switched", "returned", "aligned"
+REHEARSALS = "rehearsals"
+
+
+class Position(Enum):
+    """Where writers are: on the source, between, on the target, or between on the way back."""
+
+    SOURCE = "source"
+    GOING = "going"
+    TARGET = "target"
+    RETURNING = "returning"
+
+
+def position(workspace: Workspace) -> Position:
+    """Ask both servers and the ledger."""
+    done = workspace.ledger.effects(STEP)
+    returned = done.get(RETURNED)
+    if returned is not None and not returned.get("finished"):
+        return Position.RETURNING
+    if not fence.standing(workspace.source, workspace.names).closed:
+        return Position.SOURCE
+    if fence.standing(workspace.target, workspace.names).closed or (OPENED in done and SWITCHED not in done):
+        return Position.GOING
+    return Position.TARGET
+
+
+class Switch(Protocol):
+    """What leads the traffic: ``before_fence`` holds it, ``after_commit`` leads it on, ``on_rollback`` lets it go on."""
+
+    @property
+    def active(self) -> bool:
+        """False when there is nothing to lead."""
+        ...
+
+    def before_fence(self, to: Side) -> None:
+        """Hold writers, before any lock is asked for."""
+        ...
+
+    def committed(self) -> None:
+        """The side that writers left is closed for good."""
+        ...
+
+    def after_commit(self, to: Side) -> None:
+        """Lead the traffic to ``to``; called again by a resume."""
+        ...
+
+    def on_rollback(self, to: Side) -> None:
+        """Let writers go on where they were."""
+        ...
+
+
+class NoSwitch:
+    """Clients find the other side by themselves."""
+
+    active = False
+
+    def before_fence(self, to: Side) -> None:
+        """Nothing to hold."""
+
+    def committed(self) -> None:
+        """Nobody to tell."""
+
+    def after_commit(self, to: Side) -> None:
+        """Nothing to lead."""
+
+    def on_rollback(self, to: Side) -> None:
+        """Nothing to let go."""
+
+
+@dataclass
+class Pause:
+    """The pause of writes, split into its parts (seconds)."""
+
+    workspace: Workspace
+    budget: float
+    begun: float = 0.0
+    parts: dict[str, float] = field(default_factory=dict)
+
+    def spent(self) -> float:
+        """Seconds since writers were held, or the locks were asked for."""
+        return self.workspace.clock.monotonic() - self.begun
+
+    def left(self) -> float:
+        """Seconds that remain of the budget; StepFailed when none does."""
+        remaining = self.budget - self.spent()
+        if remaining <= 0:
+            took = ", ".join(f"{name} {seconds * 1000:.0f} ms" for name, seconds in self.parts.items())
+            raise StepFailed(
+                f"the write pause went over its budget of {self.budget:g} s ({took}); everything was rolled"
+                " back and writers go on",
+                remedy="Raise write_pause_budget, set verify: changed, or cut over at a quieter hour.",
+            )
+        return remaining
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Time one part of the pause."""
+        begun = self.workspace.clock.monotonic()
+        try:
+            yield
+        finally:
+            self.parts[name] = self.parts.get(name, 0.0) + self.workspace.clock.monotonic() - begun
+
+    def detail(self) -> dict[str, Json]:
+        """The figures in milliseconds, for the ledger."""
+        parts = {name: round(seconds * 1000, 1) for name, seconds in self.parts.items()}
+        return {"total_ms": round(self.spent() * 1000, 1), "parts_ms": parts}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crossing:
+    """One change of sides.
+
+    ``settle`` is what is done inside the pause once nobody writes: barrier, comparison, sequences, and the
+    record of it; it raises when the sides differ. ``keep`` is given the fence's session just before its COMMIT,
+    for what must be true together with it. ``arrive`` opens the other side after it. ``way_back`` is None where
+    the plan wants none.
+    """
+
+    workspace: Workspace
+    to: Side
+    fence: Fence
+    settle: Callable[[Session, Pause], None]
+    keep: Callable[[Session], None]
+    arrive: Callable[[Pause], None]
+    way_back: ReturnStream | None
+    switch: Switch
+
+    @property
+    def leaving(self) -> Server:
+        """The side that writers leave."""
+        return self.workspace.source if self.to is Side.TARGET else self.workspace.target
+
+    @property
+    def entering(self) -> Server:
+        """The side that they go to."""
+        return self.workspace.target if self.to is Side.TARGET else self.workspace.source
+
+
+def cross(crossing: Crossing, budget: float, *, rehearse: bool = False) -> Pause:
+    """Lead writers over, with everything proven; or, to rehearse, roll it all back at the end.
+
+    After any error writers go on where they were, and what was prepared for the way back is gone.
+    """
+    workspace = crossing.workspace
+    workspace.lease  # noqa: B018  # taken before the pause begins
+    with _prepared(crossing, rehearse=rehearse):
+        pause = Pause(workspace, budget)
+        session = crossing.leaving.open(read_only=False)
+        try:
+            with crossing.leaving.translated("cross over"):
+                _held(crossing, session, pause, rehearse=rehearse)
+        finally:
+            session.close()
+    return pause
+
+
+@contextmanager
+def _prepared(crossing: Crossing, *, rehearse: bool) -> Iterator[None]:
+    way_back = crossing.way_back
+    if way_back is None:
+        yield
+        return
+    try:
+        way_back.prepare()
+        yield
+    except BaseException:
+        if not _closed(crossing):
+            _forgotten(crossing.workspace, way_back)
+        raise
+    if rehearse:
+        way_back.forget()
+
+
+def _forgotten(workspace: Workspace, way_back: ReturnStream) -> None:
+    try:
+        way_back.forget()
+    except PlanrunnerError as error:
+        # What stopped the crossing is the news; the next attempt, or a cleanup, takes it away.
+        workspace.tell(f"warning: the way back that was prepared is still there: {error.message}", {})
+
+
+def _held(crossing: Crossing, session: Session, pause: Pause, *, rehearse: bool) -> None:
+    pause.begun = pause.workspace.clock.monotonic()
+    try:
+        if crossing.switch.active:
+            with pause.part("hold traffic"):
+                crossing.switch.before_fence(crossing.to)
+        _fenced(crossing, session, pause)
+        if rehearse:
+            session.execute("ROLLBACK")
+        else:
+            _over(crossing, session, pause)
+    except BaseException:
+        # Writers first: the locks go, then whoever holds the traffic lets it go on.
+        session.close()
+        if _closed(crossing):
+            crossing.switch.committed()
+        else:
+            crossing.switch.on_rollback(crossing.to)
+        raise
+    if rehearse:
+        crossing.switch.on_rollback(crossing.to)
+
+
+def _over(crossing: Crossing, session: Session, pause: Pause) -> None:
+    # A signal waits until the other side is open: nobody could write anywhere.
+    with crossing.workspace.shield():
+        with pause.part("commit"):
+            _commit(crossing, session)
+        crossing.switch.committed()
+        crossing.arrive(pause)
+
+
+def _fenced(crossing: Crossing, session: Session, pause: Pause) -> None:
+    with pause.part("fence"):
+        begun = fence.raise_fence(crossing.workspace, session, crossing.fence)
+    if not crossing.switch.active:
+        # Whoever waited for locks in vain has let writers go on meanwhile.
+        pause.begun = begun
+    pause.left()
+    crossing.settle(session, pause)
+    if crossing.way_back is not None:
+        with pause.part("way back"):
+            aligned = crossing.way_back.align(pause.left())
+            crossing.workspace.done(STEP, ALIGNED, {"lsn": str(aligned)})
+        failpoint("cutover.aligned")
+    crossing.keep(session)
+    failpoint("cutover.before_commit")
+    pause.left()
+
+
+def _commit(crossing: Crossing, session: Session) -> None:
+    try:
+        session.execute("COMMIT")
+    except psycopg.OperationalError:
+        # The reply was lost: whether it was committed, the server itself tells.
+        if not _closed(crossing):
+            raise
+    failpoint("cutover.after_commit")
+
+
+def _closed(crossing: Crossing) -> bool:
+    return fence.standing(crossing.leaving, crossing.workspace.names).closed
+
+
+def open_target(workspace: Workspace) -> None:
+    """Open the target to writers, in one transaction with the note that it is open."""
+    with workspace.writing() as session:
+        if fence.there_is(workspace.target, workspace.names):
+            session.execute(fence.opening(workspace.names))
+        workspace.ledger.record_effect(session, STEP, OPENED, {})
+    failpoint("cutover.opened")
+
+
+def open_source(workspace: Workspace) -> None:
+    """Open the source to writers again."""
+    workspace.lease  # noqa: B018  # nobody but the holder opens a side
+    workspace.source.execute(fence.opening(workspace.names))
+    failpoint("rollback.opened")
+
+
+def aligned_at(workspace: Workspace) -> Lsn | None:
+    """Where the way back's slot was moved to at the last crossing, None when there was none."""
+    found = workspace.ledger.effects(STEP).get(ALIGNED)
+    return None if found is None else Lsn.parse(found["lsn"])

@@ -1,0 +1,71 @@
+"""The gate before the fence: everything that can be proven while writers go on, each as a line of the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from planrunner.errors import DifferencesFound
+from planrunner.replication import barrier, proofs, relations, sequences, verify
+from planrunner.replication.crossing import STEP
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from planrunner.model import Verification
+    from planrunner.replication.sequences import Moved, Sequence
+    from planrunner.replication.workspace import Workspace
+
+PROOFS, SEQUENCES = "proofs", "sequence values"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passed:
+    """What the gate hands on to the pause: the catalogue's mark, and the target's sequences, which nobody moves."""
+
+    marked: str
+    receiving: tuple[Sequence, ...]
+    left_out: Collection[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What is proven, and which proofs only warn by the plan's decision (``tolerated``)."""
+
+    counts_only: bool
+    proofs: proofs.Terms = field(default_factory=proofs.Terms)
+    tolerated: frozenset[str] = frozenset()
+
+
+def passed(workspace: Workspace, terms: Terms) -> Passed:
+    """Prove what can be proven before any writer is stopped; DifferencesFound or StepFailed with all that stops it."""
+    barrier.check_streams(workspace)
+    marked = proofs.mark(workspace)
+    found = verify.live(workspace, counts_only=terms.counts_only)
+    refuse_differences(found, "before the cutover, writes were not stopped")
+    proven = proofs.prove(workspace, terms.proofs, rows=found)
+    workspace.done(STEP, PROOFS, {"proofs": [proof.to_json() for proof in proven]})
+    for warning in proofs.refuse(proven, tolerated=terms.tolerated):
+        workspace.tell(f"warning: {warning}", {})
+    left_out = relations.omitted(workspace.source, workspace.selection).names
+    return Passed(marked=marked, receiving=sequences.read(workspace.target, left_out), left_out=left_out)
+
+
+def still_holds(
+    workspace: Workspace, gate: Passed, sending: tuple[Sequence, ...], moved: Collection[Moved]
+) -> None:
+    """Inside the pause: DifferencesFound when the catalogue has changed since, or a sequence was not carried."""
+    proofs.refuse(proofs.inside(workspace, gate.marked, sending, moved))
+
+
+def refuse_differences(found: Verification, when: str) -> None:
+    """DifferencesFound unless the comparison found both sides equal."""
+    if found.equal:
+        return
+    shown = list(found.differences[:20])
+    more = len(found.differences) - len(shown)
+    lines = "\n  ".join(shown + ([f"and {more} more"] if more else []))
+    raise DifferencesFound(
+        f"the two sides differ ({when}):\n  {lines}",
+        remedy="Find out who writes to the target or changed the schema; `planrunner verify PLAN` compares again.",
+    )
