@@ -49,7 +49,7 @@ def build_report(
     """
     steps = recorded(plan, state, running=running)
     figures = report_figures.Figures(steps)
-    pauses = _pauses(figures)
+    pauses = _pauses(figures, events)
     word = report_verdict.result(plan, state, steps, pauses)
     evidence = _evidence(plan, state, steps, figures)
     reverse = report_figures.scalars(figures.mapping("reverse"))
@@ -117,11 +117,13 @@ def _evidence(plan: Plan, state: State | None, steps: Sequence[StepView], figure
     )
 
 
-def _pauses(figures: Figures) -> Pauses:
+def _pauses(figures: Figures, events: Sequence[Event]) -> Pauses:
+    rehearsals = report_figures.pauses(figures.mappings("rehearsals"))
+    returned = report_series.crossings(events, report_series.RETURNED)
     return Pauses(
         cutover=report_figures.pause(figures.mapping("pause")),
-        rehearsals=report_figures.pauses(figures.mappings("rehearsals")),
-        rolled_back=report_figures.pause(figures.mapping("rolled_back")),
+        rehearsals=rehearsals or report_series.crossings(events, report_series.REHEARSED),
+        rolled_back=report_figures.pause(figures.mapping("rolled_back")) or next(reversed(returned), None),
     )
 
 

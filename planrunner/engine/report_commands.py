@@ -22,6 +22,9 @@ CLEANUP = (
     "Take away what the plan left on both servers, and end the way back. It lists everything and asks first."
 )
 
+LOST = "What was written on the target since the cutover is not there."
+BOTH = "Only when a rollback can't be: stop the application first, for both sides take writes then."
+
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
@@ -47,12 +50,13 @@ def way_back(plan: Path, plan_id: str | None, standing: Standing, flags: Sequenc
         told = "Go back: writes return to the source, and nothing that was written on the target is lost."
         yield WayBack(purpose=told, command=command("rollback"))
     if standing.cut_over and plan_id is not None:
-        lost = "" if returns else " What was written on the target since the cutover is not there."
         yield WayBack(
-            purpose=f"Lift the fence by hand, on the source: it takes writes again.{lost}",
+            purpose=f"Lift the fence by hand, on the source: it takes writes again. {BOTH if returns else LOST}",
             command=f"DROP FUNCTION {SCHEMA}.{Names(plan_id=plan_id).fence_function}() CASCADE;",
         )
-    if standing.word not in {MIGRATED, ROLLED_BACK}:
+    if standing.word == ROLLED_BACK:
+        yield WayBack(purpose="Cut over anew.", command=command("run"))
+    elif standing.word != MIGRATED:
         yield WayBack(purpose="Go on where it stopped.", command=command("run"))
     if not standing.cleaned:
         yield WayBack(purpose=CLEANUP, command=command("cleanup"))

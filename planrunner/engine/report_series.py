@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
 
 from planrunner.engine.events import EventKind
-from planrunner.engine.report_figures import number, whole
+from planrunner.engine.report_figures import number, pause, whole
 from planrunner.engine.report_model import Attempt, LagSample, Rate
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from planrunner.engine.events import Event
+    from planrunner.engine.report_model import Pause
 
 T = TypeVar("T")
 
@@ -31,6 +32,10 @@ _ENDINGS = {
     EventKind.STEP_WAITING: "waiting",
     EventKind.STEP_INTERRUPTED: "interrupted",
 }
+
+
+# How the journal's news of a crossing begin; their fields are the pause and its parts.
+REHEARSED, RETURNED = ("rehearsed:", "rollback rehearsed:"), ("rolled back:",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +69,15 @@ def attempts(events: Sequence[Event], *, running: bool) -> Mapping[str, tuple[At
             rest = replace(rest, ended=None, ending="running") if goes_on else rest
             found.setdefault(step, []).append(rest)
     return {step: tuple(own) for step, own in found.items()}
+
+
+def crossings(events: Sequence[Event], beginnings: tuple[str, ...]) -> tuple[Pause, ...]:
+    """The pauses of rehearsals or rollbacks; a rollback makes the state forget its step, the journal keeps it."""
+    told = (
+        event for event in events if event.kind is EventKind.NEWS and event.message.startswith(beginnings)
+    )
+    found = ((event, pause(event.fields)) for event in told)
+    return tuple(replace(one, at=one.at or event.at) for event, one in found if one is not None)
 
 
 def throughput(events: Sequence[Event]) -> tuple[Rate, ...]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # What people know the parts of a pause by; others keep their names.
 PARTS = {
+    "hold traffic": "traffic held back",
     "fence": "locks and fence",
     "barrier": "last changes arrive",
     "late tables": "tables copied in the pause",
@@ -24,7 +25,10 @@ PARTS = {
     "verification": "both sides compared",
     "proofs": "further proofs",
     "sequences": "sequences set",
+    "way back": "way back made ready",
     "commit": "commit",
+    "open": "other side opened",
+    "lead traffic": "traffic led over",
 }
 
 

@@ -155,6 +155,25 @@ def test_after_a_cleanup_there_is_no_stream_to_go_back_by() -> None:
     assert [way.command.split()[0] for way in made.way_back] == ["DROP"]
 
 
+def test_a_rollback_is_known_by_the_journal_when_the_state_has_forgotten_the_cutover() -> None:
+    returned = Event(
+        serial=99,
+        at=evidence.after(days=4),
+        kind=EventKind.NEWS,
+        step="cutover",
+        message="rolled back: writes paused for 80.5 ms; the source takes them again",
+        fields={"total_ms": 80.5, "parts_ms": {"fence": 10}},
+    )
+    forgotten = evidence.state().without_step("cutover")
+    made = evidence.report(known=forgotten, told=[*evidence.events(), returned])
+    assert made.result == "rolled back"
+    assert made.rolled_back is not None
+    assert (made.rolled_back.total_ms, made.rolled_back.at) == (80.5, evidence.after(days=4))
+    assert [way.command.split()[1] for way in made.way_back] == ["run", "cleanup"]
+    earlier = replace(returned, at=evidence.after(days=2))
+    assert evidence.report(told=[*evidence.events(), earlier]).result == "migrated"
+
+
 def test_the_rows_of_the_copy_are_not_mistaken_for_those_compared() -> None:
     assert evidence.report().rows == 12_000_000
     assert "12,000,000 rows of 12 tables" in summary(evidence.report())
