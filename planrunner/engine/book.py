@@ -46,15 +46,20 @@ class Book:
         return self.state.steps.get(spec.id) or StepState(uses=spec.uses)
 
     def identify(self, context: Context) -> None:
-        """Remember which databases this state belongs to."""
+        """Remember which databases this state belongs to, and what their servers say of themselves."""
         found = {"source": context.identities.source, "target": context.identities.target}
         known = {side: identity for side, identity in found.items() if identity is not None}
-        self.save(plan_id=context.plan_id, facts={**self.state.facts, **known})
+        servers = {**self._servers(), **context.identities.servers}
+        self.save(plan_id=context.plan_id, facts={**self.state.facts, **known, "servers": servers})
 
     def known(self) -> Mapping[str, Json]:
         """Which databases this state belongs to, as far as it is known."""
         sides = {side: self.state.facts.get(side) for side in ("source", "target")}
         return {"plan_id": self.state.plan_id, **sides}
+
+    def _servers(self) -> Mapping[str, Json]:
+        known = self.state.facts.get("servers")
+        return known if isinstance(known, dict) else {}
 
     def begin(self, spec: StepSpec) -> None:
         """The step is looked at; nothing of it is touched yet in this run."""

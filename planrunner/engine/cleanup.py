@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from planrunner.model import Json, Residue, StepSpec
     from planrunner.step import Action
 
+CLEANED = "cleaned"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Leftovers:
@@ -73,7 +75,8 @@ def _remove(setup: Setup, book: Book, context: Context) -> None:
     for spec, step in _cleaning_steps(setup):
         run = context.run(spec, tell)
         performer.perform_all(step.leftovers, run, approval=Approval.AUTO)
-    setup.journal.write(EventKind.RUN_ENDED, f"cleanup of plan {setup.plan.name} is through")
+    told: Mapping[str, Json] = {"result": CLEANED, "exit_code": 0, "plan_id": context.plan_id}
+    setup.journal.write(EventKind.RUN_ENDED, f"cleanup of plan {setup.plan.name} is through", fields=told)
 
 
 def _leftovers(setup: Setup, context: Context) -> Iterator[Leftovers]:

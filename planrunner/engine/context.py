@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from planrunner.errors import ServerError, StateUnfit
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from planrunner.aws.rds import Rds
     from planrunner.model import Json, Plan, StepSpec
     from planrunner.ports import Clock
-    from planrunner.postgres.connection import Server
+    from planrunner.postgres.connection import Identity, Server
 
     Connect: TypeAlias = "Callable[[Plan, str], World]"
     Tell: TypeAlias = "Callable[[str, Mapping[str, Json]], None]"
@@ -41,10 +41,14 @@ class World:
 
 @dataclass(frozen=True, kw_only=True)
 class Identities:
-    """Who the two databases are: ``system identifier/database``; None for a source that is away."""
+    """Who the two databases are: ``system identifier/database``; None for a source that is away.
+
+    ``servers`` says of each side that answered what the report tells of it; never a password.
+    """
 
     source: str | None
     target: str
+    servers: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,13 +114,19 @@ def plan_id_of(name: str, found: Identities) -> str:
 
 def identities(world: World, *, source_may_be_away: bool) -> Identities:
     """Ask both servers who they are; ConnectionFailed for one that does not answer."""
+    told: list[tuple[Server, Identity]] = []
     try:
-        source: str | None = _identity(world.source)
+        told.append((world.source, world.source.identity()))
     except ServerError as error:
         if not source_may_be_away or (error.sqlstate or "").startswith(_REFUSALS):
             raise
-        source = None
-    return Identities(source=source, target=_identity(world.target))
+    told.append((world.target, world.target.identity()))
+    names = {server.side.value: f"{found.system_identifier}/{found.database}" for server, found in told}
+    return Identities(
+        source=names.get("source"),
+        target=names["target"],
+        servers={server.side.value: _told_of(server, found) for server, found in told},
+    )
 
 
 def refuse_strangers(found: Identities, known: Mapping[str, Json]) -> None:
@@ -137,6 +147,13 @@ def _label(name: Json) -> str:
     return f"planrunner/{name}"
 
 
-def _identity(server: Server) -> str:
-    identity = server.identity()
-    return f"{identity.system_identifier}/{identity.database}"
+def _told_of(server: Server, found: Identity) -> Mapping[str, Json]:
+    # By name, so that nothing else of a DSN gets into the state.
+    given = server.parameters()
+    return {
+        "version": found.version_text,
+        "database": found.database,
+        "user": found.user,
+        "system_identifier": found.system_identifier,
+        **{name: given.get(name) for name in ("host", "port", "sslmode")},
+    }

@@ -20,6 +20,7 @@ class RunFiles:
     events: Path
     report_markdown: Path
     report_json: Path
+    report_html: Path
 
 
 def run_files(plan: Path, state: Path | None = None) -> RunFiles:
@@ -32,4 +33,5 @@ def run_files(plan: Path, state: Path | None = None) -> RunFiles:
         events=chosen.with_name(f"{stem}.events.jsonl"),
         report_markdown=chosen.with_name(f"{stem}.report.md"),
         report_json=chosen.with_name(f"{stem}.report.json"),
+        report_html=chosen.with_name(f"{stem}.report.html"),
     )

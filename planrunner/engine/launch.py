@@ -71,9 +71,9 @@ def at_work(plan: Plan, files: RunFiles, parts: Parts) -> Iterator[Setup]:
         except BaseException:
             # What stopped the work is the news, not that its report can't be written either.
             with suppress(PlanrunnerError):
-                write_report(plan, files)
+                write_report(plan, files, flags=parts.flags)
             raise
         else:
-            write_report(plan, files)
+            write_report(plan, files, flags=parts.flags)
         finally:
             journal.close()

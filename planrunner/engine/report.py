@@ -1,18 +1,24 @@
-"""What a run did, from its state and its journal: the summary at the end and the report on file."""
+"""The evidence of a migration, put together from its state and its journal; no server is asked."""
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
+from planrunner import __version__
+from planrunner.engine import report_figures, report_series, report_verdict
 from planrunner.engine.events import EventKind, read_events
 from planrunner.engine.looking import recorded
+from planrunner.engine.report_commands import Standing, cleaned, way_back
+from planrunner.engine.report_html import to_html
+from planrunner.engine.report_json import to_json
+from planrunner.engine.report_markdown import summary, to_markdown
+from planrunner.engine.report_model import ApprovalLine, Origin, Report, StepLine
+from planrunner.engine.report_verdict import Evidence, Pauses
 from planrunner.errors import StateUnfit
-from planrunner.model import Mark, StepStatus
+from planrunner.masking import without_passwords
+from planrunner.model import Mark
 from planrunner.state.file import FileStore
-from planrunner.units import human_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -21,240 +27,160 @@ if TYPE_CHECKING:
     from planrunner.engine.events import Event
     from planrunner.engine.files import RunFiles
     from planrunner.engine.looking import StepView
+    from planrunner.engine.report_figures import Figures
+    from planrunner.engine.report_model import Attempt
     from planrunner.model import Json, Plan
     from planrunner.state.record import State
 
 
-@dataclass(frozen=True, kw_only=True)
-class StepLine:
-    """One step of the report."""
+def build_report(
+    plan: Plan,
+    state: State | None,
+    events: Sequence[Event],
+    files: RunFiles,
+    *,
+    flags: Sequence[str] = (),
+    running: bool = False,
+) -> Report:
+    """Put the report together; the same state and journal give the same report.
 
-    id: str
-    uses: str
-    status: str
-    seconds: float | None
-    attempts: int
-    error: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class VerdictLine:
-    """What the comparison found for one table; of equal tables only the one count may be known."""
-
-    table: str
-    source_rows: int | None
-    target_rows: int | None
-    equal: bool
-    detail: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """The figures of a migration. None stands for what no step has told (yet).
-
-    ``rows`` and ``bytes`` are what the copy moved, ``write_pause_ms`` how long the source took no writes.
+    ``flags`` are the options, quoted for a shell, that lead to the same plan and state; ``running``
+    tells whether a run is at work now.
     """
-
-    plan: str
-    plan_id: str | None
-    result: str
-    steps: tuple[StepLine, ...]
-    tables: int | None
-    rows: int | None
-    bytes: int | None
-    write_pause_ms: float | None
-    verified: bool | None
-    verification: tuple[VerdictLine, ...]
-    decisions: tuple[str, ...]
-    warnings: tuple[str, ...]
-    state_file: str
-    report_file: str
-
-
-def build_report(plan: Plan, state: State | None, events: Sequence[Event], files: RunFiles) -> Report:
-    """Put the report together; reads no server."""
-    steps = recorded(plan, state, running=False)
-    figures = {step.uses: step.figures for step in steps}
-    comparison = _comparison(figures)
-    verification = _verdicts(comparison)
-    return Report(
+    steps = recorded(plan, state, running=running)
+    figures = report_figures.Figures(steps)
+    pauses = _pauses(figures, events)
+    word = report_verdict.result(plan, state, steps, pauses)
+    evidence = _evidence(plan, state, steps, figures)
+    reverse = report_figures.scalars(figures.mapping("reverse"))
+    plan_id = state.plan_id if state else None
+    made = Report(
         plan=plan.name,
-        plan_id=state.plan_id if state else None,
-        result=_result(steps),
-        steps=tuple(map(_line, steps)),
-        tables=_whole(_number(figures, ("tables",))),
-        rows=_whole(_number(figures, ("rows",))),
-        bytes=_whole(_number(figures, ("bytes",))),
-        write_pause_ms=_number(figures, ("write_pause_ms", "total_ms")),
-        verified=_verified(comparison, verification),
-        verification=verification,
-        decisions=_decisions(figures),
-        warnings=tuple(_warnings(events)),
+        plan_id=plan_id,
+        result=word,
+        verdict=report_verdict.verdict(word, evidence),
+        origin=_origin(plan, state),
+        began=events[0].at if events else None,
+        ended=events[-1].at if events else None,
+        servers=tuple(report_figures.servers(state)),
+        steps=_lines(steps, report_series.attempts(events, running=running)),
+        tables=figures.whole("tables"),
+        rows=figures.whole("rows"),
+        bytes=figures.whole("bytes"),
+        write_pause_ms=pauses.cutover.total_ms if pauses.cutover else None,
+        pause=pauses.cutover,
+        rehearsals=pauses.rehearsals,
+        rolled_back=pauses.rolled_back,
+        switch=report_figures.switches(figures.mappings("switch")),
+        verified=evidence.verified,
+        verification=tuple(evidence.verification),
+        proofs=tuple(evidence.proofs),
+        sequences=_sequences(figures),
+        sequence_values=report_figures.sequences(figures.mappings("sequence_values")),
+        reverse=reverse,
+        throughput=report_series.throughput(events),
+        lag=report_series.lag(events),
+        decisions=figures.texts("decisions"),
+        warnings=tuple(dict.fromkeys(_warnings(events))),
+        approvals=_approvals(state),
+        way_back=tuple(way_back(plan.path, plan_id, _standing(word, pauses, reverse, events), flags)),
         state_file=str(files.state),
         report_file=str(files.report_markdown),
+        html_file=str(files.report_html),
     )
+    return without_passwords(made)
 
 
-def write_report(plan: Plan, files: RunFiles) -> Report | None:
-    """Write the report as Markdown and JSON beside the state; None when there is no state to tell of."""
+def write_report(plan: Plan, files: RunFiles, *, flags: Sequence[str] = ()) -> Report | None:
+    """Write the report as page, Markdown and JSON beside the state; None when there is no state to tell of."""
     state = FileStore(files.state).load()
     if state is None:
         return None
-    report = build_report(plan, state, read_events(files.events), files)
+    report = build_report(plan, state, read_events(files.events), files, flags=flags)
     _replace(files.report_markdown, to_markdown(report))
     _replace(files.report_json, to_json(report))
+    _replace(files.report_html, to_html(report))
     return report
 
 
-def to_json(report: Report) -> str:
-    """The report as indented JSON."""
-    return json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n"
+def _evidence(plan: Plan, state: State | None, steps: Sequence[StepView], figures: Figures) -> Evidence:
+    comparison = figures.mapping("verification")
+    verification = report_figures.verdicts(comparison, report_figures.way_of_proof(plan, state))
+    proofs = report_figures.proofs(figures.mappings("proofs"))
+    equal = comparison.get("equal") is not False
+    return Evidence(
+        steps=steps,
+        verification=verification,
+        proofs=proofs,
+        verified=report_verdict.verified(verification, equal=equal, proofs=proofs),
+        decisions=len(figures.texts("decisions")),
+    )
 
 
-def to_markdown(report: Report) -> str:
-    """The report as Markdown: result, figures, steps, verification, warnings."""
-    parts = [f"# Migration {report.plan}: {report.result}", "\n".join(_figure_lines(report))]
-    parts.append(_table(("Step", "Uses", "Status", "Seconds", "Attempts"), [_cells(s) for s in report.steps]))
-    errors = [f"- **{s.id}**: {_one_line(s.error)}" for s in report.steps if s.error]
-    parts += ["## Errors\n\n" + "\n".join(errors)] if errors else []
-    if report.verification:
-        parts.append(
-            "## Verification\n\n" + _table(_VERDICT_HEAD, [_verdict(v) for v in report.verification])
+def _pauses(figures: Figures, events: Sequence[Event]) -> Pauses:
+    rehearsals = report_figures.pauses(figures.mappings("rehearsals"))
+    returned = report_series.crossings(events, report_series.RETURNED)
+    return Pauses(
+        cutover=report_figures.pause(figures.mapping("pause")),
+        rehearsals=rehearsals or report_series.crossings(events, report_series.REHEARSED),
+        rolled_back=report_figures.pause(figures.mapping("rolled_back")) or next(reversed(returned), None),
+    )
+
+
+def _sequences(figures: Figures) -> int | None:
+    """How many sequences were carried, as a step counted them or by those that are told one by one."""
+    counted = (
+        figures.whole("sequences"),
+        report_figures.whole(figures.mapping("verification").get("sequences")),
+    )
+    found = next((count for count in counted if count is not None), None)
+    return found or len(figures.mappings("sequence_values")) or None
+
+
+def _standing(word: str, pauses: Pauses, reverse: Mapping[str, Json], events: Sequence[Event]) -> Standing:
+    cut_over = pauses.cutover is not None and word == report_verdict.MIGRATED
+    return Standing(word=word, cut_over=cut_over, reverse=bool(reverse), cleaned=cleaned(events))
+
+
+def _origin(plan: Plan, state: State | None) -> Origin:
+    return Origin(
+        planrunner=__version__,
+        plan_digest=state.plan_digest if state else plan.digest,
+        lineage=state.lineage if state else None,
+        serial=state.serial if state else None,
+    )
+
+
+def _lines(steps: Sequence[StepView], runs: Mapping[str, tuple[Attempt, ...]]) -> tuple[StepLine, ...]:
+    return tuple(
+        StepLine(
+            id=step.id,
+            uses=step.uses,
+            status=step.status,
+            seconds=step.seconds,
+            attempts=step.attempts,
+            error=step.error,
+            runs=runs.get(step.id, ()),
         )
-    if report.decisions:
-        told = "\n".join(f"- {_one_line(text)}" for text in report.decisions)
-        parts.append("## Decisions: what is not carried exactly\n\n" + told)
-    if report.warnings:
-        parts.append("## Warnings\n\n" + "\n".join(f"- {_one_line(w)}" for w in report.warnings))
-    return "\n\n".join(parts) + "\n"
-
-
-def summary(report: Report) -> str:
-    """The last lines on the screen."""
-    return "\n".join(
-        [f"{report.plan}: {report.result}", *(f"  {line[2:]}" for line in _figure_lines(report))]
+        for step in steps
     )
 
 
-_VERDICT_HEAD = ("Table", "Source rows", "Target rows", "Verdict")
-
-
-def _result(steps: Sequence[StepView]) -> str:
-    statuses = {step.status for step in steps}
-    if statuses == {StepStatus.DONE.value}:
-        return "migrated"
-    for status in (StepStatus.FAILED.value, StepStatus.WAITING.value, "interrupted"):
-        if status in statuses:
-            return status
-    return "incomplete"
-
-
-def _line(step: StepView) -> StepLine:
-    return StepLine(
-        id=step.id,
-        uses=step.uses,
-        status=step.status,
-        seconds=step.seconds,
-        attempts=step.attempts,
-        error=step.error,
+def _approvals(state: State | None) -> tuple[ApprovalLine, ...]:
+    return tuple(
+        ApprovalLine(step=a.step, action=a.action, who=a.who, when=a.when, why=a.why)
+        for a in (state.approvals if state else ())
     )
-
-
-def _number(figures: Mapping[str, Mapping[str, Json]], names: Sequence[str]) -> float | None:
-    """The last step's figure of one of those names, also one level down (``pause.total_ms``)."""
-    found: float | None = None
-    for own in figures.values():
-        for level in (own, *(v for v in own.values() if isinstance(v, dict))):
-            for name in names:
-                value = level.get(name)
-                if isinstance(value, int | float) and not isinstance(value, bool):
-                    found = float(value)
-    return found
-
-
-def _whole(value: float | None) -> int | None:
-    return None if value is None else int(value)
-
-
-def _comparison(figures: Mapping[str, Mapping[str, Json]]) -> Mapping[str, Json]:
-    found = (own["verification"] for own in figures.values() if isinstance(own.get("verification"), dict))
-    return cast("Mapping[str, Json]", next(found, {}))
-
-
-def _verdicts(comparison: Mapping[str, Json]) -> tuple[VerdictLine, ...]:
-    rows = comparison.get("tables")
-    if not isinstance(rows, list):
-        return ()
-    return tuple(_verdict_line(cast("dict[str, Any]", row)) for row in rows if isinstance(row, dict))
-
-
-def _verdict_line(row: Mapping[str, Any]) -> VerdictLine:
-    return VerdictLine(
-        table=str(row.get("table")),
-        source_rows=row.get("source_rows", row.get("rows")),
-        target_rows=row.get("target_rows", row.get("rows")),
-        equal=bool(row.get("equal")),
-        detail=row.get("detail"),
-    )
-
-
-def _decisions(figures: Mapping[str, Mapping[str, Json]]) -> tuple[str, ...]:
-    """Every decision that any step tells among its figures, once."""
-    lists = [own["decisions"] for own in figures.values() if isinstance(own.get("decisions"), list)]
-    return tuple(dict.fromkeys(str(text) for told in lists for text in cast("list[Json]", told)))
-
-
-def _verified(comparison: Mapping[str, Json], verdicts: Sequence[VerdictLine]) -> bool | None:
-    """None when nothing was compared: silence is no proof."""
-    if not verdicts:
-        return None
-    return comparison.get("equal") is not False and all(verdict.equal for verdict in verdicts)
 
 
 def _warnings(events: Sequence[Event]) -> Iterator[str]:
-    told = set[str]()
     for event in events:
-        warns = (
+        if (
             event.kind is EventKind.WARNING
             or (event.kind is EventKind.FINDING and event.fields.get("mark") == Mark.WARN.value)
             or (event.kind is EventKind.NEWS and event.message.startswith("warning:"))
-        )
-        if warns and event.message not in told:
-            told.add(event.message)
+        ):
             yield event.message
-
-
-def _figure_lines(report: Report) -> Iterator[str]:
-    if report.rows is not None:
-        size = human_bytes(report.bytes or 0)
-        yield f"- copied: {report.rows:,} rows of {report.tables or 0} tables, {size}"
-    if report.write_pause_ms is not None:
-        yield f"- write pause: {report.write_pause_ms:.0f} ms"
-    if report.verified is not None:
-        yield f"- verified: {'both sides are equal' if report.verified else 'the sides differ'}"
-    if report.decisions:
-        yield f"- decisions: {len(report.decisions)} things are not carried exactly, see the report"
-    yield f"- state: {report.state_file}"
-    yield f"- report: {report.report_file}"
-
-
-def _cells(step: StepLine) -> tuple[str, ...]:
-    seconds = "" if step.seconds is None else f"{step.seconds:.1f}"
-    return (step.id, step.uses, step.status, seconds, str(step.attempts))
-
-
-def _verdict(line: VerdictLine) -> tuple[str, ...]:
-    rows = ("" if count is None else str(count) for count in (line.source_rows, line.target_rows))
-    return (line.table, *rows, "equal" if line.equal else line.detail or "differs")
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def _one_line(text: str | None) -> str:
-    return " ".join((text or "").split())
 
 
 def _replace(path: Path, text: str) -> None:
@@ -266,3 +192,6 @@ def _replace(path: Path, text: str) -> None:
         raise StateUnfit(
             f"cannot write report {path}: {error.strerror}", remedy="Make its folder writable."
         ) from error
+
+
+__all__ = ["build_report", "summary", "to_html", "to_json", "to_markdown", "write_report"]

@@ -9,6 +9,7 @@ import psycopg
 from psycopg import conninfo
 
 from planrunner.errors import ConnectionFailed, QueryFailed
+from planrunner.masking import masked
 from planrunner.postgres.causes import BROKEN_SESSION, CONNECTION_CAUSES, PASSING_CAUSES, QUERY_CAUSES
 
 if TYPE_CHECKING:
@@ -17,11 +18,6 @@ if TYPE_CHECKING:
     from planrunner.model import Endpoint, Side
     from planrunner.postgres.causes import Cause
 
-_PASSWORDS = (
-    (re.compile(r"(\w+://[^\s:/@]*):[^\s@/]+@"), r"\1:***@"),
-    (re.compile(r"(password\s*=\s*)('(?:[^'\\]|\\.)*'|\S+)", re.IGNORECASE), r"\1***"),
-    (re.compile(r"(password\s+)'(?:[^']|'')*'", re.IGNORECASE), r"\1***"),
-)
 # libpq and psycopg repeat who failed to connect to what in several layers; one is ours.
 _PREFIXES = re.compile(
     r"(?:\A|; )(?:connection failed: |connection is bad: )?(?:connection to server (?:at|on) .*? failed: )?"
@@ -33,9 +29,7 @@ def condensed(text: str, secrets: Sequence[str] = ()) -> str:
     """Text for a message: lines joined, nothing that is or looks like a password."""
     for secret in secrets:
         text = text.replace(secret, "***") if secret else text
-    for pattern, shown in _PASSWORDS:
-        text = pattern.sub(shown, text)
-    return "; ".join(line.strip() for line in text.splitlines() if line.strip())
+    return "; ".join(line.strip() for line in masked(text).splitlines() if line.strip())
 
 
 def connection_failure(error: psycopg.Error, endpoint: Endpoint) -> ConnectionFailed:

@@ -141,6 +141,7 @@ class Courier:
                 _refuse_lost_lease(before[-1].ntuples)
             source.until_copy()
             size = _pump(source, target)
+            self.workspace.pulse.add(size)
             moved[unit.id] = _agreed(unit, source.copied(), target.end_copy()), size
         list(source.results())
         list(target.results())
@@ -197,6 +198,7 @@ class Courier:
             for block in stream:
                 target.write(block)
                 size += len(block)
+                self.workspace.pulse.add(len(block))
                 self.check()
             sent = feed.rows()
         rows = _agreed(unit, sent, target.end_copy())

@@ -53,7 +53,9 @@ def passed(workspace: Workspace, terms: Terms, *, budget: float) -> Passed:
     found, built_on = verify.before_pause(workspace, terms.mode, budget=budget, effort=terms.effort)
     refuse_differences(found, "before the cutover, writes were not stopped")
     proven = proofs.prove(workspace, terms.proofs, rows=found)
-    workspace.done(STEP, PROOFS, {"proofs": [proof.to_json() for proof in proven]})
+    warns = proofs.WARNING.keys() | terms.tolerated
+    lines = [{**proof.to_json(), "stops": proof.name not in warns} for proof in proven]
+    workspace.done(STEP, PROOFS, {"proofs": lines})
     for warning in proofs.refuse(proven, tolerated=terms.tolerated):
         workspace.tell(f"warning: {warning}", {})
     left_out = relations.omitted(workspace.source, workspace.selection).names

@@ -223,7 +223,7 @@ class Background:
         while not self._ended.wait(self._workspace.terms.poll):
             now = self._workspace.clock.monotonic()
             try:
-                self._watch.look()
+                self._workspace.pulse.beat(self._watch.look())
                 unseen_since = None
             except ServerError as error:
                 # A server that restarts is back soon; one that stays away leaves the disk unwatched.
@@ -243,9 +243,11 @@ def watching(workspace: Workspace, generations: Sequence[int]) -> Iterator[Backg
     An error of the block itself goes first.
     """
     background = Background(Watch(workspace, generations, following=False, acting=True), workspace)
+    workspace.pulse.begin()
     background.start()
     try:
         yield background
     finally:
         background.stop()
+        workspace.pulse.end()
     background.check()

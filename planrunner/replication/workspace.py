@@ -11,6 +11,7 @@ from planrunner.replication import selection_record
 from planrunner.replication.choices import Choices
 from planrunner.replication.ledger import Lease, Ledger
 from planrunner.replication.names import Names
+from planrunner.replication.pulse import Pulse
 from planrunner.replication.selection import EVERYTHING, Selection
 from planrunner.replication.terms import Terms
 
@@ -61,6 +62,7 @@ class Workspace:
         self.clock = clock
         self.tell = tell
         self.terms = terms or Terms()
+        self.pulse = Pulse(clock, tell)
         self.choices = Choices()
         self.shield: Callable[[], AbstractContextManager[None]] = nullcontext
         self.names = Names(plan_id=plan_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -71,6 +71,18 @@ def left(dsn: str) -> tuple[int, ...]:
     return row
 
 
+def reported(folder: Path) -> dict[str, Any]:
+    """What the report says of the last thing that was done."""
+    return dict(json.loads((folder / "plan.yaml.report.json").read_text()))
+
+
+def assert_migrated(told: dict[str, Any]) -> None:
+    assert told["verdict"]["text"] == "Migrated: every row proven"
+    assert told["verdict"]["tone"] == "good", [p for p in told["proofs"] if not p["equal"]]
+    assert told["sequence_values"]
+    assert told["way_back"][0]["command"] == "planrunner rollback plan.yaml"
+
+
 @pytest.mark.parametrize(("older", "newer"), [(15, 15), (16, 18)])
 def test_a_rollback_brings_everything_back_and_the_cutover_can_be_made_anew(
     tmp_path: Path, older: int, newer: int
@@ -92,12 +104,14 @@ def test_a_rollback_brings_everything_back_and_the_cutover_can_be_made_anew(
         succeeds("run", "plan.yaml", "--no-input", "--until", "follow")
         rehearsed = succeeds("cutover", "plan.yaml", "--rehearse")
         assert "rehearsed: writes paused for" in rehearsed
+        assert len(reported(tmp_path)["rehearsals"]) == 1
         assert not closed(ours)
         assert closed(theirs)
         assert left(ours)[0] == 1
 
         succeeds("run", "plan.yaml", "--no-input")
         assert closed(ours)
+        assert_migrated(reported(tmp_path))
         execute(theirs, WRITES)
         assert "retained" in succeeds("status", "plan.yaml")
         assert planrunner(tmp_path, both, "rollback", "plan.yaml", "--no-input")[0] == 4
@@ -108,6 +122,10 @@ def test_a_rollback_brings_everything_back_and_the_cutover_can_be_made_anew(
         succeeds("rollback", "plan.yaml", "--yes")
         assert closed(theirs)
         assert not closed(ours)
+        assert (reported(tmp_path)["result"], reported(tmp_path)["rolled_back"]["total_ms"] > 0) == (
+            "rolled back",
+            True,
+        )
         assert contents(ours) == contents(theirs)
         execute(ours, WRITES)
         succeeds("rollback", "plan.yaml", "--yes")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -11,7 +12,7 @@ import pytest
 
 from planrunner.clock import SystemClock
 from planrunner.errors import StepConflict
-from planrunner.replication import feeds, generations, load, verify
+from planrunner.replication import feeds, generations, load, pulse, verify
 from planrunner.replication.generations import Division
 from planrunner.sandbox.binaries import wheel_bin
 from planrunner.sandbox.servers import PostgresServer
@@ -99,6 +100,24 @@ def test_chunks_of_a_table_become_one_unit(pair: Pair) -> None:
         follow_all(space)
         assert_equal(pair)
         generations.clear_all(space)
+
+
+def test_the_pace_that_is_told_adds_up_to_what_was_copied(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulse, "SECONDS", 0.0)
+    told: list[Mapping[str, Any]] = []
+    pair.on_news = lambda _, fields: told.append(fields)
+    pair.create(WIDE + SMALL)
+    with pair.workspace() as space:
+        space.terms = replace(space.terms, poll=0.01)
+        copy_all(space, division=CHUNKS, jobs=3)
+        copied = sum(unit.bytes for unit in space.ledger.units().values())
+        generations.clear_all(space)
+    samples = [fields for fields in told if "moved_bytes" in fields]
+    assert samples
+    assert sum(fields["moved_bytes"] for fields in samples) == copied
+    assert sum(fields["bytes"] for fields in told if {"units", "bytes"} <= fields.keys()) == copied
 
 
 def test_a_snapshot_lost_between_chunks_leaves_no_row_twice(pair: Pair) -> None:

@@ -1,5 +1,6 @@
 """The verbs on a real plan between two real databases."""
 
+import hashlib
 import json
 import os
 import signal
@@ -58,7 +59,7 @@ def test_run_moves_the_rows_and_leaves_state_journal_and_report(cli: Any, plan: 
     assert "100 rows of 1 tables" in ended.stdout
     with psycopg.connect(new.dsn("postgres", "shop", password=new.password)) as session:
         assert session.execute("SELECT count(*) FROM item").fetchall() == [(100,)]
-    for name in ("state.json", "events.jsonl", "report.md", "report.json"):
+    for name in ("state.json", "events.jsonl", "report.md", "report.json", "report.html"):
         assert plan.with_name(f"shop.yaml.{name}").stat().st_size > 0
     again = cli("run", str(plan), "--output", "json")
     assert [json.loads(line)["kind"] for line in again.stdout.splitlines()] == ["run_started", "run_ended"]
@@ -106,10 +107,16 @@ def test_status_works_while_a_server_is_away(cli: Any, plan: Path, new: Any) -> 
     assert "no live figures: target" in ended.stdout
 
 
-def test_report_is_written_in_both_forms(cli: Any, plan: Path) -> None:
+def test_report_is_written_in_every_form(cli: Any, plan: Path) -> None:
     cli("run", str(plan))
     assert "# Migration shop: migrated" in cli("report", str(plan)).stdout
-    assert json.loads(cli("report", str(plan), "--format", "json").stdout)["rows"] == 100
+    told = cli("report", str(plan), "--format", "json").stdout
+    assert json.loads(told)["rows"] == 100
+    assert [server["version"][:2] for server in json.loads(told)["servers"]] == ["16", "18"]
+    page = plan.with_name("elsewhere.html")
+    assert cli("report", str(plan), "--format", "html", "--out", str(page)).stdout == ""
+    assert hashlib.sha256(told.encode()).hexdigest() in page.read_text()
+    assert page.read_text() == plan.with_name("shop.yaml.report.html").read_text()
 
 
 def test_another_state_file_is_honoured_by_all_verbs(cli: Any, plan: Path) -> None:

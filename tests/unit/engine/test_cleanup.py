@@ -21,6 +21,7 @@ def test_leftovers_are_removed_last_step_first(bench: Any) -> None:
     assert [leftovers.step for leftovers in cleaned.removed] == ["two", "one"]
     assert [e.message for e in bench.events if e.kind.value == "intent"] == ["remove b", "remove a"]
     assert bench.made() == {}
+    assert bench.events[-1].fields["result"] == "cleaned"
 
 
 def test_nothing_is_removed_without_consent(bench: Any) -> None:

@@ -19,6 +19,7 @@ from planrunner.errors import (
     UsageError,
 )
 from planrunner.model import StepStatus
+from planrunner.state.codec import to_json
 
 DEFAULT = RunOptions()
 YES = RunOptions(answers=Answers(yes=True))
@@ -227,6 +228,16 @@ def test_the_plan_id_stays_with_the_two_databases(bench: Any) -> None:
     assert first != turned
     assert first is not None
     assert len(first) == 8
+
+
+def test_what_the_servers_say_of_themselves_is_recorded_without_a_password(bench: Any) -> None:
+    state = run_plan(bench.setup(bench.touch("one", "a")), RunOptions())
+    known = state.facts["servers"]
+    assert known["source"]["database"] == "old"
+    assert known["target"]["database"] == "new"
+    assert known["target"]["version"].startswith("16.")
+    assert known["target"]["user"] == "postgres"
+    assert bench.password not in to_json(state)
 
 
 def test_another_database_behind_the_connection_is_noticed(bench: Any) -> None:
