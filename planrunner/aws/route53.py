@@ -95,9 +95,10 @@ class Zone:
             self._clock.sleep(_POLL_SECONDS)
 
     def _service(self) -> Route53Client:
-        if self._client is None:
-            self._client = client("route53", self._access)
-        return self._client
+        found = self._client
+        if found is None:
+            found = self._client = client("route53", self._access)
+        return found
 
 
 def _bare(name: str) -> str:

@@ -32,10 +32,13 @@ class Route53:
         """The record."""
         return f"route53 {self._terms.name} {self._terms.type}"
 
-    def before_fence(self, to: Side) -> None:
-        """See that the record is there and could be changed; DNS holds nobody back."""
+    def prepare(self, to: Side) -> None:
+        """See that the record is there and could be changed."""
         self._record()
         self._value(to)
+
+    def before_fence(self, to: Side) -> None:
+        """DNS holds nobody back."""
 
     def check(self) -> None:
         """Nothing is held back."""
@@ -122,9 +125,12 @@ class SecretsManager:
         """The secret's name."""
         return f"secretsmanager {self._terms.secret_id}"
 
-    def before_fence(self, to: Side) -> None:
-        """See that the secret can be read and has the members; a secret holds nobody back."""
+    def prepare(self, to: Side) -> None:
+        """See that the secret can be read and has the members."""
         self._changed(self._members(), to)
+
+    def before_fence(self, to: Side) -> None:
+        """A secret holds nobody back."""
 
     def check(self) -> None:
         """Nothing is held back."""

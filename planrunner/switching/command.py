@@ -32,6 +32,9 @@ class Command:
         """The program's name."""
         return f"command {next(c[0] for c in (*self._phases(), ('nothing',)) if c)}"
 
+    def prepare(self, to: Side) -> None:
+        """There is nothing that could be tried."""
+
     def before_fence(self, to: Side) -> None:
         """Run the phase's command."""
         self._run(self._terms.before_fence, to)

@@ -2,10 +2,12 @@
 
 Runs as a child in a session of its own: ``python guard.py``. Its standard input is a pipe whose other end only
 the runner holds: first one line of JSON (what to do; passwords come this way and no other), then words, a line
-each: ``paused``, and in the end ``released`` or ``committed``. End of file without one of those means that the
-runner is gone; past the deadline it is taken for stopped. Then, unless the fence is committed, RESUME. Once
-nobody holds the fence's locks any more it is known whether it is; a server that can't be asked is asked again,
-and the pool stays paused meanwhile. It imports nothing of planrunner, so that it starts at once.
+each: ``pausing``, ``paused``, and in the end ``released`` or ``committed``.
+
+End of file without one of those means that the runner is gone; past the deadline it is taken for stopped. Then,
+unless the fence is committed, RESUME. Once nobody holds the fence's locks any more it is known whether it is; a
+server that can't be asked is asked again, and the pool stays paused meanwhile. It imports nothing of planrunner,
+so that it starts at once.
 """
 
 from __future__ import annotations
@@ -91,10 +93,13 @@ def main() -> int:
         say(f"failed: {' '.join(str(error).split())}")
         return 1
     say("ready")
-    deadline = time.monotonic() + task["pausing_seconds"] + task["seconds"]
+    # Nothing is paused yet, so nothing presses.
+    deadline = time.monotonic() + _PATIENCE_SECONDS
     while not pipe.ended and (left := deadline - time.monotonic()) > 0:
         word = pipe.line(left)
-        if word == "paused":
+        if word == "pausing":
+            deadline = time.monotonic() + task["pausing_seconds"] + task["seconds"]
+        elif word == "paused":
             deadline = time.monotonic() + task["seconds"]
         elif word is not None:
             return 0

@@ -79,9 +79,17 @@ class Guardian:
         """True when it took the runner for gone, or is gone itself: the pause is not to be relied on."""
         return self._child.poll() is not None
 
+    def pausing(self) -> None:
+        """Its deadline counts from now, with the time that PAUSE may take."""
+        self._tell("pausing")
+
     def paused(self) -> None:
         """Its deadline counts from now."""
         self._tell("paused")
+
+    def committed(self) -> None:
+        """It is to leave the pool as it is, whatever becomes of the runner."""
+        self._tell("committed")
 
     def end(self, word: str) -> None:
         """Tell how the pause ended, ``committed`` or ``released``, and wait until it has gone."""

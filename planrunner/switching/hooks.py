@@ -81,8 +81,12 @@ class Switch(Protocol):
         """What it is, for messages: ``pgbouncer app``."""
         ...
 
+    def prepare(self, to: Side) -> None:
+        """Whatever can be seen to while traffic still flows; what fails here stops the cutover."""
+        ...
+
     def before_fence(self, to: Side) -> None:
-        """Make ready, hold traffic back where that is possible; what fails here stops the cutover."""
+        """Hold traffic back where that is possible; what fails here stops the cutover."""
         ...
 
     def check(self) -> None:
@@ -112,6 +116,8 @@ class Switching:
     def __init__(self, switches: Sequence[Switch], surroundings: Surroundings) -> None:
         self._switches = tuple(switches)
         self._surroundings = surroundings
+        # When traffic was first held back, on the monotonic clock: clients count their pause from here.
+        self.since: float | None = None
 
     def __bool__(self) -> bool:
         return bool(self._switches)
@@ -132,15 +138,16 @@ class Switching:
             raise
 
     def before_fence(self, to: Side) -> None:
-        """Every entry in order; when one fails those before it are let go again."""
-        begun: list[Switch] = []
+        """Every entry in order, all prepared first; when one fails all are let go again."""
         failpoint("switch.before_fence")
         try:
             for switch in self._switches:
-                begun.append(switch)
+                switch.prepare(to)
+            self.since = self._surroundings.clock.monotonic() if self._switches else None
+            for switch in self._switches:
                 switch.before_fence(to)
         except BaseException:
-            self._let_go(to, begun)
+            self._let_go(to)
             raise
         failpoint("switch.held")
 
@@ -160,11 +167,10 @@ class Switching:
         undone = [(switch, switch.on_rollback) for switch in reversed(self._switches)]
         _all(undone, to, "could not be let go again")
 
-    def _let_go(self, to: Side, begun: Sequence[Switch] | None = None) -> None:
+    def _let_go(self, to: Side) -> None:
         """As ``on_rollback``, but a failure is told: another error is on its way already."""
-        chosen = self._switches if begun is None else begun
         try:
-            _all([(s, s.on_rollback) for s in reversed(chosen)], to, "could not be let go again")
+            self.on_rollback(to)
         except PlanrunnerError as error:
             self._surroundings.tell(str(error), {"switch": to.value})
 
@@ -174,7 +180,15 @@ class Switching:
 
     def described(self, to: Side) -> tuple[str, ...]:
         """The exact commands and calls of all, in order."""
-        return tuple(f"-- {s.title}: {line}" for s in self._switches for line in s.described(to))
+        return tuple(f"-- {s.title}: {line}" for s in self._switches for line in _described(s, to))
+
+
+def _described(switch: Switch, to: Side) -> Sequence[str]:
+    try:
+        return switch.described(to)
+    except PlanrunnerError as error:
+        # The preflight tells it too; a preview shows the rest of the plan all the same.
+        return [error.message]
 
 
 def _all(calls: Sequence[tuple[Switch, Callable[[Side], None]]], to: Side, what: str) -> None:

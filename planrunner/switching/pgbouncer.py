@@ -42,23 +42,27 @@ class PgBouncer:
         """The entry."""
         return f"pgbouncer {self._terms.database}"
 
-    def before_fence(self, to: Side) -> None:
-        """Pause the entry once its open transactions have ended; StepFailed when they don't in time.
-
-        From here a guardian resumes it when this process is killed or stopped.
-        """
-        database = self._terms.database
-        # What would fail after the commit had better fail now.
+    def prepare(self, to: Side) -> None:
+        """See that the file can be rewritten, and start the guardian, which takes a moment."""
         self._planned(to)
         self._end_guardian("released")
         task = Task(
-            database=database,
+            database=self._terms.database,
             pausing=self._terms.timeout,
             fenced=self._surroundings.left_behind(to),
         )
         self._guardian = Guardian(self._console, task, self._surroundings)
         failpoint("switch.guarded")
-        self._console.pause(database, self._terms.timeout)
+
+    def before_fence(self, to: Side) -> None:  # noqa: ARG002  # the same either way
+        """Pause the entry once its open transactions have ended; StepFailed when they don't in time.
+
+        From here a guardian resumes it when this process is killed or stopped.
+        """
+        if self._guardian is None:
+            raise StepFailed(f"{self.title} was not prepared", remedy="Nothing was paused; run again.")
+        self._guardian.pausing()
+        self._console.pause(self._terms.database, self._terms.timeout)
         self._guardian.paused()
         self._holds = True
         failpoint("switch.paused")
@@ -77,7 +81,8 @@ class PgBouncer:
 
     def after_commit(self, to: Side) -> None:
         """Lead the entry to that side and resume it; left paused when the new address is not in force."""
-        self._end_guardian("committed")
+        if self._guardian is not None:
+            self._guardian.committed()
         destination = self._destination(to)
         self._rewrite(to, destination)
         failpoint("switch.rewritten")
@@ -86,6 +91,8 @@ class PgBouncer:
         self._console.resume(self._terms.database)
         self._holds = False
         failpoint("switch.resumed")
+        # Only now: its going takes a moment, and clients were waiting.
+        self._end_guardian("committed")
 
     def on_rollback(self, to: Side) -> None:  # noqa: ARG002  # the same either way
         """Resume at once."""
