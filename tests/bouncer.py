@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -156,3 +158,104 @@ def _config(folder: Path, port: int, databases: Mapping[str, str], settings: Map
 def _answers(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex((HOST, port)) == 0
+
+
+class Bench:
+    """pgbench, running through a pooler until the block ends; ``acknowledged`` and ``failed`` are told then."""
+
+    def __init__(
+        self,
+        bouncer: Bouncer,
+        script: str,
+        folder: Path,
+        *,
+        rate: int,
+        clients: int,
+        protocol: str = "simple",
+    ) -> None:
+        self._bouncer, self._folder, self._clients = bouncer, folder, clients
+        (folder / "script.sql").write_text(script)
+        own = ["-n", "-c", str(clients), "-j", "1", "-R", str(rate), "-T", "600", "-M", protocol]
+        log = ["-l", "--log-prefix", str(folder / "bench"), "-f", str(folder / "script.sql")]
+        self._command = [str(_pgbench()), *own, *log, bouncer.dsn("app")]
+        self._process: subprocess.Popen[str] | None = None
+        self.output = ""
+        self.failed = 0
+        self.finished: list[float] = []
+
+    @property
+    def acknowledged(self) -> int:
+        """How many transactions the server said were committed."""
+        return len(self.finished)
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            self._command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        assert self._process is not None
+        if kind is not None:
+            self._process.kill()
+            self._process.wait()
+            return
+        # Between two transactions: none is on its way. Turned away, it ends in order and tells its figures.
+        self._bouncer.ask("PAUSE {}", "app")
+        self._bouncer.ask("KILL {}", "app")
+        self.output, _ = self._process.communicate(timeout=60)
+        self._bouncer.ask("RESUME {}", "app")
+        self.finished = sorted(self._finished())
+        self.failed = sum(_is_failure(line) for line in self.output.splitlines())
+        told = re.search(r"transactions actually processed: (\d+)", self.output)
+        assert told is not None, self.output
+        assert int(told[1]) == self.acknowledged
+
+    def wait_for(self, more: int) -> None:
+        """Wait until that many more transactions are acknowledged."""
+        wanted = len(self._finished()) + more
+        deadline = time.monotonic() + 60
+        while len(self._finished()) < wanted:
+            assert self._process is not None
+            if self._process.poll() is not None:
+                self.output, _ = self._process.communicate()
+                raise AssertionError(f"pgbench has ended: {self.output}")
+            assert time.monotonic() < deadline, f"no {more} transactions within a minute"
+            SystemClock().sleep(0.1)
+
+    def longest_gap(self, begin: float, end: float) -> float:
+        """The longest time without an acknowledged transaction, in seconds."""
+        within = [begin, *(t for t in self.finished if begin <= t <= end), end]
+        return max(later - earlier for earlier, later in itertools.pairwise(within))
+
+    def _finished(self) -> list[float]:
+        """When each transaction was acknowledged, as the log has it: client, number, µs, script, s, µs, lag."""
+        found = []
+        for log in self._folder.glob("bench.*"):
+            for line in log.read_text().splitlines():
+                words = line.split()
+                if len(words) >= 6 and words[2].isdigit():
+                    found.append(int(words[4]) + int(words[5]) / 1e6)
+        return found
+
+
+def _is_failure(line: str) -> bool:
+    """Every line of pgbench's that is neither one of its figures nor of the end we made."""
+    words = ("error", "FATAL", "aborted", "failed")
+    ours = ("database removed", "Run was aborted", "number of failed transactions: 0 ")
+    return any(word in line for word in words) and not any(word in line for word in ours)
+
+
+def _pgbench() -> Path:
+    places = [Path("/usr/lib/postgresql/15/bin/pgbench"), Path(shutil.which("pgbench") or "/nowhere")]
+    found = next((place for place in places if place.exists()), None)
+    if found is None:
+        reason = "needs pgbench (apt-get install postgresql-15)"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found

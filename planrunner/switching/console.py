@@ -35,14 +35,15 @@ class Entry:
 
 
 class Console:
-    """Opens a session for each command: a pooler that was restarted meanwhile is no matter.
+    """Keeps a session for the commands that clients wait for, and opens another when that broke.
 
-    ``password`` is asked at each.
+    ``password`` is asked for each session.
     """
 
     def __init__(self, admin: str, password: Callable[[], Secret | None]) -> None:
         self._admin = admin
         self._password = password
+        self._kept: Session | None = None
 
     @property
     def place(self) -> str:
@@ -128,23 +129,40 @@ class Console:
         rows = self._ask(sql.SQL("SHOW CONFIG"), "SHOW CONFIG")
         return {str(row["key"]): str(row["value"] or "") for row in rows}
 
+    def close(self) -> None:
+        """Close the session that is kept; the next command opens another."""
+        if self._kept is not None:
+            self._kept.close()
+        self._kept = None
+
     def _ask(self, command: sql.Composed | sql.SQL, name: str) -> list[dict[str, Any]]:
-        session = self._open()
+        fresh = self._kept is None
         try:
-            cursor = session.execute(command)
-            if cursor.description is None:
-                return []
-            heads = [column.name for column in cursor.description]
-            return [dict(zip(heads, row, strict=True)) for row in cursor.fetchall()]
+            return self._rows(command)
+        except psycopg.Error as error:
+            broken = self._kept is None or self._kept.closed
+            if fresh or not broken:
+                raise self._failure(error, name) from error
+        # The pooler was restarted meanwhile: that is no matter.
+        self.close()
+        try:
+            return self._rows(command)
         except psycopg.Error as error:
             raise self._failure(error, name) from error
-        finally:
-            session.close()
+
+    def _rows(self, command: sql.Composed | sql.SQL) -> list[dict[str, Any]]:
+        if self._kept is None:
+            self._kept = self._open()
+        cursor = self._kept.execute(command)
+        if cursor.description is None:
+            return []
+        heads = [column.name for column in cursor.description]
+        return [dict(zip(heads, row, strict=True)) for row in cursor.fetchall()]
 
     def _open(self) -> Session:
         try:
-            # The console knows no transactions.
-            return psycopg.connect(self.conninfo(), autocommit=True)
+            # The console knows no transactions and no prepared statements.
+            return psycopg.connect(self.conninfo(), autocommit=True, prepare_threshold=None)
         except psycopg.Error as error:
             raise ConnectionFailed(
                 f"pgbouncer {self.place}: no session at the admin console: {condensed(str(error))}",

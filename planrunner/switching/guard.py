@@ -72,7 +72,8 @@ class Line:
     def ask(self, query: sql.SQL | sql.Composed, values: list[str] | None = None) -> Any:
         """The first value of the answer, None when it has no rows; psycopg.Error."""
         if self._session is None or self._session.closed:
-            self._session = psycopg.connect(self._conninfo, autocommit=True)
+            # PgBouncer's console knows no transactions and no prepared statements.
+            self._session = psycopg.connect(self._conninfo, autocommit=True, prepare_threshold=None)
         cursor = self._session.execute(query, values)
         row = cursor.fetchone() if cursor.description else None
         return None if row is None else row[0]

@@ -6,6 +6,7 @@ import json
 import select
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from planrunner.switching.hooks import Surroundings
 
 _START_SECONDS = 15.0
-_END_SECONDS = 5.0
 # The server ends a silent fence a second after the budget; later than that nobody can commit it any more.
 MARGIN_SECONDS = 2.0
 
@@ -87,22 +87,16 @@ class Guardian:
         """Its deadline counts from now."""
         self._tell("paused")
 
-    def committed(self) -> None:
-        """It is to leave the pool as it is, whatever becomes of the runner."""
-        self._tell("committed")
-
     def end(self, word: str) -> None:
-        """Tell how the pause ended, ``committed`` or ``released``, and wait until it has gone."""
+        """Tell how the pause ended, ``committed`` or ``released``. Its going is not waited for: clients may be."""
         self._tell(word)
         assert self._child.stdin is not None
         with suppress(OSError):
             self._child.stdin.close()
-        try:
-            self._child.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
-            # It may be waiting for a server that is away; the word it has not read yet no longer matters.
-            self._child.kill()
-            self._child.wait()
+        threading.Thread(target=self._reap, daemon=True).start()
+
+    def _reap(self) -> None:
+        self._child.wait()
         if self._child.stdout is not None:
             self._child.stdout.close()
 

@@ -81,8 +81,7 @@ class PgBouncer:
 
     def after_commit(self, to: Side) -> None:
         """Lead the entry to that side and resume it; left paused when the new address is not in force."""
-        if self._guardian is not None:
-            self._guardian.committed()
+        self._end_guardian("committed")
         destination = self._destination(to)
         self._rewrite(to, destination)
         failpoint("switch.rewritten")
@@ -90,9 +89,8 @@ class PgBouncer:
         failpoint("switch.reloaded")
         self._console.resume(self._terms.database)
         self._holds = False
+        self._console.close()
         failpoint("switch.resumed")
-        # Only now: its going takes a moment, and clients were waiting.
-        self._end_guardian("committed")
 
     def on_rollback(self, to: Side) -> None:  # noqa: ARG002  # the same either way
         """Resume at once."""
@@ -103,6 +101,7 @@ class PgBouncer:
             # When the console refused us, the guardian goes on trying.
             self._holds = False
         self._end_guardian("released")
+        self._console.close()
 
     def findings(self) -> Sequence[Finding]:
         """Whether console, entry, settings and file are as a switch needs them."""
@@ -169,6 +168,8 @@ class PgBouncer:
         except PlanrunnerError as error:
             yield _finding(Mark.FAIL, error.message, error.remedy)
             return
+        finally:
+            self._console.close()
         yield _finding(Mark.PASS, f"pgbouncer {self._console.place}: the console answers")
         yield self._rights(settings)
         yield self._entry_finding(entry, settings)
