@@ -26,13 +26,13 @@ _POLL_SECONDS = 0.02
 _AGAIN_SECONDS = 0.5
 # A server that can't be asked for so long is past our help; the pool's own query_wait_timeout ends the wait.
 _PATIENCE_SECONDS = 3600.0
-_LOCKED = """
+LOCKED = """
 SELECT EXISTS (SELECT FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
   WHERE l.locktype = 'relation' AND l.granted AND a.application_name LIKE %s
   AND a.datname = pg_catalog.current_database()
   AND l.mode IN ('ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock'))
 """
-_FENCED = """
+FENCED = """
 SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
   WHERE t.tgname = %s AND p.proname = %s)
 """
@@ -89,7 +89,7 @@ def main() -> int:
     console, server = Line(task["admin"]), Line(task["server"])
     try:
         console.ask(sql.SQL("SHOW VERSION"))
-        server.ask(sql.SQL(_FENCED), [task["trigger"], task["function"]])
+        server.ask(sql.SQL(FENCED), [task["trigger"], task["function"]])
     except psycopg.Error as error:
         say(f"failed: {' '.join(str(error).split())}")
         return 1
@@ -116,8 +116,8 @@ def let_go(task: dict[str, Any], pipe: Pipe, console: Line, server: Line) -> int
             return 0
         try:
             # In this order: a lock that is gone was let go after the commit could be seen.
-            if not server.ask(sql.SQL(_LOCKED), [f"{task['label']}%"]):
-                if server.ask(sql.SQL(_FENCED), [task["trigger"], task["function"]]):
+            if not server.ask(sql.SQL(LOCKED), [f"{task['label']}%"]):
+                if server.ask(sql.SQL(FENCED), [task["trigger"], task["function"]]):
                     say("kept")
                     return 0
                 resume(console, task["database"])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from planrunner.errors import PlanrunnerError, StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.model import Side
+from planrunner.switching import guard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,10 +19,8 @@ if TYPE_CHECKING:
     from planrunner.postgres.connection import Server
     from planrunner.switching.terms import Place
 
-_FENCE_STANDS = """
-SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
-  WHERE t.tgname = %s AND p.proname = %s)
-"""
+_SETTLE_SECONDS = 30.0
+_POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +58,22 @@ class Surroundings:
         return self.server(Side.TARGET if to is Side.SOURCE else Side.SOURCE)
 
     def fence_stands(self, to: Side) -> bool:
-        """True when the fence of a switch ``to`` that side is committed."""
-        names = [self.fence_trigger, self.fence_function]
-        return bool(self.left_behind(to).value(_FENCE_STANDS, names))
+        """True when the fence of a switch ``to`` that side is committed.
+
+        Asked once nobody of ours holds its locks any more: a COMMIT whose session broke may still be on its way.
+        StepFailed when they are held on and on.
+        """
+        server = self.left_behind(to)
+        label = f"{server.parameters()['application_name']}%"
+        deadline = self.clock.monotonic() + _SETTLE_SECONDS
+        while server.value(guard.LOCKED, [label]):
+            if self.clock.monotonic() > deadline:
+                raise StepFailed(
+                    f"{server.side.value}: a session of ours still holds the fence's locks",
+                    remedy="Its server ends it, after the write pause budget at the latest. Then run again.",
+                )
+            self.clock.sleep(_POLL_SECONDS)
+        return bool(server.value(guard.FENCED, [self.fence_trigger, self.fence_function]))
 
     def destination(self, side: Side, place: Place) -> Destination:
         """The address of a side: as ``place`` says, else as the plan's DSN does."""
@@ -133,8 +145,7 @@ class Switching:
         try:
             yield
         except BaseException:
-            if not self._switches or not self._surroundings.fence_stands(to):
-                self._let_go(to)
+            self._after_failure(to)
             raise
 
     def before_fence(self, to: Side) -> None:
@@ -166,6 +177,18 @@ class Switching:
         """Every entry, the last first, each tried whatever became of the others; StepFailed names all failures."""
         undone = [(switch, switch.on_rollback) for switch in reversed(self._switches)]
         _all(undone, to, "could not be let go again")
+
+    def _after_failure(self, to: Side) -> None:
+        """Let traffic go on unless the fence is committed. Where that can't be told, its guardian goes on asking."""
+        if not self._switches:
+            return
+        try:
+            committed = self._surroundings.fence_stands(to)
+        except PlanrunnerError as error:
+            self._surroundings.tell(f"clients are held back still: {error}", {"switch": to.value})
+            return
+        if not committed:
+            self._let_go(to)
 
     def _let_go(self, to: Side) -> None:
         """As ``on_rollback``, but a failure is told: another error is on its way already."""

@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from psycopg import sql
 
-from planrunner.errors import PlanrunnerError, StepFailed
+from planrunner.errors import PlanrunnerError, StepFailed, ToolFailed
 from planrunner.model import Mark, Side
+from planrunner.switching.command import Command
 from planrunner.switching.hooks import Switching
 from planrunner.switching.pgbouncer import PgBouncer
+from planrunner.switching.terms import CommandTerms
 from tests.bouncer import ADMIN_PASSWORD
 from tests.integration.switching.conftest import FENCE_FUNCTION, FENCE_TRIGGER
 
@@ -102,6 +105,31 @@ def test_a_transaction_that_stays_open_stops_the_switch_and_nothing_stays_paused
             switching(scene, timeout=0.3).before_fence(Side.TARGET)
         assert not scene.bouncer.paused("app")
         assert client.execute("SELECT 2").fetchone() == (2,)
+
+
+def test_another_entry_that_fails_lets_the_pool_go(scene: Scene) -> None:
+    around = scene.surroundings()
+    terms = CommandTerms(before_fence=("false",), after_commit=(), on_rollback=(), timeout=5.0)
+    both = Switching([PgBouncer(scene.terms(), around), Command(terms, around)], around)
+    with pytest.raises(ToolFailed, match="exit code 1"):
+        both.before_fence(Side.TARGET)
+    assert not scene.bouncer.paused("app")
+
+
+def test_a_failure_after_the_commit_leaves_clients_waiting(scene: Scene) -> None:
+    around = scene.surroundings()
+    switch = Switching([PgBouncer(scene.terms(), around)], around)
+
+    def fail() -> None:
+        with switch.held(Side.TARGET):
+            around.source.execute(sql.SQL(FENCE))
+            raise StepFailed("after the commit")
+
+    with pytest.raises(StepFailed, match="after the commit"):
+        fail()
+    assert scene.bouncer.paused("app")
+    switch.after_commit(Side.TARGET)
+    assert version(scene) == 18
 
 
 def test_a_pool_that_somebody_resumed_must_not_be_fenced(scene: Scene) -> None:
@@ -238,6 +266,19 @@ def test_a_runner_that_is_stopped_is_not_waited_for_longer_than_the_budget_and_i
     child.send_signal(signal.SIGSTOP)
     try:
         until(lambda: not scene.bouncer.paused("app"), "nobody resumed it")
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_a_stopped_runner_with_an_open_fence_is_outlived_by_neither_fence_nor_pause(scene: Scene) -> None:
+    # As the fence's own session has it: the server ends it when it has been silent for too long.
+    silent = FENCE + "SET LOCAL idle_in_transaction_session_timeout = 4000"
+    child = runner(scene, budget=0.1, fence=silent)
+    child.send_signal(signal.SIGSTOP)
+    try:
+        until(lambda: not scene.bouncer.paused("app"), "nobody resumed it")
+        scene.asked("INSERT INTO t VALUES (1) RETURNING n")
     finally:
         child.kill()
         child.wait()
