@@ -14,6 +14,7 @@ import psycopg
 
 from planrunner.errors import DifferencesFound, StepFailed
 from planrunner.failpoints import failpoint
+from planrunner.model import Side
 from planrunner.postgres import catalog
 from planrunner.replication import barrier, fence, large_objects, late, sequences, verify
 
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
     from planrunner.postgres.catalog import Table
     from planrunner.postgres.connection import Session
     from planrunner.replication.workspace import Workspace
+    from planrunner.switching.hooks import Switching
 
 STEP = "cutover_verify"
+SWITCHED = "switched"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,16 +55,22 @@ class Cut:
 
 @dataclass
 class Pause:
-    """The pause of writes, split into its parts (seconds)."""
+    """The pause of writes, split into its parts (seconds).
+
+    With a pooler before it the pause begins earlier, when clients were ``held``, and is ``over`` later.
+    """
 
     workspace: Workspace
     budget: float
     begun: float = 0.0
+    held: float | None = None
+    over: float | None = None
     parts: dict[str, float] = field(default_factory=dict)
 
     def spent(self) -> float:
-        """Seconds since the locks were asked for."""
-        return self.workspace.clock.monotonic() - self.begun
+        """Seconds since clients were held back, or the locks were asked for."""
+        begun = self.begun if self.held is None else self.held
+        return (self.over or self.workspace.clock.monotonic()) - begun
 
     def left(self) -> float:
         """Seconds that remain of the budget; StepFailed when none does."""
@@ -110,8 +119,11 @@ def refuse_differences(found: Verification, when: str) -> None:
     )
 
 
-def cut_over(workspace: Workspace, terms: Terms) -> None:
-    """Stop writes on the source for good, proven equal, sequences carried; or roll everything back."""
+def cut_over(workspace: Workspace, terms: Terms, switching: Switching) -> None:
+    """Stop writes on the source for good, proven equal, sequences carried; or roll everything back.
+
+    What ``switching`` names is held back for it, and led to the target right after the commit.
+    """
     gate(workspace, terms)
     if terms.large_objects is not None:
         # Most of what changed is carried before the pause, so that little is left for it.
@@ -121,15 +133,11 @@ def cut_over(workspace: Workspace, terms: Terms) -> None:
     tables, (followed, late_ones) = workspace.selection.carried(found), verify.divided(workspace, found)
     pause = Pause(workspace, terms.budget)
     workspace.lease  # noqa: B018  # taken before the pause begins
-    session = workspace.source.open(read_only=False)
-    try:
-        with workspace.source.translated("cutover"):
-            cut = Cut(tables=tables, followed=followed, late=late_ones)
-            proven = _inside(workspace, session, cut, terms, pause)
-            with pause.part("commit"):
-                _commit(workspace, session)
-    finally:
-        session.close()
+    cut = Cut(tables=tables, followed=followed, late=late_ones)
+    with switching.held(Side.TARGET):
+        pause.held = switching.since
+        proven = _fenced(workspace, cut, terms, pause, switching)
+    switch_over(workspace, switching, pause)
     detail = pause.detail()
     workspace.done(STEP, "pause", detail)
     workspace.tell(
@@ -138,7 +146,36 @@ def cut_over(workspace: Workspace, terms: Terms) -> None:
     )
 
 
+def switch_over(workspace: Workspace, switching: Switching, pause: Pause | None = None) -> None:
+    """Lead the application's traffic to the target; nothing when it was led there already."""
+    if not switching or SWITCHED in workspace.ledger.effects(STEP):
+        return
+    begun = workspace.clock.monotonic()
+    switching.after_commit(Side.TARGET)
+    if pause is not None:
+        pause.parts["switch"] = workspace.clock.monotonic() - begun
+        pause.over = workspace.clock.monotonic()
+    workspace.done(STEP, SWITCHED, {"to": Side.TARGET.value})
+
+
+def _fenced(workspace: Workspace, cut: Cut, terms: Terms, pause: Pause, switching: Switching) -> Verification:
+    session = workspace.source.open(read_only=False)
+    try:
+        with workspace.source.translated("cutover"):
+            proven = _inside(workspace, session, cut, terms, pause)
+            switching.check()
+            with pause.part("commit"):
+                _commit(workspace, session)
+        return proven
+    finally:
+        session.close()
+
+
 def _inside(workspace: Workspace, session: Session, cut: Cut, terms: Terms, pause: Pause) -> Verification:
+    if pause.held is not None:
+        pause.parts["hold"] = workspace.clock.monotonic() - pause.held
+    # Clients that are held back wait for the locks too.
+    patience = fence.LOCK_PATIENCE_SECONDS if pause.held is None else pause.left()
     with pause.part("fence"):
         pause.begun = fence.raise_fence(
             workspace,
@@ -147,6 +184,7 @@ def _inside(workspace: Workspace, session: Session, cut: Cut, terms: Terms, paus
             lock_timeout=terms.lock_timeout,
             dead_man=terms.budget + 1,
             also=_locks(workspace, terms),
+            patience=patience,
         )
     with pause.part("barrier"):
         barrier.wait(workspace, workspace.ledger.generations(), timeout=pause.left(), poll=0.002)

@@ -77,7 +77,7 @@ def fenced(source: Server, names: Names) -> tuple[str, ...]:
     return tuple(catalog.qualified(row[0], row[1]) for row in rows)
 
 
-def raise_fence(
+def raise_fence(  # noqa: PLR0913  # how it is raised, each by its name
     workspace: Workspace,
     session: Session,
     tables: Sequence[Table],
@@ -85,13 +85,14 @@ def raise_fence(
     lock_timeout: float,
     dead_man: float,
     also: Sequence[sql.SQL] = (),
+    patience: float = LOCK_PATIENCE_SECONDS,
 ) -> float:
     """Open the fence transaction on ``session``: locks (``also`` others), then triggers. Returns when it began.
 
     Locks are tried with a short timeout and again, so that we yield and not the application; StepFailed
-    after a minute. ``dead_man`` seconds of our silence make the server roll everything back.
+    after ``patience`` seconds. ``dead_man`` seconds of our silence make the server roll everything back.
     """
-    patience = workspace.clock.monotonic() + LOCK_PATIENCE_SECONDS
+    give_up = workspace.clock.monotonic() + patience
     while True:
         begun = workspace.clock.monotonic()
         _begin(session, lock_timeout=lock_timeout, dead_man=dead_man)
@@ -101,9 +102,9 @@ def raise_fence(
                 session.execute(statement)
         except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
             session.execute("ROLLBACK")
-            if workspace.clock.monotonic() > patience:
+            if workspace.clock.monotonic() > give_up:
                 raise StepFailed(
-                    "source: the tables could not be locked within a minute; nothing was changed",
+                    f"source: the tables could not be locked within {patience:g} s; nothing was changed",
                     remedy="Long transactions hold them: see pg_stat_activity, end them, run again.",
                 ) from error
             workspace.clock.sleep(random.uniform(0.05, 0.4))  # noqa: S311  # jitter, not a secret

@@ -20,12 +20,18 @@ from planrunner.replication import (
     subscriptions,
     verify,
 )
+from planrunner.replication.names import FENCE_TRIGGER
 from planrunner.step import Action, Run
+from planrunner.switching import build
+from planrunner.switching.hooks import Surroundings
 from planrunner.units import human_bytes, seconds
 from planrunner.workspace import workspace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from planrunner.model import Finding
+    from planrunner.switching.hooks import Switching
 
 
 class CutoverVerify:
@@ -41,6 +47,9 @@ class CutoverVerify:
         found += _settings(run)
         if not committed:
             found.append(_cut_over(run))
+        switching = _switching(run)
+        if switching and cutover.SWITCHED not in space.ledger.effects(cutover.STEP):
+            found.append(_switch(switching))
         alive = set(subscriptions.existing(run.target, space.names)) | set(
             slots.existing(run.source, space.names)
         )
@@ -51,6 +60,10 @@ class CutoverVerify:
         if views and "materialized views" not in space.ledger.effects(cutover.STEP):
             found.append(_refresh(views))
         return found
+
+    def findings(self, run: Run) -> Sequence[Finding]:
+        """What would keep traffic from being switched."""
+        return _switching(run).findings()
 
     def progress(self, run: Run) -> Mapping[str, Json]:
         """The write pause and its parts, and what the comparison inside it found."""
@@ -174,7 +187,33 @@ def _cut_over(run: Run) -> Action:
         needs=("ownership of the tables",),
         undo="until the COMMIT: ROLLBACK. After it: drop the triggers, see `planrunner cleanup`",
         destructive=True,
-        perform=lambda run: cutover.cut_over(workspace(run), _terms(run)),
+        perform=lambda run: cutover.cut_over(workspace(run), _terms(run), _switching(run)),
+    )
+
+
+def _switching(run: Run) -> Switching:
+    surroundings = Surroundings(
+        source=run.source,
+        target=run.target,
+        fence_trigger=FENCE_TRIGGER,
+        fence_function=workspace(run).names.fence_function,
+        budget=_terms(run).budget,
+        clock=run.clock,
+        resolve=run.resolve,
+        tell=run.tell,
+    )
+    return build.switching(run.option("switch", []), run.plan.path.parent, surroundings)
+
+
+def _switch(switching: Switching) -> Action:
+    return Action(
+        name="switch",
+        summary="lead the application's traffic to the target, held back from before the fence on",
+        where=Side.LOCAL,
+        statements=switching.described(Side.TARGET),
+        undo="the entries of `switch` lead back to the source by the same means",
+        # The cutover has done it in its pause; this is for a resume after a kill between the two.
+        perform=lambda run: cutover.switch_over(workspace(run), _switching(run)),
     )
 
 
