@@ -20,8 +20,11 @@ from planrunner.replication import (
     verify,
 )
 from planrunner.replication.crossing import Position
+from planrunner.replication.names import FENCE_TRIGGER
 from planrunner.replication.throttle import Effort
 from planrunner.step import Action, Run
+from planrunner.switching import build
+from planrunner.switching.hooks import Surroundings
 from planrunner.units import human_bytes, seconds, size
 from planrunner.workspace import workspace
 
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from planrunner.replication.workspace import Workspace
+    from planrunner.switching.hooks import Switching
 
 
 def terms(run: Run) -> cutover.Terms:
@@ -40,7 +44,23 @@ def terms(run: Run) -> cutover.Terms:
         gate=_gate_terms(run),
         reverse=run.option("reverse", False),  # noqa: FBT003  # the option's default
         large_objects=_large_object_terms(run),
+        switch=_switching(run),
     )
+
+
+def _switching(run: Run) -> Switching:
+    """What the plan says about leading the traffic."""
+    surroundings = Surroundings(
+        source=run.source,
+        target=run.target,
+        fence_trigger=FENCE_TRIGGER,
+        fence_function=workspace(run).names.fence_function,
+        budget=seconds(run.option("write_pause_budget", "5s")),
+        clock=run.clock,
+        resolve=run.resolve,
+        tell=run.tell,
+    )
+    return build.switching(run.option("switch", []), run.plan.path.parent, surroundings)
 
 
 def _gate_terms(run: Run) -> gate.Terms:
@@ -137,8 +157,12 @@ def missing_way_back(run: Run, where: Position) -> Sequence[Action]:
     ]
 
 
-def way_back_findings(run: Run) -> Sequence[Finding]:
-    """The preflight of the way back; nothing where the plan wants none or it is there already."""
+def findings(run: Run) -> Sequence[Finding]:
+    """The preflight of the traffic's switch and of the way back; nothing of what the plan does not want."""
+    return (*_switching(run).findings(), *_way_back_findings(run))
+
+
+def _way_back_findings(run: Run) -> Sequence[Finding]:
     space = workspace(run)
     if not run.option("reverse", False) or return_streams.back_exists(space):  # noqa: FBT003  # the option's default
         return ()
@@ -174,7 +198,11 @@ def _statements(run: Run) -> tuple[str, ...]:
     lock = (fence.lock_statement(tables).as_string(),) if tables else ()
     there = fence.standing(run.source, space.names)
     made = tuple(s.as_string() for s in fence.statements(space.names, tables, message, there))
-    return ("BEGIN", *lock, *made, "-- barrier, comparison, setval on the target", *_way_back_statements(run))
+    return (
+        *_switching(run).described(Side.TARGET),
+        *("BEGIN", *lock, *made, "-- barrier, comparison, setval on the target"),
+        *_way_back_statements(run),
+    )
 
 
 def _way_back_statements(run: Run) -> tuple[str, ...]:
@@ -279,6 +307,7 @@ def _roll_back(run: Run, impossible: str | None) -> Action:
         f" source; at most {terms(run).budget:g} s, else everything stays as it is",
         where=Side.TARGET,
         statements=(
+            *_switching(run).described(Side.SOURCE),
             "BEGIN",
             *lock,
             *made,

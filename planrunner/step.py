@@ -10,16 +10,34 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, cast, runtime_checkable
 
+from planrunner.errors import SecretUnavailable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from planrunner.aws.rds import Rds
-    from planrunner.model import Estimate, Finding, Json, Plan, Residue, Side, StepSpec, Verification
+    from planrunner.model import (
+        Estimate,
+        Finding,
+        Json,
+        Plan,
+        Residue,
+        Secret,
+        SecretRef,
+        Side,
+        StepSpec,
+        Verification,
+    )
     from planrunner.ports import Clock
     from planrunner.postgres.connection import Server
 
 T = TypeVar("T")
+
+
+def nowhere(ref: SecretRef) -> Secret:
+    """Looks no secret up: for whoever gives a run no other way."""
+    raise SecretUnavailable(f"{ref} can't be looked up here", remedy="Run the plan from the command line.")
 
 
 class Closeable(Protocol):
@@ -65,7 +83,7 @@ class Run:
     ``tell`` journals one line of news with its fields and shows it. ``planned_before`` holds the
     ``uses`` of the steps that stand earlier in the plan and are not done yet, so that a step can be
     planned before they ran. ``cloud`` is None when the plan names no RDS instance. ``shield`` holds back a
-    signal for the length of a block that must not be torn.
+    signal for the length of a block that must not be torn. ``resolve`` looks a secret of the step's options up.
     """
 
     plan: Plan
@@ -79,6 +97,7 @@ class Run:
     tell: Callable[[str, Mapping[str, Json]], None]
     planned_before: frozenset[str] = field(default_factory=frozenset)
     shield: Callable[[], AbstractContextManager[None]] = nullcontext
+    resolve: Callable[[SecretRef], Secret] = nowhere
 
     def option(self, name: str, default: T) -> T:
         """The step's option ``name``, or the default; its type was checked by the schema."""

@@ -88,7 +88,7 @@ def _remedy(code: str, instance: RdsInstance | None) -> str | None:
             )
         case "Throttling" | "ThrottlingException" | "RequestLimitExceeded":
             return "AWS limits the rate of calls; run again in a minute."
-        case "ResourceNotFoundException" | "ParameterNotFound":
+        case "ResourceNotFoundException" | "ParameterNotFound" | "NoSuchHostedZone":
             return f"Check the name in the plan, and that it is in the right region: {_where(instance)}."
         case _:
             return None

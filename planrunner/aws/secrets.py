@@ -12,7 +12,7 @@ from planrunner.errors import CloudError, SecretUnavailable
 from planrunner.model import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from planrunner.model import RdsInstance
 
@@ -36,6 +36,28 @@ def secretsmanager_value(locator: str, key: str | None, instance: RdsInstance | 
             f"aws_secretsmanager:{locator} is binary", remedy="Store the password as text or as JSON."
         )
     return Secret(_member(locator, text, key))
+
+
+def secretsmanager_members(locator: str, instance: RdsInstance | None) -> dict[str, object]:
+    """All members of a JSON secret, the secret ones too: not to be shown. SecretUnavailable when it is none."""
+    with _unavailable(f"aws_secretsmanager:{locator}"):
+        service = client("secretsmanager", instance, region=_region(locator))
+        with translated("secretsmanager", instance):
+            text = service.get_secret_value(SecretId=locator).get("SecretString")
+    members = _json_object(text or "")
+    if members is None:
+        raise SecretUnavailable(
+            f"aws_secretsmanager:{locator} is no JSON object",
+            remedy="Store host and port as members of a JSON object, as RDS does.",
+        )
+    return members
+
+
+def replace_members(locator: str, members: Mapping[str, object], instance: RdsInstance | None) -> None:
+    """A new current version of a JSON secret; the former one stays as AWSPREVIOUS. CloudError when refused."""
+    service = client("secretsmanager", instance, region=_region(locator))
+    with translated("secretsmanager", instance):
+        service.put_secret_value(SecretId=locator, SecretString=json.dumps(members))
 
 
 def ssm_value(locator: str, instance: RdsInstance | None) -> Secret:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import boto3
 from botocore.config import Config
@@ -31,14 +31,19 @@ def client(
 def client(
     service: Literal["ssm"], instance: RdsInstance | None, *, region: str | None = None
 ) -> SSMClient: ...
+@overload
+# Its stubs would be one more package for three calls: see Route53Client.
+def client(
+    service: Literal["route53"], instance: RdsInstance | None, *, region: str | None = None
+) -> Any: ...
 
 
 def client(
-    service: Literal["rds", "secretsmanager", "ssm"],
+    service: Literal["rds", "secretsmanager", "ssm", "route53"],
     instance: RdsInstance | None,
     *,
     region: str | None = None,
-) -> RDSClient | SecretsManagerClient | SSMClient:
+) -> Any:
     """A client that retries throttling and network errors and gives up in bounded time.
 
     Profile and endpoint URL are the instance's; the region is ``region``, else the instance's, else
@@ -51,7 +56,5 @@ def client(
             region_name=region or (instance.region if instance else None),
         )
         url = instance.endpoint_url if instance else None
-        made: RDSClient | SecretsManagerClient | SSMClient = session.client(
-            service, endpoint_url=url, config=_CONFIG
-        )
-        return made
+        make: Any = session.client
+        return make(service, endpoint_url=url, config=_CONFIG)

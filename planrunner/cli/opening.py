@@ -88,7 +88,8 @@ def connector() -> Connect:
     from planrunner.secrets import SecretResolver
 
     clock = SystemClock()
-    resolve = SecretResolver(os.environ).resolve
+    secrets = SecretResolver(os.environ)
+    resolve = secrets.resolve
 
     def connect(plan: Plan, label: str) -> World:
         cloud = None
@@ -100,6 +101,7 @@ def connector() -> Connect:
             source=Server(plan.source, clock=clock, resolve=resolve, label=label),
             target=Server(plan.target, clock=clock, resolve=resolve, label=label),
             cloud=cloud,
+            resolve=secrets.resolve_ref,
         )
 
     return connect

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from planrunner.errors import ServerError, StateUnfit
-from planrunner.step import Held, Run
+from planrunner.step import Held, Run, nowhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from planrunner.aws.rds import Rds
-    from planrunner.model import Json, Plan, StepSpec
+    from planrunner.model import Json, Plan, Secret, SecretRef, StepSpec
     from planrunner.ports import Clock
     from planrunner.postgres.connection import Identity, Server
 
@@ -27,11 +27,15 @@ _REFUSALS = ("28", "3D", "42")
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """Both servers and the cloud of a plan; ``cloud`` is None when the plan names no RDS instance."""
+    """Both servers and the cloud of a plan; ``cloud`` is None when the plan names no RDS instance.
+
+    ``resolve`` looks up the secrets that steps refer to.
+    """
 
     source: Server
     target: Server
     cloud: Rds | None
+    resolve: Callable[[SecretRef], Secret] = nowhere
 
     def close(self) -> None:
         """Close the sessions that are kept open."""
@@ -75,6 +79,7 @@ class Context:
             held=self.held,
             tell=tell,
             planned_before=planned_before,
+            resolve=self.world.resolve,
         )
 
     def still_the_same(self, known: Mapping[str, Json]) -> None:

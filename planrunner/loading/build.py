@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +20,10 @@ from planrunner.model import (
     Plan,
     Problem,
     RdsInstance,
-    SecretKind,
-    SecretRef,
     Side,
     StepSpec,
 )
+from planrunner.references import reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -107,22 +105,12 @@ def _endpoint(side: Side, connections: Any, path: Path) -> Endpoint:
     return Endpoint(
         side=side,
         dsn=given["dsn"],
-        password=_reference(password["secret"], path) if "secret" in password else None,
+        password=reference(password["secret"], path.parent) if "secret" in password else None,
         rds_iam=password.get("rds_iam", False),
         rds=RdsInstance(**given["rds"]) if "rds" in given else None,
         seen_from_other=DialAddress(**seen) if seen else None,
         self_signed=given.get("allow_self_signed_certs", False),
     )
-
-
-def _reference(secret: Any, path: Path) -> SecretRef:
-    kind = next(kind for kind in SecretKind if kind.value in secret)
-    locator = secret[kind.value]
-    if kind is SecretKind.FILE:
-        locator = str((path.parent / locator).resolve())
-    elif isinstance(locator, list):
-        locator = shlex.join(locator)
-    return SecretRef(kind=kind, locator=locator, key=secret.get("key"))
 
 
 def _digest(value: object) -> str:

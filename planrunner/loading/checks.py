@@ -28,10 +28,25 @@ def faults(document: Document, tree: Json, told: frozenset[Keys], folder: Path) 
         if isinstance(text, str) and text and keys not in told:
             strings[side] = dsn.parse(text)
             found += [document.problem(keys, f.message, f.remedy) for f in strings[side].faults]
-        found += _password_faults(document, tree, side, folder)
+        found += _secret_faults(document, tree, ("connections", side, "password", "secret"), folder)
         found += _login_faults(document, tree, side, strings)
     found += _same_database(document, strings)
+    for keys in _secrets_below(at(tree, ("steps",)), ("steps",)):
+        found += _secret_faults(document, tree, keys, folder)
     return found
+
+
+def _secrets_below(value: Json, keys: Keys) -> Iterator[Keys]:
+    """Where the options of steps refer to a password."""
+    if isinstance(value, dict):
+        for name, inner in cast("dict[str, Json]", value).items():
+            if keys[-1] == "password" and name == "secret":
+                yield (*keys, name)
+            else:
+                yield from _secrets_below(inner, (*keys, name))
+    elif isinstance(value, list):
+        for index, inner in enumerate(cast("list[Json]", value)):
+            yield from _secrets_below(inner, (*keys, index))
 
 
 def _repeated_ids(document: Document, tree: Json) -> Iterator[Problem]:
@@ -48,8 +63,7 @@ def _repeated_ids(document: Document, tree: Json) -> Iterator[Problem]:
             seen[name] = keys
 
 
-def _password_faults(document: Document, tree: Json, side: str, folder: Path) -> Iterator[Problem]:
-    keys: Keys = ("connections", side, "password", "secret")
+def _secret_faults(document: Document, tree: Json, keys: Keys, folder: Path) -> Iterator[Problem]:
     secret = at(tree, keys)
     if not isinstance(secret, dict):
         return

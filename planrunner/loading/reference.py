@@ -40,7 +40,8 @@ def _below(path: str, schema: Schema) -> str:
     inner = _inner(schema)
     if inner is None:
         return ""
-    named = path if inner is schema else f"{path}.TABLE"
+    entry = f"{path}[]" if inner is schema.get("items") else f"{path}.TABLE"
+    named = path if inner is schema else entry
     tables = "".join(_below(f"{named}.{name}", value) for name, value in inner["properties"].items())
     return f"\nBelow `{named}`:\n\n{_table('Key', inner)}{tables}"
 

@@ -72,7 +72,8 @@ def mark(publisher: Server, barrier: str) -> uuid.UUID:
     token = uuid.uuid4()
     table = sql.Identifier(SCHEMA, barrier)
     with publisher.transaction() as session:
-        session.execute(sql.SQL("DELETE FROM {}").format(table))
+        # Another process may wait for a marker of its own.
+        session.execute(sql.SQL("DELETE FROM {} WHERE at < now() - interval '1 hour'").format(table))
         session.execute(sql.SQL("INSERT INTO {} (token) VALUES (%s)").format(table), [token])
     return token
 

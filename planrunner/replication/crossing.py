@@ -7,7 +7,7 @@ side is opened, which waits for nobody, and traffic is switched; never are both 
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
@@ -22,6 +22,7 @@ from planrunner.replication import fence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from planrunner.model import Json
     from planrunner.postgres.connection import Server, Session
@@ -57,19 +58,20 @@ def position(workspace: Workspace) -> Position:
 
 
 class Switch(Protocol):
-    """What leads the traffic: ``before_fence`` holds it, ``after_commit`` leads it on, ``on_rollback`` lets it go on."""
+    """What leads the traffic, see ``switching.hooks``; false when there is nothing to lead."""
 
-    @property
-    def active(self) -> bool:
-        """False when there is nothing to lead."""
+    since: float | None
+
+    def __bool__(self) -> bool:
+        """True when traffic is led."""
         ...
 
-    def before_fence(self, to: Side) -> None:
-        """Hold writers, before any lock is asked for."""
+    def held(self, to: Side) -> AbstractContextManager[None]:
+        """Hold traffic back for the length of a block, and let it go when that fails before the commit."""
         ...
 
-    def committed(self) -> None:
-        """The side that writers left is closed for good."""
+    def check(self) -> None:
+        """StepFailed when traffic is not held back any more."""
         ...
 
     def after_commit(self, to: Side) -> None:
@@ -77,20 +79,24 @@ class Switch(Protocol):
         ...
 
     def on_rollback(self, to: Side) -> None:
-        """Let writers go on where they were."""
+        """Let traffic go on where it was."""
         ...
 
 
 class NoSwitch:
     """Clients find the other side by themselves."""
 
-    active = False
+    since: float | None = None
 
-    def before_fence(self, to: Side) -> None:
+    def __bool__(self) -> bool:
+        return False
+
+    def held(self, to: Side) -> AbstractContextManager[None]:  # noqa: ARG002  # nothing is held
         """Nothing to hold."""
+        return nullcontext()
 
-    def committed(self) -> None:
-        """Nobody to tell."""
+    def check(self) -> None:
+        """Nothing is held."""
 
     def after_commit(self, to: Side) -> None:
         """Nothing to lead."""
@@ -178,12 +184,7 @@ def cross(crossing: Crossing, budget: float, *, rehearse: bool = False) -> Pause
     workspace.lease  # noqa: B018  # taken before the pause begins
     with _prepared(crossing, rehearse=rehearse):
         pause = Pause(workspace, budget)
-        session = crossing.leaving.open(read_only=False)
-        try:
-            with crossing.leaving.translated("cross over"):
-                _held(crossing, session, pause, rehearse=rehearse)
-        finally:
-            session.close()
+        _held(crossing, pause, rehearse=rehearse)
     return pause
 
 
@@ -212,42 +213,44 @@ def _forgotten(workspace: Workspace, way_back: ReturnStream) -> None:
         workspace.tell(f"warning: the way back that was prepared is still there: {error.message}", {})
 
 
-def _held(crossing: Crossing, session: Session, pause: Pause, *, rehearse: bool) -> None:
-    pause.begun = pause.workspace.clock.monotonic()
-    try:
-        if crossing.switch.active:
-            with pause.part("hold traffic"):
-                crossing.switch.before_fence(crossing.to)
-        _fenced(crossing, session, pause)
-        if rehearse:
-            session.execute("ROLLBACK")
-        else:
-            _over(crossing, session, pause)
-    except BaseException:
-        # Writers first: the locks go, then whoever holds the traffic lets it go on.
-        session.close()
-        if _closed(crossing):
-            crossing.switch.committed()
-        else:
-            crossing.switch.on_rollback(crossing.to)
-        raise
+def _held(crossing: Crossing, pause: Pause, *, rehearse: bool) -> None:
+    """Hold the traffic, raise the fence, and go over; clients' pause begins with the first of these."""
+    switch = crossing.switch
+    with switch.held(crossing.to):
+        pause.begun = crossing.workspace.clock.monotonic()
+        if switch and switch.since is not None:
+            pause.parts["hold traffic"] = pause.begun - switch.since
+            pause.begun = switch.since
+        session = crossing.leaving.open(read_only=False)
+        try:
+            with crossing.leaving.translated("cross over"):
+                _fenced(crossing, session, pause)
+                if rehearse:
+                    session.execute("ROLLBACK")
+                else:
+                    _over(crossing, session, pause)
+        finally:
+            # Before whoever holds the traffic lets it go on: the locks go with the session.
+            session.close()
     if rehearse:
-        crossing.switch.on_rollback(crossing.to)
+        switch.on_rollback(crossing.to)
 
 
 def _over(crossing: Crossing, session: Session, pause: Pause) -> None:
     # A signal waits until the other side is open: nobody could write anywhere.
     with crossing.workspace.shield():
+        crossing.switch.check()
         with pause.part("commit"):
             _commit(crossing, session)
-        crossing.switch.committed()
         crossing.arrive(pause)
 
 
 def _fenced(crossing: Crossing, session: Session, pause: Pause) -> None:
+    # Clients that are held back wait for the locks too.
+    patience = pause.left() if crossing.switch else fence.LOCK_PATIENCE_SECONDS
     with pause.part("fence"):
-        begun = fence.raise_fence(crossing.workspace, session, crossing.fence)
-    if not crossing.switch.active:
+        begun = fence.raise_fence(crossing.workspace, session, crossing.fence, patience=patience)
+    if not crossing.switch:
         # Whoever waited for locks in vain has let writers go on meanwhile.
         pause.begun = begun
     pause.left()

@@ -130,8 +130,6 @@ def _led(workspace: Workspace, terms: Terms, *, rehearse: bool) -> Pause:
 
 
 def _fence(workspace: Workspace, cut: Cut, terms: Terms) -> fence.Fence:
-    # Clients that a pooler holds wait too: nobody waits a minute for locks then.
-    patience = terms.budget if terms.switch.active else fence.LOCK_PATIENCE_SECONDS
     return fence.Fence(
         names=workspace.names,
         tables=cut.tables,
@@ -139,7 +137,6 @@ def _fence(workspace: Workspace, cut: Cut, terms: Terms) -> fence.Fence:
         there=fence.standing(workspace.source, workspace.names),
         lock_timeout=terms.lock_timeout,
         dead_man=terms.budget + 1,
-        patience=patience,
         also=tuple(_locks(workspace, terms)),
     )
 
@@ -162,7 +159,7 @@ def arrive(workspace: Workspace, terms: Terms, pause: Pause | None = None) -> No
     parts = pause or Pause(workspace, terms.budget, begun=workspace.clock.monotonic())
     with parts.part("open"):
         crossing.open_target(workspace)
-    if terms.switch.active:
+    if terms.switch:
         with parts.part("lead traffic"):
             terms.switch.after_commit(Side.TARGET)
     failpoint("cutover.switched")

@@ -146,7 +146,7 @@ def lock_statement(tables: Sequence[Table]) -> sql.Composed:
 
 @dataclass(frozen=True, kw_only=True)
 class Fence:
-    """How one side is to be closed; ``lock_timeout``, ``dead_man`` and ``patience`` are seconds.
+    """How one side is to be closed; ``lock_timeout`` and ``dead_man`` are seconds.
 
     Locks are tried with a short timeout and again, so that we yield and not the application. ``dead_man``
     seconds of our silence make the server roll everything back. ``also`` are further locks.
@@ -158,7 +158,6 @@ class Fence:
     there: Standing
     lock_timeout: float
     dead_man: float
-    patience: float = LOCK_PATIENCE_SECONDS
     also: tuple[sql.SQL, ...] = ()
 
     def script(self) -> tuple[sql.Composed, ...]:
@@ -166,12 +165,14 @@ class Fence:
         return statements(self.names, self.tables, self.message, self.there)
 
 
-def raise_fence(workspace: Workspace, session: Session, fence: Fence) -> float:
+def raise_fence(
+    workspace: Workspace, session: Session, fence: Fence, *, patience: float = LOCK_PATIENCE_SECONDS
+) -> float:
     """Open the fence transaction on ``session``: locks, then function and triggers. Returns when it began.
 
-    StepFailed when the locks could not be had within ``fence.patience``; nothing was changed then.
+    StepFailed when the locks could not be had within ``patience`` seconds; nothing was changed then.
     """
-    patience = workspace.clock.monotonic() + fence.patience
+    give_up = workspace.clock.monotonic() + patience
     while True:
         begun = workspace.clock.monotonic()
         _begin(session, fence)
@@ -182,8 +183,8 @@ def raise_fence(workspace: Workspace, session: Session, fence: Fence) -> float:
                 session.execute(statement)
         except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
             session.execute("ROLLBACK")
-            if workspace.clock.monotonic() > patience:
-                raise _no_locks(fence) from error
+            if workspace.clock.monotonic() > give_up:
+                raise _no_locks(patience) from error
             workspace.clock.sleep(random.uniform(0.05, 0.4))  # noqa: S311  # jitter, not a secret
             continue
         failpoint("cutover.locked")
@@ -192,9 +193,9 @@ def raise_fence(workspace: Workspace, session: Session, fence: Fence) -> float:
         return begun
 
 
-def _no_locks(fence: Fence) -> StepFailed:
+def _no_locks(patience: float) -> StepFailed:
     return StepFailed(
-        f"the tables could not be locked within {fence.patience:.0f} s; nothing was changed, writers go on",
+        f"the tables could not be locked within {patience:.0f} s; nothing was changed, writers go on",
         remedy="Long transactions hold them: see pg_stat_activity, end them, run again.",
     )
 

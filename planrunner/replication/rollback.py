@@ -100,7 +100,6 @@ def _led(workspace: Workspace, terms: Terms, *, rehearse: bool) -> Pause:
             there=fence.standing(workspace.target, workspace.names),
             lock_timeout=terms.lock_timeout,
             dead_man=terms.budget + 1,
-            patience=terms.budget if terms.switch.active else fence.LOCK_PATIENCE_SECONDS,
         ),
         settle=lambda _, pause: _settle(workspace, cut, terms, proven, pause, rehearse=rehearse),
         keep=lambda session: _keep(workspace, session, onward),
@@ -165,7 +164,7 @@ def arrive(workspace: Workspace, terms: Terms, pause: Pause | None = None) -> No
     parts = pause or Pause(workspace, terms.budget, begun=workspace.clock.monotonic())
     with parts.part("open"):
         crossing.open_source(workspace)
-    if terms.switch.active:
+    if terms.switch:
         with parts.part("lead traffic"):
             terms.switch.after_commit(Side.SOURCE)
     failpoint("rollback.switched")

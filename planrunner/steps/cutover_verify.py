@@ -51,8 +51,8 @@ class CutoverVerify:
         return [*found, *crossings.lift_guard(run, where)]
 
     def findings(self, run: Run) -> Sequence[Finding]:
-        """Whether the way back that the plan wants can be had; nothing where it wants none."""
-        return crossings.way_back_findings(run)
+        """What would keep traffic from being led, or the way back from being had."""
+        return crossings.findings(run)
 
     def progress(self, run: Run) -> Mapping[str, Json]:
         """The write pause and its parts, what the comparison inside it found, and how the way back does."""

@@ -1,0 +1,1 @@
+"""Where the application's traffic goes: told before the fence, after its commit, and when it was rolled back."""

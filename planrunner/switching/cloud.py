@@ -1,0 +1,203 @@
+"""Switches at AWS: a DNS record of Route 53, and host and port in a secret of Secrets Manager."""
+
+from __future__ import annotations
+
+import ipaddress
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from planrunner.errors import PlanrunnerError, StepFailed
+from planrunner.failpoints import failpoint
+from planrunner.model import Finding, Mark, Side
+from planrunner.switching.command import SECTION
+from planrunner.switching.terms import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from planrunner.aws.route53 import Record, Zone
+    from planrunner.switching.hooks import Destination, Surroundings
+    from planrunner.switching.terms import Route53Terms, SecretsManagerTerms
+
+
+class Route53:
+    """Leads a record to the host of the side that traffic goes to."""
+
+    def __init__(self, terms: Route53Terms, surroundings: Surroundings) -> None:
+        self._terms = terms
+        self._surroundings = surroundings
+
+    @property
+    def title(self) -> str:
+        """The record."""
+        return f"route53 {self._terms.name} {self._terms.type}"
+
+    def prepare(self, to: Side) -> None:
+        """See that the record is there and could be changed."""
+        self._record()
+        self._value(to)
+
+    def before_fence(self, to: Side) -> None:
+        """DNS holds nobody back."""
+
+    def check(self) -> None:
+        """Nothing is held back."""
+
+    def after_commit(self, to: Side) -> None:
+        """UPSERT and wait until every name server has it; nothing when the record says so already."""
+        terms, record, value = self._terms, self._record(), self._value(to)
+        ttl = record.ttl if terms.ttl is None else terms.ttl
+        if record.values == (value,) and record.ttl == ttl:
+            return
+        change = self._zone.lead(terms.name, terms.type, value, ttl)
+        failpoint("switch.route53")
+        self._zone.wait_in_sync(change, terms.timeout)
+
+    def on_rollback(self, to: Side) -> None:
+        """Nothing was changed before the commit."""
+
+    def findings(self) -> Sequence[Finding]:
+        """Whether the record is there, and how long resolvers keep its former value."""
+        return _tried(self._told)
+
+    def described(self, to: Side) -> Sequence[str]:
+        """The call."""
+        terms = self._terms
+        ttl = "" if terms.ttl is None else f" TTL {terms.ttl}"
+        return [
+            f"after the commit: route53 ChangeResourceRecordSets {terms.zone_id}: UPSERT {terms.name}"
+            f" {terms.type} {self._value(to)}{ttl}; wait for INSYNC"
+        ]
+
+    @cached_property
+    def _zone(self) -> Zone:
+        # Imported late: only plans that switch at AWS wait for boto3.
+        from planrunner.aws.route53 import Zone  # noqa: PLC0415
+
+        return Zone(self._terms.zone_id, self._terms.access, self._surroundings.clock)
+
+    def _record(self) -> Record:
+        found = self._zone.record(self._terms.name, self._terms.type)
+        if found is None:
+            raise StepFailed(
+                f"{self.title}: zone {self._terms.zone_id} has no such record",
+                remedy="Correct its name or type in the plan, or create it, leading to the source.",
+            )
+        if not found.plain:
+            raise StepFailed(
+                f"{self.title} is an alias or belongs to a routing policy; it is left as it is",
+                remedy="Name a plain record, or switch it by a command of your own.",
+            )
+        return found
+
+    def _value(self, to: Side) -> str:
+        terms = self._terms
+        given = terms.target_value if to is Side.TARGET else terms.source_value
+        value = given or self._surroundings.destination(to, Place()).host
+        if not value or (terms.type == "A" and not _is_address(value)):
+            raise StepFailed(
+                f"{self.title}: {value or 'the DSN without a host'} is nothing an {terms.type} record can hold",
+                remedy=f"Write {to.value}_value, the value for the {to.value}.",
+            )
+        return value
+
+    def _told(self) -> Sequence[Finding]:
+        record = self._record()
+        for side in (Side.TARGET, Side.SOURCE):
+            self._value(side)
+        ttl = record.ttl
+        text = f"{self.title} is {', '.join(record.values)}, TTL {ttl} s"
+        if ttl > 60:
+            remedy = "Lower its TTL a day before: resolvers keep the former value for as long."
+            return [Finding(section=SECTION, mark=Mark.WARN, text=text, remedy=remedy)]
+        return [Finding(section=SECTION, mark=Mark.PASS, text=text)]
+
+
+class SecretsManager:
+    """Puts host, port and database name of the side that traffic goes to into a JSON secret."""
+
+    def __init__(self, terms: SecretsManagerTerms, surroundings: Surroundings) -> None:
+        self._terms = terms
+        self._surroundings = surroundings
+
+    @property
+    def title(self) -> str:
+        """The secret's name."""
+        return f"secretsmanager {self._terms.secret_id}"
+
+    def prepare(self, to: Side) -> None:
+        """See that the secret can be read and has the members."""
+        self._changed(self._members(), to)
+
+    def before_fence(self, to: Side) -> None:
+        """A secret holds nobody back."""
+
+    def check(self) -> None:
+        """Nothing is held back."""
+
+    def after_commit(self, to: Side) -> None:
+        """A new version with the new address; nothing when it says so already."""
+        from planrunner.aws.secrets import replace_members  # noqa: PLC0415  # as above
+
+        members = self._members()
+        changed = self._changed(members, to)
+        if changed != members:
+            replace_members(self._terms.secret_id, changed, self._terms.access)
+        failpoint("switch.secretsmanager")
+
+    def on_rollback(self, to: Side) -> None:
+        """Nothing was changed before the commit."""
+
+    def findings(self) -> Sequence[Finding]:
+        """Whether the secret is as the plan says."""
+        return _tried(self._told)
+
+    def described(self, to: Side) -> Sequence[str]:
+        """The call; of the secret only what the plan itself says."""
+        address = self._address(to)
+        pairs = ", ".join(f"{key}: {address[name]}" for name, key in self._terms.keys.items())
+        return [f"after the commit: secretsmanager PutSecretValue {self._terms.secret_id}: {{…, {pairs}}}"]
+
+    def _members(self) -> dict[str, object]:
+        from planrunner.aws.secrets import secretsmanager_members  # noqa: PLC0415  # as above
+
+        return secretsmanager_members(self._terms.secret_id, self._terms.access)
+
+    def _address(self, to: Side) -> Mapping[str, str]:
+        found: Destination = self._surroundings.destination(to, self._terms.places.of(to))
+        return {"host": found.host, "port": found.port, "dbname": found.database}
+
+    def _changed(self, members: Mapping[str, object], to: Side) -> dict[str, object]:
+        missing = [key for key in self._terms.keys.values() if key not in members]
+        if missing:
+            raise StepFailed(
+                f"{self.title} has no member {', '.join(missing)}",
+                remedy=f"It holds: {', '.join(sorted(members))}. Correct keys in the plan.",
+            )
+        address = self._address(to)
+        # RDS writes the port as a number, others as a text: it stays what it was.
+        new = {
+            key: int(address[name]) if isinstance(members[key], int) else address[name]
+            for name, key in self._terms.keys.items()
+        }
+        return {**members, **new}
+
+    def _told(self) -> Sequence[Finding]:
+        for side in (Side.TARGET, Side.SOURCE):
+            self._changed(self._members(), side)
+        keys = ", ".join(self._terms.keys.values())
+        return [Finding(section=SECTION, mark=Mark.PASS, text=f"{self.title} can be read and has {keys}")]
+
+
+def _tried(told: Callable[[], Sequence[Finding]]) -> Sequence[Finding]:
+    try:
+        return told()
+    except PlanrunnerError as error:
+        return [Finding(section=SECTION, mark=Mark.FAIL, text=error.message, remedy=error.remedy)]
+
+
+def _is_address(value: str) -> bool:
+    try:
+        return ipaddress.ip_address(value).version == 4
+    except ValueError:
+        return False

@@ -1,0 +1,87 @@
+"""A switch that is the plan's own commands."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from typing import TYPE_CHECKING
+
+from planrunner.model import Finding, Mark
+from planrunner.switching.children import execute, told
+from planrunner.switching.terms import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from planrunner.model import Side
+    from planrunner.switching.hooks import Surroundings
+    from planrunner.switching.terms import CommandTerms
+
+SECTION = "Traffic"
+
+
+class Command:
+    """Runs a command in each phase that has one; a resume runs ``after_commit`` again."""
+
+    def __init__(self, terms: CommandTerms, surroundings: Surroundings) -> None:
+        self._terms = terms
+        self._surroundings = surroundings
+
+    @property
+    def title(self) -> str:
+        """The program's name."""
+        return f"command {next(c[0] for c in (*self._phases(), ('nothing',)) if c)}"
+
+    def prepare(self, to: Side) -> None:
+        """There is nothing that could be tried."""
+
+    def before_fence(self, to: Side) -> None:
+        """Run the phase's command."""
+        self._run(self._terms.before_fence, to)
+
+    def check(self) -> None:
+        """Nothing is held back that we could ask for."""
+
+    def after_commit(self, to: Side) -> None:
+        """Run the phase's command."""
+        self._run(self._terms.after_commit, to)
+
+    def on_rollback(self, to: Side) -> None:
+        """Run the phase's command."""
+        self._run(self._terms.on_rollback, to)
+
+    def findings(self) -> Sequence[Finding]:
+        """Whether the programs are there."""
+        programs = sorted({phase[0] for phase in self._phases() if phase})
+        return [_program(name) for name in programs]
+
+    def described(self, to: Side) -> Sequence[str]:
+        """The command lines."""
+        terms = self._terms
+        phases = {
+            "before the fence": terms.before_fence,
+            "after the commit": terms.after_commit,
+            "if it is rolled back": terms.on_rollback,
+        }
+        return [
+            f"{when}, PLANRUNNER_TO={to.value}: {shlex.join(argv)}" for when, argv in phases.items() if argv
+        ]
+
+    def _phases(self) -> tuple[tuple[str, ...], ...]:
+        return (self._terms.before_fence, self._terms.after_commit, self._terms.on_rollback)
+
+    def _run(self, command: tuple[str, ...], to: Side) -> None:
+        if command:
+            destination = self._surroundings.destination(to, Place())
+            execute(command, told(to, destination), self._terms.timeout, self._surroundings)
+
+
+def _program(name: str) -> Finding:
+    if shutil.which(name):
+        return Finding(section=SECTION, mark=Mark.PASS, text=f"command {name} is there")
+    return Finding(
+        section=SECTION,
+        mark=Mark.FAIL,
+        text=f"command {name} is not there, or can't be executed",
+        remedy="Install it here, or write its path.",
+    )
