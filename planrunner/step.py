@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from planrunner.aws.rds import Rds
-    from planrunner.model import Estimate, Finding, Json, Plan, Side, StepSpec, Verification
+    from planrunner.model import Estimate, Finding, Json, Plan, Side, StepSpec, Verification, VerifyTerms
     from planrunner.ports import Clock
     from planrunner.postgres.connection import Server
 
@@ -162,6 +162,6 @@ class Cleaning(Protocol):
 class Verifying(Protocol):
     """A step that can compare both sides at any time."""
 
-    def verify(self, run: Run) -> Verification:
-        """Compare every table while replication runs; changes nothing but a barrier row."""
+    def verify(self, run: Run, terms: VerifyTerms) -> Verification:
+        """Compare tables while replication runs; changes nothing but a barrier row, unless ``terms`` mend."""
         ...

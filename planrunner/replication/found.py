@@ -18,13 +18,15 @@ LOOKS = 6
 class Found:
     """One row that differs: its texts by column on either side, None where it is not there.
 
-    ``key`` is empty for a table without one; then ``copies`` tells how many of this row each side holds.
+    ``key`` is empty for a table without one; then ``copies`` tells how many of this row each side holds, and
+    ``hash`` is that of the row.
     """
 
     key: Key
     source: Texts | None
     target: Texts | None
     copies: tuple[int, int] = (1, 1)
+    hash: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

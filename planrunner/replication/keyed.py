@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from planrunner.postgres.catalog import Column, Table
     from planrunner.postgres.connection import Row, Server
     from planrunner.replication.found import Key, Texts
-    from planrunner.replication.lanes import Lane
+    from planrunner.replication.lanes import Ask, Lane
 
 _KEYS_AT_ONCE = 200
 # Their equality tells any two values apart, so no other comparison is needed to find one row.
@@ -48,7 +48,7 @@ def find(
 def settle(lane: Lane, table: Table, keys: Sequence[Key], barrier: Callable[[], None] | None) -> Outcome:
     """Of the rows of these keys, those that surely differ."""
     if barrier is None:
-        ours, theirs = rows_of(lane, lane.source, table, keys), rows_of(lane, lane.target, table, keys)
+        ours, theirs = (_side(lane, server, table, keys) for server in (lane.source, lane.target))
         found = [Found(key=k, source=ours.get(k), target=theirs.get(k)) for k in keys]
         sure = tuple(one for one in found if one.source != one.target)
         return Outcome(total=len(sure), found=sure)
@@ -68,10 +68,10 @@ def _look(
     lane: Lane, table: Table, keys: Sequence[Key], barrier: Callable[[], None]
 ) -> dict[Key, Found | None]:
     """The rows that still don't agree, None where the source's changed meanwhile; those that agree are gone."""
-    before = rows_of(lane, lane.source, table, keys)
+    before = _side(lane, lane.source, table, keys)
     barrier()
-    there = rows_of(lane, lane.target, table, keys)
-    after = rows_of(lane, lane.source, table, keys)
+    there = _side(lane, lane.target, table, keys)
+    after = _side(lane, lane.source, table, keys)
     open_keys = (k for k in keys if there.get(k) not in (before.get(k), after.get(k)))
     return {
         k: Found(key=k, source=after.get(k), target=there.get(k)) if before.get(k) == after.get(k) else None
@@ -123,19 +123,21 @@ def _place(mine: Row | None, other: Row | None) -> int:
     return (first > second) - (first < second)
 
 
-def rows_of(lane: Lane, server: Server, table: Table, keys: Sequence[Key]) -> Mapping[Key, Texts]:
+def _side(lane: Lane, server: Server, table: Table, keys: Sequence[Key]) -> Mapping[Key, Texts]:
+    return rows_of(lane.asking(server), table, server, keys)
+
+
+def rows_of(ask: Ask, table: Table, server: Server, keys: Sequence[Key]) -> Mapping[Key, Texts]:
     """The rows of these keys on one side, each column as text."""
-    ask = lane.on_source if server is lane.source else lane.on_target
     places = [table.columns.index(column) for column in key_columns(table)]
     found: dict[Key, Texts] = {}
     for start in range(0, len(keys), _KEYS_AT_ONCE):
-        for row in ask(rows_statement(table, server, keys[start : start + _KEYS_AT_ONCE])):
+        for row in ask(_rows(table, server, keys[start : start + _KEYS_AT_ONCE])):
             found[tuple(row[place] for place in places)] = tuple(row)
     return found
 
 
-def rows_statement(table: Table, server: Server, keys: Sequence[Key]) -> sql.Composed:
-    """The SELECT of the rows of these keys."""
+def _rows(table: Table, server: Server, keys: Sequence[Key]) -> sql.Composed:
     one_of = sql.SQL(" OR ").join([sql.SQL("({})").format(key_condition(table, key)) for key in keys])
     texts = sql.SQL(", ").join([checksum.shown(column) for column in table.columns])
     return sql.SQL("SELECT {} FROM ONLY {}{}").format(
@@ -158,7 +160,6 @@ def same_text(column: Column, value: str | None) -> sql.Composed:
     """What holds where the column is exactly this: 1.0 is not 1.00, and no collation has a say."""
     if value is None:
         return sql.SQL("{} IS NOT DISTINCT FROM NULL").format(sql.Identifier(column.name))
-    # Some characters twice: equality of the type may be looser, and an index knows only that.
     return sql.SQL('{} COLLATE "C" = {}').format(
         sql.SQL("({})").format(checksum.shown(column)), sql.Literal(value)
     )

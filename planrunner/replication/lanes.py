@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from psycopg import sql
 
     from planrunner.postgres.connection import Row, Server, Session
+
+    Ask: TypeAlias = "Callable[[sql.Composed], list[Row]]"
 
 _OLDEST_WITH_ROW_HASHES = 140000
 _ROWS_AT_ONCE = 5000
@@ -35,15 +37,15 @@ class Lane:
             lambda: self.ours.execute(source).fetchall(), lambda: self.theirs.execute(target).fetchall()
         )
 
-    def on_source(self, query: sql.Composed) -> list[Row]:
-        """The rows of a query on the source."""
-        with self.source.translated():
-            return self.ours.execute(query).fetchall()
+    def asking(self, server: Server) -> Ask:
+        """What asks one of the two sides."""
+        session = self.ours if server is self.source else self.theirs
 
-    def on_target(self, query: sql.Composed) -> list[Row]:
-        """The rows of a query on the target."""
-        with self.target.translated():
-            return self.theirs.execute(query).fetchall()
+        def ask(query: sql.Composed) -> list[Row]:
+            with server.translated():
+                return session.execute(query).fetchall()
+
+        return ask
 
     @contextmanager
     def streams(

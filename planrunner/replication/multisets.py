@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from psycopg import sql
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from planrunner.postgres.catalog import Table
     from planrunner.postgres.connection import Row, Server
     from planrunner.replication.found import Texts
-    from planrunner.replication.lanes import Lane
+    from planrunner.replication.lanes import Ask, Lane
+
+    _Row: TypeAlias = "tuple[int, Texts]"
 
 
 def find(
@@ -39,21 +41,20 @@ def settle(lane: Lane, table: Table, hashes: Sequence[int], barrier: Callable[[]
     if not hashes:
         return Outcome(total=0)
     if barrier is None:
-        ours, theirs = counts(lane, lane.source, table, hashes), counts(lane, lane.target, table, hashes)
-        sure = _apart(ours, theirs)
+        sure = _apart(_counts(lane, lane.source, table, hashes), _counts(lane, lane.target, table, hashes))
         return Outcome(total=len(sure), found=tuple(sure.values()))
-    settled: dict[Texts, Found] = {}
-    suspects: dict[Texts, Found] = {}
-    moving: set[Texts] = set()
+    settled: dict[_Row, Found] = {}
+    suspects: dict[_Row, Found] = {}
+    seen: dict[_Row, Found] = {}
     for _ in range(LOOKS):
-        before = counts(lane, lane.source, table, hashes)
+        before = _counts(lane, lane.source, table, hashes)
         barrier()
-        there = counts(lane, lane.target, table, hashes)
-        after = counts(lane, lane.source, table, hashes)
-        moving = {row for row in before.keys() | after.keys() if before.get(row) != after.get(row)}
+        there = _counts(lane, lane.target, table, hashes)
+        after = _counts(lane, lane.source, table, hashes)
         seen = {row: one for row, one in _apart(after, there).items() if before.get(row, 0) != one.copies[1]}
-        settled = {row: one for row, one in seen.items() if suspects.get(row) == one and row not in moving}
-        suspects = {row: one for row, one in seen.items() if row not in moving}
+        still = {row: one for row, one in seen.items() if before.get(row, 0) == one.copies[0]}
+        settled = {row: one for row, one in still.items() if suspects.get(row) == one}
+        suspects = still
         if settled.keys() == seen.keys():
             break
     return Outcome(
@@ -61,14 +62,20 @@ def settle(lane: Lane, table: Table, hashes: Sequence[int], barrier: Callable[[]
     )
 
 
-def _apart(ours: Mapping[Texts, int], theirs: Mapping[Texts, int]) -> dict[Texts, Found]:
+def compared(number: int, texts: Texts, ours: int, theirs: int) -> Found:
+    """A row of which the source holds ``ours`` and the target ``theirs``."""
+    return Found(
+        key=(),
+        source=texts if ours else None,
+        target=texts if theirs else None,
+        copies=(ours, theirs),
+        hash=number,
+    )
+
+
+def _apart(ours: Mapping[_Row, int], theirs: Mapping[_Row, int]) -> dict[_Row, Found]:
     return {
-        row: Found(
-            key=(),
-            source=row if ours.get(row) else None,
-            target=row if theirs.get(row) else None,
-            copies=(ours.get(row, 0), theirs.get(row, 0)),
-        )
+        row: compared(*row, ours.get(row, 0), theirs.get(row, 0))
         for row in ours.keys() | theirs.keys()
         if ours.get(row, 0) != theirs.get(row, 0)
     }
@@ -104,26 +111,23 @@ def merged(ours: Iterator[Row], theirs: Iterator[Row]) -> Iterator[int]:
             mine, other = next(ours, None), next(theirs, None)
 
 
-def counts(lane: Lane, server: Server, table: Table, hashes: Sequence[int]) -> dict[Texts, int]:
-    """How often one side holds each row of these hashes."""
-    ask = lane.on_source if server is lane.source else lane.on_target
-    return {tuple(row[1:]): row[0] for row in ask(counts_statement(table, server, hashes, md5=lane.md5))}
+def _counts(lane: Lane, server: Server, table: Table, hashes: Sequence[int]) -> dict[_Row, int]:
+    return counts(lane.asking(server), table, server, hashes, md5=lane.md5)
 
 
-def counts_statement(table: Table, server: Server, hashes: Sequence[int], *, md5: bool) -> sql.Composed:
-    """The SELECT that counts the rows of these hashes."""
-    one_of = sql.SQL("{} IN ({})").format(
-        checksum.row_hash(table.columns, md5=md5), sql.SQL(", ").join(map(sql.Literal, hashes))
-    )
-    texts = [sql.SQL("{}").format(checksum.shown(column)) for column in table.columns]
-    names = [sql.Identifier(f"c{i}") for i in range(len(texts))]
-    named = [
-        sql.SQL('{} COLLATE "C" AS {}').format(sql.SQL("({})").format(t), n)
-        for t, n in zip(texts, names, strict=True)
+def counts(ask: Ask, table: Table, server: Server, hashes: Sequence[int], *, md5: bool) -> dict[_Row, int]:
+    """How often one side holds each row of these hashes, by (hash, its columns as text)."""
+    hashed = checksum.row_hash(table.columns, md5=md5)
+    one_of = sql.SQL("{} IN ({})").format(hashed, sql.SQL(", ").join(map(sql.Literal, hashes)))
+    names = [sql.Identifier(f"c{i}") for i in range(len(table.columns))]
+    texts = [
+        sql.SQL('({}) COLLATE "C" AS {}').format(checksum.shown(column), name)
+        for column, name in zip(table.columns, names, strict=True)
     ]
-    return sql.SQL("SELECT count(*), {0} FROM (SELECT {1} FROM ONLY {2}{3}) rows GROUP BY {0}").format(
-        sql.SQL(", ").join(names),
-        sql.SQL(", ").join(named),
+    asked = sql.SQL("SELECT count(*), {0} FROM (SELECT {1} FROM ONLY {2}{3}) rows GROUP BY {0}").format(
+        sql.SQL(", ").join([sql.Identifier("h"), *names]),
+        sql.SQL(", ").join([sql.SQL("{} AS h").format(hashed), *texts]),
         table_name(table),
         passing(table, server.side, one_of),
     )
+    return {(row[1], tuple(row[2:])): row[0] for row in ask(asked)}

@@ -101,7 +101,7 @@ def _estimated(lane: Lane, table: Table) -> int:
         "SELECT greatest(c.reltuples, pg_relation_size(c.oid) / current_setting('block_size')::int)::bigint"
         " FROM pg_class c WHERE c.oid = to_regclass({})"
     )
-    (row,) = lane.on_target(asked.format(sql.Literal(table_name(table).as_string()))) or [(0,)]
+    (row,) = lane.asking(lane.target)(asked.format(sql.Literal(table_name(table).as_string()))) or [(0,)]
     return int(row[0])
 
 

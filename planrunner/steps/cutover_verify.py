@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from planrunner.model import Json, Side, Verification
+from planrunner.model import Json, Side, Verification, VerifyTerms
 from planrunner.postgres import catalog
 from planrunner.replication import (
+    comparison,
     cutover,
     decisions,
     fence,
@@ -57,11 +58,14 @@ class CutoverVerify:
         space = workspace(run)
         return {**space.ledger.effects(cutover.STEP), "decisions": list[Json](decisions.told(space))}
 
-    def verify(self, run: Run) -> Verification:
-        """Compare every table: live while replication runs, plainly once writes are stopped."""
-        space = workspace(run)
-        counts_only = run.option("verify", "digests") == "counts"
-        return verify.live(space, counts_only=counts_only)
+    def verify(self, run: Run, terms: VerifyTerms) -> Verification:
+        """Compare both sides at any time: what differs while changes stream is looked at behind a barrier."""
+        scope = comparison.Scope(
+            counts_only=run.option("verify", "digests") == "counts",
+            owners=run.option_of("snapshot", "owners", "keep") == "keep",
+            grants=run.option_of("snapshot", "grants", "keep") == "keep",
+        )
+        return comparison.compare(workspace(run), terms, scope)
 
     def leftovers(self, run: Run) -> Sequence[Action]:
         """What the ledger says of the cutover; a committed fence stays, so that nobody writes to the old side."""
