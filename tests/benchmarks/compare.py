@@ -26,7 +26,7 @@ from planrunner.sandbox.binaries import wheel_bin
 from planrunner.sandbox.servers import SUPERUSER, PostgresServer
 from tests.benchmarks.contestants import Pgcopydb, Planrunner, Settings, find_pgcopydb
 from tests.benchmarks.measure import Usage, measured
-from tests.benchmarks.stage import SETTINGS, SOURCE_MAJOR, TARGET_MAJOR, Place
+from tests.benchmarks.stage import SETTINGS, SOURCE_MAJOR, TARGET_MAJOR, Place, session_cpu
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,8 +60,9 @@ steps:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """The two databases, and the keys of the rows that differ."""
+    """The two databases, their servers, and the keys of the rows that differ."""
 
+    servers: tuple[PostgresServer, ...]
     source: Place
     target: Place
     differing: tuple[str, ...]
@@ -71,7 +72,8 @@ class Scene:
 class Measurement:
     """One comparison. ``inner`` is what the program says the comparing alone took, where it does.
 
-    ``told`` is how many of the differing keys it named; ``failed`` why the measurement does not count.
+    ``servers_cpu`` is what both servers' sessions spent, ``told`` how many of the differing keys were named;
+    ``failed`` says why the measurement does not count.
     """
 
     contestant: str
@@ -79,6 +81,7 @@ class Measurement:
     round: int
     wall: float
     cpu: float
+    servers_cpu: float
     peak_bytes: int
     inner: float | None
     told: int
@@ -222,14 +225,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _scene(stack: ExitStack, rows: int) -> Scene:
-    places = []
+    places, servers = [], []
     for major in (SOURCE_MAJOR, TARGET_MAJOR):
         server = stack.enter_context(PostgresServer(wheel_bin(major), settings=SETTINGS, max_life=7200))
         place = Place(port=server.port, database="postgres", password=server.password)
         _execute(place, _TABLE, rows)
         places.append(place)
+        servers.append(server)
     keys = tuple(str(key) for key in (rows // 4, rows + 1, rows // 2, rows - 1))
-    return Scene(source=places[0], target=places[1], differing=keys)
+    return Scene(servers=tuple(servers), source=places[0], target=places[1], differing=keys)
 
 
 def _execute(place: Place, script: LiteralString, rows: int) -> None:
@@ -243,7 +247,9 @@ def _execute(place: Place, script: LiteralString, rows: int) -> None:
 def _measure(comparer: Comparer, scene: Scene, case: str, number: int) -> Measurement:
     folder = Path(tempfile.mkdtemp(prefix="planrunner-bench-"))
     try:
+        before = sum(map(session_cpu, scene.servers))
         usage = comparer.compare(scene, folder)
+        spent = sum(map(session_cpu, scene.servers)) - before
         log = (folder / "log").read_text(errors="replace")
         told = sum(1 for key in scene.differing if re.search(rf"\b{key}\b", log))
         return Measurement(
@@ -252,6 +258,7 @@ def _measure(comparer: Comparer, scene: Scene, case: str, number: int) -> Measur
             round=number,
             wall=usage.wall,
             cpu=usage.cpu,
+            servers_cpu=spent,
             peak_bytes=usage.peak_bytes,
             inner=comparer.inner(log),
             told=told,
@@ -288,6 +295,7 @@ def _summary(measurements: Sequence[Measurement]) -> dict[str, dict[str, dict[st
                 "wall": round(median(m.wall for m in mine), 3),
                 "comparing_alone": round(median(inner), 3) if inner else None,
                 "cpu": round(median(m.cpu for m in mine), 3),
+                "servers_cpu": round(median(m.servers_cpu for m in mine), 3),
                 "peak_mb": round(median(m.peak_bytes for m in mine) / 1e6, 1),
                 "times_planrunner": round(median(to_all), 2) if to_all else None,
                 "times_comparing_alone": round(median(to_part), 2) if to_part else None,
