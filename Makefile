@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-matrix servers check bench docs clean
+.PHONY: demo test test-matrix servers check bench bench-compare docs clean
 
 demo: $(VENV)/.sandbox
 	$(BIN)/planrunner demo $(DEMO_ARGS)
@@ -30,6 +30,10 @@ check: $(VENV)/.dev
 # Against pgcopydb and pg_dump; e.g. BENCH_ARGS='--case a --rounds 1 --scale 0.1'. At full size it takes an hour.
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks.run $(BENCH_ARGS)
+
+# Comparing both sides, against pgcopydb and reladiff; e.g. COMPARE_ARGS='--reladiff PROGRAM'. Some minutes.
+bench-compare: $(VENV)/.dev
+	$(BIN)/python -m tests.benchmarks.compare $(COMPARE_ARGS)
 
 # What is generated: the plan's JSON Schema and the reference pages; tests compare them.
 docs: $(VENV)/.dev

@@ -229,7 +229,7 @@ def _mend(
             if not one.outcome.found:
                 break
             done = repair.apply(workspace, mine, one.table, one.outcome.found, streaming=behind is not None)
-            loud = "" if done.silent else "; triggers and foreign keys of the target fired"
+            loud = f"; not kept still: {', '.join(done.loud)}" if done.loud else ""
             workspace.tell(
                 f"{one.table.qualified}: {done.rows} rows of the target were repaired{loud}",
                 {"table": one.table.qualified, "repaired": done.rows},

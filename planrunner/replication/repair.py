@@ -20,7 +20,7 @@ from planrunner.replication.identities import table_name
 from planrunner.replication.names import FENCE_TRIGGER, FENCE_TRUNCATE_TRIGGER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from planrunner.postgres.catalog import Column, Table
     from planrunner.postgres.connection import Session
@@ -31,19 +31,21 @@ if TYPE_CHECKING:
 MASK = "***"
 _LOCK_TIMEOUT = "10s"
 _ALWAYS = "a"
-# How a guard of ours stands on a table: as the fence makes it.
-_GUARDS = {
-    FENCE_TRIGGER: sql.SQL("ENABLE ALWAYS TRIGGER"),
-    FENCE_TRUNCATE_TRIGGER: sql.SQL("ENABLE TRIGGER"),
+_GUARDS = frozenset({FENCE_TRIGGER, FENCE_TRUNCATE_TRIGGER})
+# What gives a trigger its state back, by the catalogue's letter.
+_ENABLE = {
+    "O": sql.SQL("ENABLE TRIGGER"),
+    "A": sql.SQL("ENABLE ALWAYS TRIGGER"),
+    "R": sql.SQL("ENABLE REPLICA TRIGGER"),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Repaired:
-    """``rows`` were written; ``silent`` tells whether the target's triggers and foreign keys held still."""
+    """``rows`` were written; ``loud`` names what of the target's own could not be kept still meanwhile."""
 
     rows: int
-    silent: bool
+    loud: tuple[str, ...]
 
 
 def statements(table: Table, found: Sequence[Found]) -> tuple[sql.Composed, ...]:
@@ -164,21 +166,19 @@ def apply(
         silent = _silenced(session)
         name = table_name(table)
         session.execute(sql.SQL("LOCK TABLE ONLY {} IN SHARE ROW EXCLUSIVE MODE").format(name))
-        guards = _guards(session, table)
-        for guard in guards:
-            session.execute(
-                sql.SQL("ALTER TABLE ONLY {} DISABLE TRIGGER {}").format(name, sql.Identifier(guard))
-            )
+        stilled = _stilled(session, table, silent=silent)
         wanted = list(_still(lane, session, table, found, streaming=streaming))
         for statement in statements(table, wanted):
             session.execute(statement)
-        for guard in guards:
+        for trigger, state in stilled.items():
             session.execute(
-                sql.SQL("ALTER TABLE ONLY {} {} {}").format(name, _GUARDS[guard], sql.Identifier(guard))
+                sql.SQL("ALTER TABLE ONLY {} {} {}").format(name, _ENABLE[state], sql.Identifier(trigger))
             )
+        fired = _firing(session, table, silent=silent).keys() - stilled.keys()
         failpoint("repair.before_commit")
     failpoint("repair.after_commit")
-    return Repaired(rows=len(wanted), silent=silent)
+    loud = (*(f"trigger {trigger}" for trigger in sorted(fired)), *(() if silent else ("foreign keys",)))
+    return Repaired(rows=len(wanted), loud=loud)
 
 
 def _silenced(session: Session) -> bool:
@@ -190,11 +190,38 @@ def _silenced(session: Session) -> bool:
     return True
 
 
-def _guards(session: Session, table: Table) -> list[str]:
+def _firing(session: Session, table: Table, *, silent: bool) -> dict[str, str]:
+    """The table's triggers that fire in this session, each with the catalogue's letter for its state."""
     asked = sql.SQL(
-        "SELECT tgname::text FROM pg_trigger WHERE tgrelid = to_regclass({}) AND tgname IN ({})"
-    ).format(sql.Literal(table_name(table).as_string()), sql.SQL(", ").join(map(sql.Literal, _GUARDS)))
-    return [row[0] for row in session.execute(asked).fetchall()]
+        "SELECT tgname::text, tgenabled::text FROM pg_trigger WHERE tgrelid = to_regclass({})"
+        " AND NOT tgisinternal AND tgenabled IN ({}) ORDER BY 1"
+    ).format(
+        sql.Literal(table_name(table).as_string()),
+        sql.SQL(", ").join(map(sql.Literal, ("A", "R") if silent else ("A", "O"))),
+    )
+    # In replica role the guard of TRUNCATE does not fire; it stands as it is, and nothing is truncated.
+    return {str(row[0]): str(row[1]) for row in session.execute(asked).fetchall()}
+
+
+def _stilled(session: Session, table: Table, *, silent: bool) -> dict[str, str]:
+    """Disable those triggers, and return them: only the owner may, but a guard of ours has to go."""
+    firing = _firing(session, table, silent=silent)
+
+    def disable(names: Iterable[str]) -> None:
+        for trigger in names:
+            session.execute(
+                sql.SQL("ALTER TABLE ONLY {} DISABLE TRIGGER {}").format(
+                    table_name(table), sql.Identifier(trigger)
+                )
+            )
+
+    disable(sorted(firing.keys() & _GUARDS))
+    try:
+        with session.transaction():
+            disable(sorted(firing.keys() - _GUARDS))
+    except errors.InsufficientPrivilege:
+        return {trigger: state for trigger, state in firing.items() if trigger in _GUARDS}
+    return firing
 
 
 def _still(

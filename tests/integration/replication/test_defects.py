@@ -1,4 +1,5 @@
 """Defects planted on the target, one at a time: each is found where it is, and mended in place."""
+# ruff: noqa: E501  # a statement and what takes it back are read as one line
 
 from __future__ import annotations
 
