@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-matrix servers check bench bench-pause docs clean
+.PHONY: demo test test-matrix servers check bench bench-pause bench-compare docs clean
 
 demo: $(VENV)/.sandbox
 	$(BIN)/planrunner demo $(DEMO_ARGS)
@@ -34,6 +34,10 @@ bench: $(VENV)/.dev
 # The write pause of a cutover behind PgBouncer; e.g. PAUSE_ARGS='--rounds 3 --tables 20'.
 bench-pause: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks.pause $(PAUSE_ARGS)
+
+# Comparing both sides, against pgcopydb and reladiff; e.g. COMPARE_ARGS='--reladiff PROGRAM'. Some minutes.
+bench-compare: $(VENV)/.dev
+	$(BIN)/python -m tests.benchmarks.compare $(COMPARE_ARGS)
 
 # What is generated: the plan's JSON Schema and the reference pages; tests compare them.
 docs: $(VENV)/.dev

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
@@ -238,13 +238,52 @@ class TableVerdict:
     rows_again: int | None = None
 
 
+class RowFault(Enum):
+    """How a row differs."""
+
+    MISSING = "missing on the target"
+    EXTRA = "extra on the target"
+    CHANGED = "changed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowDifference:
+    """One row that differs: its key as text by column, and the columns that differ as (source, target).
+
+    Of a table without a key the columns are the whole row, and ``copies`` tells how many each side holds.
+    """
+
+    kind: RowFault
+    key: Mapping[str, str | None]
+    columns: Mapping[str, tuple[str | None, str | None]] = field(default_factory=dict)
+    copies: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowDifferences:
+    """The rows of one table that differ: all counted, the first shown, with the statements that mend those."""
+
+    table: str
+    total: int
+    shown: tuple[RowDifference, ...]
+    repairs: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """The outcome of comparing both sides; ``other`` names differences that are not rows."""
+    """The outcome of comparing both sides; ``other`` names differences that are not rows.
+
+    ``rows`` are the rows that differ, where they were looked for. ``undecided`` names the tables of which some
+    rows changed at every look: nothing is proven of those. ``sample`` is the share of the rows that was
+    compared, None for all of them.
+    """
 
     tables: tuple[TableVerdict, ...]
     other: tuple[str, ...] = ()
     seconds: float = 0.0
+    rows: tuple[RowDifferences, ...] = ()
+    undecided: tuple[str, ...] = ()
+    sample: float | None = None
 
     @property
     def equal(self) -> bool:
@@ -301,3 +340,19 @@ class Residue:
         whose = "" if self.ours is Belongs.THIS_PLAN else f" ({self.ours.value})"
         lead = "kept on purpose: " if self.kept else ""
         return f"{self.side.value}: {self.kind} {self.name}{whose}: {lead}{self.harm}. To remove it: {self.statement}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyTerms:
+    """What to compare and how much to show.
+
+    ``tables`` are patterns, none for all of them; ``sample`` a share between 0 and 1. ``rows`` is how many
+    differing rows of a table are shown, ``values`` whether with their values. ``mend`` is asked with what was
+    found; when it agrees, the target's rows are repaired and compared once more.
+    """
+
+    tables: tuple[str, ...] = ()
+    sample: float | None = None
+    rows: int = 100
+    values: bool = True
+    mend: Callable[[Verification], bool] | None = None

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Side,
         StepSpec,
         Verification,
+        VerifyTerms,
     )
     from planrunner.ports import Clock
     from planrunner.postgres.connection import Server
@@ -194,8 +195,8 @@ class Scanning(Protocol):
 class Verifying(Protocol):
     """A step that can compare both sides at any time."""
 
-    def verify(self, run: Run) -> Verification:
-        """Compare every table while replication runs; changes nothing but a barrier row."""
+    def verify(self, run: Run, terms: VerifyTerms) -> Verification:
+        """Compare tables while replication runs; changes nothing but a barrier row, unless ``terms`` mend."""
         ...
 
 

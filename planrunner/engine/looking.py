@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from planrunner.engine.context import Connect, Context, Tell
     from planrunner.engine.preflight import Checked
-    from planrunner.model import Json, Plan, StepSpec, Verification
+    from planrunner.model import Json, Plan, StepSpec, Verification, VerifyTerms
     from planrunner.ports import Clock
     from planrunner.state.record import State, StepState
     from planrunner.step import Action, Run, Step
@@ -100,12 +100,12 @@ def live(view: View, steps: tuple[StepView, ...], *, drift: bool) -> tuple[StepV
     return tuple(_live(view, step, drift=drift) for step in steps)
 
 
-def verify(view: View) -> tuple[StepSpec, Verification]:
-    """Compare both sides by the plan's last step that can; UsageError when there is none."""
+def verify(view: View, terms: VerifyTerms) -> tuple[StepSpec, Verification]:
+    """Compare what ``terms`` name by the plan's last step that can; UsageError when there is none."""
     for spec in reversed(view.plan.steps):
         step = view.find(spec.uses)
         if isinstance(step, Verifying):
-            return spec, step.verify(view.run(spec))
+            return spec, step.verify(view.run(spec), terms)
     raise UsageError(
         "no step of the plan can verify", remedy="Add a step that compares both sides: uses: cutover_verify."
     )

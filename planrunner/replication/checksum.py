@@ -1,7 +1,7 @@
 """Digests of whole tables at scan speed, equal on both sides exactly when the rows are.
 
-count(*) and the sum of hash_record_extended over every row (PostgreSQL 14 and later; md5 before). Columns
-whose equality is looser than identity, or whose hash depends on OIDs or collation, enter as their text.
+count(*) and the sum of a hash of every row (hash_record_extended in PostgreSQL 14 and later, md5 before). Columns
+whose equality is looser than identity, or whose hash depends on OIDs or collation, enter as their bytes or text.
 """
 
 from __future__ import annotations
@@ -22,11 +22,28 @@ if TYPE_CHECKING:
     from planrunner.postgres.catalog import Column, Table
     from planrunner.postgres.connection import Server
 
-# Types for which equal hashes mean the same bytes, on every server and under every collation.
-_EXACT = frozenset(
-    {"boolean", "smallint", "integer", "bigint", "uuid", "date", "bytea", "time without time zone"}
-    | {"timestamp without time zone", "timestamp with time zone"}
-)
+# Types whose own hash tells any two values apart, on every server.
+_EXACT = frozenset({"boolean", "smallint", "integer", "oid", "uuid", "date", "bytea"})
+# Types of a fixed form of bytes. The hash of a 64-bit number folds its halves together: -1 and 4294967295 collide.
+_SENT = {
+    "bigint": sql.SQL("int8send"),
+    "numeric": sql.SQL("numeric_send"),
+    "money": sql.SQL("cash_send"),
+    "interval": sql.SQL("interval_send"),
+    "time without time zone": sql.SQL("time_send"),
+    "timestamp without time zone": sql.SQL("timestamp_send"),
+    "timestamp with time zone": sql.SQL("timestamptz_send"),
+    '"char"': sql.SQL("charsend"),
+    # As text some versions write a byte above 127 as it is, others in octal.
+    '"char"[]': sql.SQL("array_send"),
+}
+# Their own text is a name that several functions or operators may have.
+_AMBIGUOUS = {
+    "regproc": sql.SQL("regprocedure"),
+    "regoper": sql.SQL("regoperator"),
+    "regproc[]": sql.SQL("regprocedure[]"),
+    "regoper[]": sql.SQL("regoperator[]"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,52 +55,109 @@ class Digest:
     strays: int = 0
 
 
-def query(table: Table, *, counts_only: bool, md5: bool, strays: bool = False) -> sql.Composed:
+def query(
+    table: Table,
+    *,
+    counts_only: bool,
+    md5: bool,
+    strays: bool = False,
+    within: sql.Composed | None = None,
+) -> sql.Composed:
     """The statement that digests one table: rows, hashes, strays.
 
     Of a filtered table the rows that pass. With ``strays`` (the target's side) those that should not be
-    there are counted as well, so the whole table is read; without, an index may help.
+    there are counted as well, so the whole table is read; without, an index may help. ``within`` restricts
+    all of it to the rows of a condition.
     """
     name, hashes = table_name(table), _hashes(table, counts_only=counts_only, md5=md5)
-    if table.where is None:
-        return sql.SQL("SELECT count(*), {}, 0 FROM ONLY {}").format(hashes, name)
-    passes = predicate(table.where)
-    if not strays:
-        return sql.SQL("SELECT count(*), {}, 0 FROM ONLY {} WHERE {}").format(hashes, name, passes)
+    passes = None if table.where is None else predicate(table.where)
+    if passes is None or not strays:
+        return sql.SQL("SELECT count(*), {}, 0 FROM ONLY {}{}").format(hashes, name, where(passes, within))
     return sql.SQL(
         "SELECT count(*) FILTER (WHERE {passes}), {hashes}, count(*) FILTER (WHERE {passes} IS NOT TRUE)"
-        " FROM ONLY {name}"
+        " FROM ONLY {name}{where}"
     ).format(
         passes=passes,
         hashes=_hashes(table, counts_only=counts_only, md5=md5, only=passes),
         name=name,
+        where=where(within),
     )
+
+
+def where(*conditions: sql.Composable | None) -> sql.Composable:
+    """The WHERE clause of all conditions that are given; nothing without one."""
+    given = [sql.SQL("({})").format(condition) for condition in conditions if condition is not None]
+    return sql.SQL(" WHERE {}").format(sql.SQL(" AND ").join(given)) if given else sql.SQL("")
 
 
 def _hashes(table: Table, *, counts_only: bool, md5: bool, only: sql.Composed | None = None) -> sql.Composed:
     if counts_only or not table.columns:
         return sql.Composed([sql.SQL("''")])
-    row = sql.SQL("ROW({})").format(sql.SQL(", ").join([_exact(column) for column in table.columns]))
-    if md5:
-        one = sql.SQL("('x' || left(md5({}::text), 16))::bit(64)::bigint").format(row)
-    else:
-        one = sql.SQL("hash_record_extended({}, 0)").format(row)
     picked = sql.SQL(" FILTER (WHERE {})").format(only) if only else sql.SQL("")
-    return sql.SQL("coalesce(sum({}::numeric){}, 0)::text").format(one, picked)
+    return sql.SQL("coalesce(sum({}){}, 0)::text").format(row_hash(table.columns, md5=md5), picked)
+
+
+def row_hash(columns: Sequence[Column], *, md5: bool) -> sql.Composed:
+    """A number of 64 bits for the columns of one row; other values, other order or NULL elsewhere: another number.
+
+    The sum over rows must not be one over columns too, or values that two rows have exchanged would cancel out:
+    hash_record_extended adds its columns up, so what it gives is hashed once more, as the seed.
+    """
+    row = sql.SQL("ROW({})").format(sql.SQL(", ").join([_exact(column) for column in columns]))
+    if md5:
+        return sql.SQL("('x' || left(md5({}::text), 16))::bit(64)::bigint").format(row)
+    return sql.SQL("hashint4extended(1, hash_record_extended({}, 0))").format(row)
+
+
+def shown(column: Column) -> sql.Composed:
+    """The column's text as its type writes it and reads it again; whatever casts to text somebody made."""
+    name = sql.Identifier(column.name)
+    if column.kind == "b" and column.base in _AMBIGUOUS:
+        return sql.SQL("({}::{}::text)").format(name, _AMBIGUOUS[column.base])
+    # Compared so, a composite of nothing but NULL is no NULL itself; concat() would make '' of one.
+    return sql.SQL("CASE WHEN {0} IS DISTINCT FROM NULL THEN concat({0}) END").format(name)
 
 
 def _exact(column: Column) -> sql.Composed:
-    name = sql.Identifier(column.name)
-    if column.base in _EXACT and column.kind == "b":
+    """The column in a form that is hashed by its bytes, the same on every server."""
+    name: sql.Composable = sql.Identifier(column.name)
+    base = column.base if column.kind in "bd" else ""
+    if column.kind == "d" and (base in _EXACT or base in _SENT):
+        # One of the words above.
+        name = sql.SQL("{}::{}").format(name, sql.SQL(base))  # pyright: ignore[reportArgumentType]
+    if base in _EXACT:
         return sql.Composed([name])
-    if column.base == "character":
-        # The cast to text drops trailing blanks; the output function does not.
-        return sql.SQL('(textin(bpcharout({}::bpchar)) COLLATE "C")').format(name)
-    return sql.SQL('({}::text COLLATE "C")').format(name)
+    if base in _SENT:
+        return sql.SQL("{}({})").format(_SENT[base], name)
+    return sql.SQL('({} COLLATE "C")').format(_text(column))
 
 
-def digests(
-    server: Server, tables: Sequence[Table], *, counts_only: bool, md5: bool, jobs: int, timeout: float
+def _text(column: Column) -> sql.Composed:
+    """Its text by the output function: a cast is anybody's to define, and that of char(n) drops blanks."""
+    name = sql.Identifier(column.name)
+    if column.kind == "b" and column.base in _AMBIGUOUS:
+        return shown(column)
+    if column.kind == "b" and column.base == "character":
+        return sql.SQL("textin(bpcharout({}))").format(name)
+    if column.kind == "b" and column.base.endswith("[]"):
+        return sql.SQL("textin(array_out({}))").format(name)
+    if column.kind == "e":
+        return sql.SQL("textin(enum_out({}))").format(name)
+    if column.kind == "b" and "." not in column.base:
+        # No schema before it: a type of the server's own.
+        return sql.SQL("{}::text").format(name)
+    return sql.SQL("textin(record_out(ROW({})))").format(name)
+
+
+def digests(  # noqa: PLR0913  # how it is read, each by its name
+    server: Server,
+    tables: Sequence[Table],
+    *,
+    counts_only: bool,
+    md5: bool,
+    jobs: int,
+    timeout: float,
+    strays: bool = False,
 ) -> dict[str, Digest]:
     """Digest ``tables`` over ``jobs`` sessions; QueryFailed when one takes longer than ``timeout`` seconds."""
     lanes: list[list[Table]] = [[] for _ in range(min(jobs, len(tables)))]
@@ -100,7 +174,7 @@ def digests(
         with server.session(read_only=True) as session:
             session.execute("SELECT set_config('statement_timeout', %s, false)", [str(int(timeout * 1000))])
             for table in mine:
-                asked = query(table, counts_only=counts_only, md5=md5, strays=server.side is Side.TARGET)
+                asked = query(table, counts_only=counts_only, md5=md5, strays=strays)
                 row = session.execute(asked).fetchone()
                 assert row is not None
                 found[table.qualified] = Digest(rows=row[0], hashes=row[1], strays=row[2])
@@ -118,12 +192,16 @@ def both_sides(
     counts_only: bool,
     timeout: float,
     jobs: int = 2,
+    strays: bool = True,
 ) -> tuple[dict[str, Digest], dict[str, Digest]]:
-    """The digests of both sides, taken at the same time."""
+    """The digests of both sides, taken at the same time; ``strays``: the target holds nothing but what passes."""
     md5 = min(source.identity().version, target.identity().version) < 140000
 
     def one(server: Server) -> dict[str, Digest]:
-        return digests(server, tables, counts_only=counts_only, md5=md5, jobs=jobs, timeout=timeout)
+        told = strays and server.side is Side.TARGET
+        return digests(
+            server, tables, counts_only=counts_only, md5=md5, jobs=jobs, timeout=timeout, strays=told
+        )
 
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(one, (source, target))

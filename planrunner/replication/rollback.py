@@ -130,6 +130,7 @@ def _settle(  # what the pause is about
             timeout=pause.left(),
             proven=proven,
             jobs=terms.gate.effort.jobs,
+            strays=False,
         )
     when = "writes were stopped, then everything was rolled back and the target goes on"
     gate.refuse_differences(found, when)

@@ -223,8 +223,11 @@ def still(
     timeout: float,
     proven: Proven | None = None,
     jobs: int = 2,
+    strays: bool = True,
 ) -> Verification:
     """Compare every table while nothing is written on either side, and the barrier has been passed.
+
+    ``strays``: rows of the target outside a table's filter are a difference, as long as it only follows.
 
     With ``proven``, of the tables that it knows only what changed since; the others, and without it all, whole.
     """
@@ -238,7 +241,13 @@ def still(
         present = [t for t in present if t.qualified not in proven.book.cuts]
     left = max(0.001, timeout - (workspace.clock.monotonic() - begun))
     ours, theirs = checksum.both_sides(
-        workspace.source, workspace.target, present, counts_only=counts_only, timeout=left, jobs=jobs
+        workspace.source,
+        workspace.target,
+        present,
+        counts_only=counts_only,
+        timeout=left,
+        jobs=jobs,
+        strays=strays,
     )
     how = None if counts_only else verdicts.WHOLE
     found += [replace(checksum.verdict(t, ours[t.qualified], theirs[t.qualified]), how=how) for t in present]

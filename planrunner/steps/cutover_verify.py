@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from planrunner import crossings
-from planrunner.model import Finding, Json, Side, Verification
+from planrunner.model import Finding, Json, Side, Verification, VerifyTerms
 from planrunner.replication import (
+    comparison,
     crossing,
     cutover,
     decisions,
@@ -14,12 +15,10 @@ from planrunner.replication import (
     identities,
     ranges,
     restore,
-    return_streams,
     settings,
     slots,
     subscriptions,
     tracker,
-    verify,
 )
 from planrunner.replication.crossing import Position
 from planrunner.step import Action, Run
@@ -58,16 +57,14 @@ class CutoverVerify:
         """The write pause and its parts, what the comparison inside it found, and how the way back does."""
         return {**crossings.figures(run), "decisions": list[Json](decisions.told(workspace(run)))}
 
-    def verify(self, run: Run) -> Verification:
-        """Compare every table: live while replication runs, plainly once writes are stopped."""
-        space = workspace(run)
-        back = return_streams.following_back(space)
-        return verify.live(
-            space,
+    def verify(self, run: Run, terms: VerifyTerms) -> Verification:
+        """Compare both sides at any time: what differs while changes stream is looked at behind a barrier."""
+        scope = comparison.Scope(
             counts_only=run.option("verify", "auto") == "counts",
-            ends=return_streams.ends_back(space) if back else None,
-            effort=crossings.effort(run),
+            owners=run.option_of("snapshot", "owners", "keep") == "keep",
+            grants=run.option_of("snapshot", "grants", "keep") == "keep",
         )
+        return comparison.compare(workspace(run), terms, scope)
 
     def rehearsal(self, run: Run) -> Sequence[Action]:
         """The cutover without its commit."""

@@ -131,9 +131,7 @@ class Stage:
 
     def server_cpu(self) -> tuple[float, float]:
         """Processor seconds of the sessions that have ended, on source and target; waits for the last to end."""
-        for server in (self.source_server, self.target_server):
-            _settle(server)
-        return reaped_cpu(_pid(self.source_server)), reaped_cpu(_pid(self.target_server))
+        return session_cpu(self.source_server), session_cpu(self.target_server)
 
     def turns(self) -> int:
         """How often somebody waited for an answer over the lines, all connections together."""
@@ -202,6 +200,12 @@ def _name(case: Case) -> str:
 
 def _source_dsn(server: PostgresServer, case: Case) -> str:
     return server.dsn(SUPERUSER, _name(case), password=server.password)
+
+
+def session_cpu(server: PostgresServer) -> float:
+    """Processor seconds of a server's sessions that have ended; waits for the last to end."""
+    _settle(server)
+    return reaped_cpu(_pid(server))
 
 
 def _settle(server: PostgresServer) -> None:

@@ -10,6 +10,7 @@ from planrunner.engine.looking import live, looking_at, recorded, verify
 from planrunner.engine.preview import Preview, preview
 from planrunner.engine.runner import RunOptions, run_plan
 from planrunner.errors import ConnectionFailed, UsageError
+from planrunner.model import VerifyTerms
 
 
 def previewed(bench: Any, *steps: Any) -> Preview:
@@ -115,14 +116,14 @@ def test_status_shows_drift_of_finished_steps(bench: Any) -> None:
 def test_verify_asks_the_step_that_can(bench: Any, tiny: Any) -> None:
     setup = bench.setup(bench.touch("one", "a"), tiny.spec("proof", "refuse"))
     with looking_at(setup.plan, None, connect=setup.connect, clock=setup.clock, find=setup.find) as view:
-        spec, found = verify(view)
+        spec, found = verify(view, VerifyTerms())
     assert (spec.id, found.equal) == ("proof", False)
     setup = bench.setup(bench.touch("one", "a"))
     with (
         looking_at(setup.plan, None, connect=setup.connect, clock=setup.clock, find=setup.find) as view,
         pytest.raises(UsageError),
     ):
-        verify(view)
+        verify(view, VerifyTerms())
 
 
 def test_estimates_are_told_in_every_form(bench: Any, tiny: Any) -> None:

@@ -25,6 +25,7 @@ from planrunner.model import (
     Side,
     StepSpec,
     Verification,
+    VerifyTerms,
 )
 from planrunner.ports import StateStore
 from planrunner.postgres.connection import Server
@@ -140,7 +141,7 @@ class Refuse:
             raise DecisionNeeded("left or right?", remedy="Say left.")
         raise StepFailed("no", remedy="Say yes.")
 
-    def verify(self, run: Run) -> Verification:  # noqa: ARG002
+    def verify(self, run: Run, terms: VerifyTerms) -> Verification:  # noqa: ARG002
         return Verification(tables=(), other=("views differ",))
 
 

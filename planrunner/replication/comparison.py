@@ -1,0 +1,268 @@
+"""What ``planrunner verify`` does: compares the rows of both sides, opens what differs, and mends it when told.
+
+Both sides are digested at the same time, whether anything is written or not: equal digests prove a table equal.
+Where they differ, the rows that do are found and looked at again behind a barrier, so that what is merely late
+is no difference.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+from planrunner.errors import StepBlocked, UsageError
+from planrunner.model import Verification
+from planrunner.postgres import catalog
+from planrunner.replication import (
+    barrier,
+    checksum,
+    crossing,
+    cutover,
+    definitions,
+    differences,
+    fingerprint,
+    regions,
+    relations,
+    repair,
+    return_streams,
+    selection_record,
+    sequences,
+    subscriptions,
+    telling,
+    verify,
+)
+from planrunner.replication.found import Outcome
+from planrunner.replication.lanes import lane
+from planrunner.replication.patterns import Pattern
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from planrunner.model import TableVerdict, VerifyTerms
+    from planrunner.postgres.catalog import Table
+    from planrunner.replication.lanes import Lane
+    from planrunner.replication.regions import Survey
+    from planrunner.replication.workspace import Workspace
+
+LANES = 2
+# What is repaired is compared again; a row that moves is left to the next round.
+_ROUNDS = 5
+_SAMPLED_OF = 1_000_000
+_BARRIER_SECONDS = 600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """What of the catalogue is compared beside the rows: what the plan carries. ``counts_only``: no values."""
+
+    counts_only: bool = False
+    owners: bool = True
+    grants: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """A table, its row counts, and what is known of the rows that differ."""
+
+    table: Table
+    survey: Survey
+    outcome: Outcome
+
+
+def compare(workspace: Workspace, terms: VerifyTerms, scope: Scope) -> Verification:
+    """Compare what ``terms`` name; repair it when they agree, and compare that again.
+
+    UsageError when no table fits a pattern, StepFailed when the target can't catch up, QueryFailed when a side
+    can't be read. Reads only, but for a barrier's marker, unless something is repaired.
+    """
+    begun = workspace.clock.monotonic()
+    selection_record.refuse_unrecorded(workspace.selection)
+    tables = _chosen(verify.followed_tables(workspace), terms)
+    able, unable = _comparable(workspace, tables)
+    behind = _barrier(workspace)
+    found = _rows(workspace, able, terms, scope, behind)
+    other = unable + (() if terms.tables else _catalogue(workspace, scope) + _sequences(workspace))
+
+    def told() -> Verification:
+        rows = [telling.rows(one.table, one.outcome, terms) for one in found.values() if one.outcome.found]
+        return Verification(
+            tables=tuple(_verdict(one, scope) for one in found.values() if not _open(one)),
+            other=other,
+            seconds=workspace.clock.monotonic() - begun,
+            rows=tuple(rows),
+            undecided=tuple(name for name, one in found.items() if one.outcome.undecided),
+            sample=terms.sample,
+        )
+
+    first = told()
+    wrong = [one for one in found.values() if one.outcome.found]
+    if wrong and terms.mend is not None:
+        refuse_undoing(workspace)
+    if wrong and terms.mend is not None and terms.mend(first):
+        for one in wrong:
+            found[one.table.qualified] = _mend(workspace, one, terms, scope, behind)
+        return told()
+    return first
+
+
+def refuse_undoing(workspace: Workspace) -> None:
+    """StepBlocked unless the source is where writers are: repairing the target would undo what they wrote there."""
+    following = bool(workspace.ledger.units())
+    if following and crossing.position(workspace) is crossing.Position.SOURCE:
+        return
+    raise StepBlocked(
+        "the target is not repaired from the source any more: writers may be on the target, and what they wrote would"
+        " be undone",
+        remedy="Only a target that still follows can be repaired. Look at the differences: after a cutover they are what"
+        " was written since.",
+    )
+
+
+def _open(one: Compared) -> bool:
+    """True when nothing is known of a table but that some of its rows moved at every look."""
+    return bool(one.outcome.undecided and not one.outcome.total)
+
+
+def _verdict(one: Compared, scope: Scope) -> TableVerdict:
+    return telling.verdict(one.table, one.survey, one.outcome, looked=not scope.counts_only)
+
+
+def _chosen(tables: Sequence[Table], terms: VerifyTerms) -> tuple[Table, ...]:
+    try:
+        patterns = [Pattern(text) for text in terms.tables]
+    except ValueError as error:
+        raise UsageError(f"--tables: {error}") from error
+    chosen = tuple(t for t in tables if not patterns or any(p.matches(t.schema, t.name) for p in patterns))
+    for pattern in patterns:
+        if not any(pattern.matches(t.schema, t.name) for t in chosen):
+            raise UsageError(
+                f"--tables {pattern.text}: the plan follows no such table",
+                remedy="Write schema.table; * and ? stand for other characters, odd names go in double quotes.",
+            )
+    return chosen
+
+
+def _comparable(workspace: Workspace, tables: Sequence[Table]) -> tuple[list[Table], tuple[str, ...]]:
+    """The tables that the target has with all their columns, and what it lacks of the others."""
+    there = {t.qualified: {c.name for c in t.columns} for t in catalog.stored_tables(workspace.target)}
+    able, unable = [], []
+    for table in tables:
+        columns = there.get(table.qualified)
+        missing = [c.name for c in table.columns if columns is not None and c.name not in columns]
+        if columns is None:
+            unable.append(f"{table.qualified}: missing on the target")
+        elif missing:
+            unable.append(
+                f"{table.qualified}: the target lacks column {', '.join(missing)}; its rows were not compared"
+            )
+        else:
+            able.append(table)
+    return able, tuple(unable)
+
+
+def _barrier(workspace: Workspace) -> Callable[[], None] | None:
+    """What waits for the streams; None where there are none."""
+    if return_streams.following_back(workspace):
+        return lambda: _discard(return_streams.wait_back(workspace, _BARRIER_SECONDS))
+    generations = workspace.ledger.generations()
+    if not generations or not subscriptions.existing(workspace.target, workspace.names):
+        return None
+    return lambda: _discard(barrier.wait(workspace, generations, timeout=_BARRIER_SECONDS))
+
+
+def _discard(_: float) -> None:
+    """How long it took is no matter here."""
+
+
+def _rows(
+    workspace: Workspace,
+    tables: Sequence[Table],
+    terms: VerifyTerms,
+    scope: Scope,
+    behind: Callable[[], None] | None,
+) -> dict[str, Compared]:
+    """Every table, the largest first, over a few lanes."""
+    waiting: SimpleQueue[Table] = SimpleQueue()
+    for table in sorted(tables, key=lambda t: -t.bytes):
+        waiting.put(table)
+
+    def work() -> list[Compared]:
+        with lane(workspace.source, workspace.target) as mine:
+            return [_compared(mine, table, terms, scope, behind) for table in _taken(waiting)]
+
+    if not tables:
+        return {}
+    with ThreadPoolExecutor(LANES) as pool:
+        parts = [pool.submit(work) for _ in range(min(LANES, len(tables)))]
+        found = [one for part in parts for one in part.result()]
+    return {one.table.qualified: one for one in sorted(found, key=lambda one: one.table.qualified)}
+
+
+def _taken(waiting: SimpleQueue[Table]) -> Iterator[Table]:
+    while not waiting.empty():
+        yield waiting.get()
+
+
+def _compared(
+    mine: Lane, table: Table, terms: VerifyTerms, scope: Scope, behind: Callable[[], None] | None
+) -> Compared:
+    if scope.counts_only:
+        table = replace(table, columns=())
+    sampled = _sample(table, terms, md5=mine.md5)
+    survey = regions.survey(mine, table, within=sampled)
+    outcome = Outcome(total=0)
+    if survey.different and not scope.counts_only:
+        outcome = differences.find(mine, table, within=survey.within, barrier=behind)
+    return Compared(table=table, survey=survey, outcome=outcome)
+
+
+def _sample(table: Table, terms: VerifyTerms, *, md5: bool) -> sql.Composed | None:
+    """The rows whose key has a hash of a certain part: the same on both sides, every time."""
+    if terms.sample is None or not table.columns:
+        return None
+    hashed = checksum.row_hash(regions.key_columns(table) or table.columns, md5=md5)
+    return sql.SQL("({} & 9223372036854775807) % {} < {}").format(
+        hashed, sql.Literal(_SAMPLED_OF), sql.Literal(round(terms.sample * _SAMPLED_OF))
+    )
+
+
+def _mend(
+    workspace: Workspace,
+    one: Compared,
+    terms: VerifyTerms,
+    scope: Scope,
+    behind: Callable[[], None] | None,
+) -> Compared:
+    """Repair what was found of a table, and compare it again, until nothing differs or nothing helps."""
+    with lane(workspace.source, workspace.target) as mine:
+        for _ in range(_ROUNDS):
+            if not one.outcome.found:
+                break
+            done = repair.apply(workspace, mine, one.table, one.outcome.found, streaming=behind is not None)
+            loud = f"; not kept still: {', '.join(done.loud)}" if done.loud else ""
+            workspace.tell(
+                f"{one.table.qualified}: {done.rows} rows of the target were repaired{loud}",
+                {"table": one.table.qualified, "repaired": done.rows},
+            )
+            one = _compared(mine, one.table, terms, scope, behind)
+    return one
+
+
+def _catalogue(workspace: Workspace, scope: Scope) -> tuple[str, ...]:
+    source, target = workspace.source, workspace.target
+    omitted = relations.omitted(source, workspace.selection)
+    return fingerprint.differences(source, target, omitted) + definitions.differences(
+        source, target, omitted, owners=scope.owners, grants=scope.grants
+    )
+
+
+def _sequences(workspace: Workspace) -> tuple[str, ...]:
+    """The sequences that would hand out a value again. No stream carries them: only the cutover does."""
+    if "verification" not in workspace.ledger.effects(cutover.STEP):
+        return ()
+    left_out = relations.omitted(workspace.source, workspace.selection).names
+    return sequences.behind(*sequences.both_sides(workspace.source, workspace.target, left_out))

@@ -1,0 +1,41 @@
+"""What was found to differ between the rows of both sides, and how sure that is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+Key: TypeAlias = "tuple[str | None, ...]"
+Texts: TypeAlias = "tuple[str | None, ...]"
+
+# So many suspects of a table are held at a time; one that is wrong throughout is mended in rounds.
+HELD_AT_MOST = 10_000
+# How often rows that move are looked at before they are called undecided.
+LOOKS = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """One row that differs: its texts by column on either side, None where it is not there.
+
+    ``key`` is empty for a table without one; then ``copies`` tells how many of this row each side holds, and
+    ``hash`` is that of the row.
+    """
+
+    key: Key
+    source: Texts | None
+    target: Texts | None
+    copies: tuple[int, int] = (1, 1)
+    hash: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What is known of a table's rows: ``found`` is sure, ``undecided`` changed at every look.
+
+    ``total`` counts all; those beyond ``HELD_AT_MOST`` were seen once and are not among ``found``.
+    """
+
+    total: int
+    found: tuple[Found, ...] = ()
+    undecided: int = 0

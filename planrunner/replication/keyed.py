@@ -1,0 +1,165 @@
+"""Finds the rows that differ in a table with a key, and holds them until they are sure.
+
+Each side sends key and row hash in the same order, so that they are merged like two sorted lists and memory
+stays flat. The order is that of a hash of the key, then of its text under COLLATE "C": no server's collation
+has a say in it. While changes stream, what looks different may only be late: it is looked at again behind a
+barrier, and counts when two looks in a row find the same on both sides.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+from planrunner.replication import checksum
+from planrunner.replication.found import HELD_AT_MOST, LOOKS, Found, Outcome
+from planrunner.replication.identities import table_name
+from planrunner.replication.regions import key_columns, passing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from planrunner.postgres.catalog import Column, Table
+    from planrunner.postgres.connection import Row, Server
+    from planrunner.replication.found import Key, Texts
+    from planrunner.replication.lanes import Ask, Lane
+
+_KEYS_AT_ONCE = 200
+# Their equality tells any two values apart, so no other comparison is needed to find one row.
+_PLAIN_KEYS = frozenset({"smallint", "integer", "bigint", "uuid", "date", "boolean", "oid"})
+
+
+def find(
+    lane: Lane, table: Table, *, within: sql.Composed | None = None, barrier: Callable[[], None] | None = None
+) -> Outcome:
+    """The rows that differ in a table with a primary key, as ``differences.find``."""
+    held: list[Key] = []
+    total = 0
+    for key in _suspects(lane, table, within):
+        total += 1
+        if len(held) < HELD_AT_MOST:
+            held.append(key)
+    beyond = total - len(held)
+    sure = settle(lane, table, held, barrier)
+    return Outcome(total=sure.total + beyond, found=sure.found, undecided=sure.undecided)
+
+
+def settle(lane: Lane, table: Table, keys: Sequence[Key], barrier: Callable[[], None] | None) -> Outcome:
+    """Of the rows of these keys, those that surely differ."""
+    if barrier is None:
+        ours, theirs = (_side(lane, server, table, keys) for server in (lane.source, lane.target))
+        found = [Found(key=k, source=ours.get(k), target=theirs.get(k)) for k in keys]
+        sure = tuple(one for one in found if one.source != one.target)
+        return Outcome(total=len(sure), found=sure)
+    sure_ones: list[Found] = []
+    suspects: dict[Key, Found | None] = dict.fromkeys(keys)
+    for _ in range(LOOKS):
+        if not suspects:
+            break
+        seen = _look(lane, table, list(suspects), barrier)
+        sure_ones += [one for key, one in seen.items() if one is not None and suspects[key] == one]
+        known = {one.key for one in sure_ones}
+        suspects = {key: one for key, one in seen.items() if key not in known}
+    return Outcome(total=len(sure_ones), found=tuple(sure_ones), undecided=len(suspects))
+
+
+def _look(
+    lane: Lane, table: Table, keys: Sequence[Key], barrier: Callable[[], None]
+) -> dict[Key, Found | None]:
+    """The rows that still don't agree, None where the source's changed meanwhile; those that agree are gone."""
+    before = _side(lane, lane.source, table, keys)
+    barrier()
+    there = _side(lane, lane.target, table, keys)
+    after = _side(lane, lane.source, table, keys)
+    open_keys = (k for k in keys if there.get(k) not in (before.get(k), after.get(k)))
+    return {
+        k: Found(key=k, source=after.get(k), target=there.get(k)) if before.get(k) == after.get(k) else None
+        for k in open_keys
+    }
+
+
+def _suspects(lane: Lane, table: Table, within: sql.Composed | None) -> Iterator[Key]:
+    asked = [_hashes(lane, table, server, within) for server in (lane.source, lane.target)]
+    with lane.streams(asked[0], asked[1]) as (ours, theirs):
+        yield from merged(ours, theirs)
+
+
+def _hashes(lane: Lane, table: Table, server: Server, within: sql.Composed | None) -> sql.Composed:
+    key = key_columns(table)
+    names = [sql.Identifier(f"k{i}") for i in range(len(key))]
+    texts = [sql.SQL("{} AS {}").format(checksum.shown(c), n) for c, n in zip(key, names, strict=True)]
+    order = [sql.SQL('{} COLLATE "C"').format(name) for name in names]
+    return sql.SQL("SELECT * FROM (SELECT {} AS h, {} AS r, {} FROM ONLY {}{}) rows ORDER BY h, {}").format(
+        checksum.row_hash(key, md5=lane.md5),
+        checksum.row_hash(table.columns, md5=lane.md5),
+        sql.SQL(", ").join(texts),
+        table_name(table),
+        passing(table, server.side, within),
+        sql.SQL(", ").join(order),
+    )
+
+
+def merged(ours: Iterator[Row], theirs: Iterator[Row]) -> Iterator[Key]:
+    """The keys that only one side has, or whose rows differ, of two streams of (key hash, row hash, *key)."""
+    mine, other = next(ours, None), next(theirs, None)
+    while mine is not None or other is not None:
+        place = _place(mine, other)
+        row = mine if place <= 0 else other
+        assert row is not None
+        if place != 0 or mine is None or other is None or mine[1] != other[1]:
+            yield tuple(row[2:])
+        if place <= 0:
+            mine = next(ours, None)
+        if place >= 0:
+            other = next(theirs, None)
+
+
+def _place(mine: Row | None, other: Row | None) -> int:
+    """Which of the two comes first: -1 ours, 1 theirs, 0 when they have the same key."""
+    if mine is None or other is None:
+        return 1 if mine is None else -1
+    first, second = (mine[0], mine[2:]), (other[0], other[2:])
+    return (first > second) - (first < second)
+
+
+def _side(lane: Lane, server: Server, table: Table, keys: Sequence[Key]) -> Mapping[Key, Texts]:
+    return rows_of(lane.asking(server), table, server, keys)
+
+
+def rows_of(ask: Ask, table: Table, server: Server, keys: Sequence[Key]) -> Mapping[Key, Texts]:
+    """The rows of these keys on one side, each column as text."""
+    places = [table.columns.index(column) for column in key_columns(table)]
+    found: dict[Key, Texts] = {}
+    for start in range(0, len(keys), _KEYS_AT_ONCE):
+        for row in ask(_rows(table, server, keys[start : start + _KEYS_AT_ONCE])):
+            found[tuple(row[place] for place in places)] = tuple(row)
+    return found
+
+
+def _rows(table: Table, server: Server, keys: Sequence[Key]) -> sql.Composed:
+    one_of = sql.SQL(" OR ").join([sql.SQL("({})").format(key_condition(table, key)) for key in keys])
+    texts = sql.SQL(", ").join([checksum.shown(column) for column in table.columns])
+    return sql.SQL("SELECT {} FROM ONLY {}{}").format(
+        texts, table_name(table), passing(table, server.side, one_of)
+    )
+
+
+def key_condition(table: Table, key: Key) -> sql.Composed:
+    """What holds for the row of this key alone; its index leads there where the key's types are the server's."""
+    parts: list[sql.Composable] = []
+    for column, value in zip(key_columns(table), key, strict=True):
+        if column.kind == "e" or (column.kind == "b" and "." not in column.base):
+            parts.append(sql.SQL("{} = {}").format(sql.Identifier(column.name), sql.Literal(value)))
+        if column.base not in _PLAIN_KEYS or column.kind != "b":
+            parts.append(same_text(column, value))
+    return sql.SQL(" AND ").join(parts)
+
+
+def same_text(column: Column, value: str | None) -> sql.Composed:
+    """What holds where the column is exactly this: 1.0 is not 1.00, and no collation has a say."""
+    if value is None:
+        return sql.SQL("{} IS NOT DISTINCT FROM NULL").format(sql.Identifier(column.name))
+    return sql.SQL('{} COLLATE "C" = {}').format(
+        sql.SQL("({})").format(checksum.shown(column)), sql.Literal(value)
+    )
