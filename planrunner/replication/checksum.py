@@ -184,7 +184,7 @@ def digests(  # noqa: PLR0913  # how it is read, each by its name
         return {name: digest for part in pool.map(lane, lanes) for name, digest in part.items()}
 
 
-def both_sides(
+def both_sides(  # noqa: PLR0913  # what is compared and how, each by its name
     source: Server,
     target: Server,
     tables: Sequence[Table],

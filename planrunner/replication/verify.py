@@ -215,7 +215,7 @@ def _verification(
     )
 
 
-def still(
+def still(  # noqa: PLR0913  # what is compared and how, each by its name
     workspace: Workspace,
     tables: Sequence[Table],
     *,
