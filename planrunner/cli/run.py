@@ -45,11 +45,12 @@ def run(
     if dry_run:
         show_preview(opened, output.value)
         return
+    from planrunner.cli.opening import person
     from planrunner.engine.performing import Answers
     from planrunner.engine.runner import RunOptions
 
     options = RunOptions(
-        answers=Answers(yes=yes),
+        answers=Answers(yes=yes, who=person()),
         until=until,
         begin=begin,
         accept=frozenset(accept or ()),
@@ -64,13 +65,12 @@ def _launch(opened: "OpenedPlan", options: "RunOptions", output: Output, *, aski
 
     from planrunner.cli.display import display_for
     from planrunner.engine.launch import launch
-    from planrunner.engine.performing import Answers
     from planrunner.errors import PlanrunnerError
 
     try:
         with display_for(output, opened.plan, opened.state()) as display:
             if asking:
-                answers = Answers(yes=options.answers.yes, ask=lambda question: _ask(display, question))
+                answers = replace(options.answers, ask=lambda question: _ask(display, question))
                 options = replace(options, answers=answers)
             launch(opened.plan, opened.files, options, opened.parts(display.show))
     except PlanrunnerError as error:

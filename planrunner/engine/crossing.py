@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from planrunner.step import Action, Run, Step
 
 
+# In place of the digest of the step that was approved: it approves nothing any more.
+USED = "used by a cutover that was rolled back"
+
+
 def crossing_step(plan: Plan, find: Callable[[str], Step]) -> StepSpec:
     """The plan's last step that leads writers to the other side; UsageError when there is none."""
     for spec in reversed(plan.steps):
@@ -96,9 +100,9 @@ def _do(
 
 
 def _forget(book: Book, spec: StepSpec) -> None:
-    # Whoever approved the first cutover has not approved a second one.
+    # Whoever approved the first cutover has not approved a second one; that they did stays on record.
     without = book.state.without_step(spec.id)
-    approvals = tuple(a for a in without.approvals if a.step != spec.id)
+    approvals = tuple(replace(a, digest=USED) if a.step == spec.id else a for a in without.approvals)
     book.save(steps=without.steps, approvals=approvals)
 
 

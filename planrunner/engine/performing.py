@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 class Answers:
     """Where the answer to a question comes from: ``yes`` to all, an approval on record, or a person.
 
-    ``ask`` puts a question to the person at the terminal and returns who said yes, None for a no.
+    ``ask`` puts a question to the person at the terminal and returns who said yes, None for a no. ``who`` is
+    the one who said yes to all.
     """
 
     yes: bool = False
+    who: str = "unknown"
     ask: Ask | None = None
 
 
@@ -87,10 +89,12 @@ class Performer:
         self.book.perform(spec, action)
 
     def _answer(self, spec: StepSpec, action: str, question: str) -> None:
-        if self.answers.yes or self.book.state.approves(spec.id, spec.digest, action):
+        if self.book.state.approves(spec.id, spec.digest, action):
             return
-        with self.setup.interruption.interruptible():
-            who = self.answers.ask(f"{spec.id}: {question}") if self.answers.ask else None
+        who, why = (self.answers.who, "--yes") if self.answers.yes else (None, "asked")
+        if self.answers.ask and not self.answers.yes:
+            with self.setup.interruption.interruptible():
+                who = self.answers.ask(f"{spec.id}: {question}")
         if who is None:
             raise DecisionNeeded(
                 question if action == WHOLE_STEP else f"step {spec.id}: {question}",
@@ -101,6 +105,6 @@ class Performer:
                 ),
             )
         record = ApprovalRecord(
-            step=spec.id, action=action, digest=spec.digest, who=who, when=self.setup.clock.now(), why="asked"
+            step=spec.id, action=action, digest=spec.digest, who=who, when=self.setup.clock.now(), why=why
         )
         self.book.approve(spec, record)

@@ -253,7 +253,10 @@ def _moved(sequence: Sequence, there: Sequence, headroom: int) -> Moved:
 
 def values(moved: Iterable[Moved]) -> list[dict[str, Json]]:
     """The report's ``sequence_values``: every sequence with both sides' last value."""
-    return [{"sequence": m.sequence, "source": m.source, "target": m.target_after} for m in moved]
+    return [
+        {"sequence": m.sequence, "source": m.source, "target": m.target_after, "headroom": m.headroom}
+        for m in moved
+    ]
 
 
 def unequal(from_: tuple[Sequence, ...], to: tuple[Sequence, ...]) -> tuple[str, ...]:

@@ -183,3 +183,26 @@ def test_a_runner_that_is_killed_again_and_again_costs_the_client_no_error(tmp_p
             client.wait_for(100)
         assert client.failed == 0, client.output
         assert scene.rows(scene.target) == client.acknowledged
+
+
+def test_a_client_at_full_speed_goes_there_and_back_and_there_again_without_an_error(tmp_path: Path) -> None:
+    with traffic(tmp_path) as scene:
+        plan = tmp_path / "plan.yaml"
+        plan.write_text(plan.read_text().replace("    with:\n", "    with:\n      reverse: true\n"))
+        followed(scene)
+        with bench(scene, "simple") as client:
+            client.wait_for(100)
+            assert scene.run("cutover", "plan.yaml", "--rehearse").returncode == 0
+            client.wait_for(100)
+            cut_over(scene)
+            client.wait_for(200)
+            back = scene.run("rollback", "plan.yaml", "--yes")
+            assert back.returncode == 0, back.stdout[-2000:] + back.stderr
+            client.wait_for(200)
+            cut_over(scene)
+            client.wait_for(100)
+        assert client.failed == 0, client.output
+        assert scene.rows(scene.target) == client.acknowledged
+        assert (tmp_path / "led").read_text().split()[::2] == ["target", "source", "target"]
+        ended = scene.run("cleanup", "plan.yaml", "--yes")
+        assert ended.returncode == 0, ended.stdout + ended.stderr
