@@ -355,7 +355,7 @@ def leftovers(run: Run) -> Sequence[Action]:
                 summary="remove the fences",
                 where=Side.SOURCE,
                 perform=lambda _: None,
-                blocked=f"both sides are closed, for a crossing was broken off: `planrunner {verb} PLAN` first",
+                blocked=f"a crossing was broken off after its commit: finish it with `planrunner {verb} PLAN` first",
             )
         ]
     found = [_clear_tracker(space)] if tracker.exists(space) else []

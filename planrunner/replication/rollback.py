@@ -42,7 +42,10 @@ def impossible(workspace: Workspace, where: Position) -> str | None:
             " that was not cut over"
         )
     if where is Position.GOING:
-        return "the cutover is half done, both sides are closed: finish it with `planrunner run PLAN`, then roll back"
+        return (
+            "the cutover is half done: the source is closed, and what follows from that is not finished. Finish it with"
+            " `planrunner run PLAN`, then roll back"
+        )
     if where is Position.TARGET and not return_streams.following_back(workspace):
         return (
             "no stream leads back to the source, so what was written on the target since the cutover would be lost. A"
