@@ -149,10 +149,10 @@ def test_everything_arrives(version: int, tmp_path: Path) -> None:
         ):
             assert told in decisions
         assert "ev_stranger" not in decisions
+        # Markdown has a backslash before what it would take for its own.
+        lines = re.sub(r"\\(\W)", r"\1", (tmp_path / "plan.yaml.report.md").read_text()).splitlines()
         assert decisions.splitlines() == [
-            line[2:]
-            for line in (tmp_path / "plan.yaml.report.md").read_text().splitlines()
-            if line[2:] in decisions and line.startswith("- ")
+            line[2:] for line in lines if line[2:] in decisions and line.startswith("- ")
         ]
         planrunner(tmp_path, (source, target), "cleanup", "plan.yaml", "--yes")
         # The committed fence stays on the old side, beside what was there; nothing of it is lost.

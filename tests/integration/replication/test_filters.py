@@ -352,7 +352,10 @@ def test_the_schema_comes_without_what_is_left_out(bench: Bench) -> None:
 @pytest.fixture
 def filtered(bench: Bench) -> Callable[[], Any]:
     """The verdict on orders of id <= 100, of which the target has exactly those."""
-    bench.sql("CREATE TABLE public.orders (id int PRIMARY KEY, region text, at timestamptz, mood text)", on=1)
+    bench.sql("CREATE TYPE public.mood AS ENUM ('sad', 'glad')", on=1)
+    bench.sql(
+        "CREATE TABLE public.orders (id int PRIMARY KEY, region text, at timestamptz, mood public.mood)", on=1
+    )
     with psycopg.connect(bench.dsns[0]) as source, psycopg.connect(bench.dsns[1]) as target:
         rows = source.execute(
             "SELECT id, region, at, mood::text FROM public.orders WHERE id <= 100"
