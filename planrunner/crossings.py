@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from planrunner.switching.hooks import Switching
 
 
+# The effect that says that open triggers were left to cleanup.
+LEFT_OPEN = "left open"
+
+
 def terms(run: Run) -> cutover.Terms:
     """How the plan lets its crossings go."""
     return cutover.Terms(
@@ -395,7 +399,7 @@ def _clear_back(space: Workspace) -> Action:
 def lift_guard(run: Run, where: Position) -> Sequence[Action]:
     """Taking the target's triggers away once it is open and nobody will lead back from it."""
     space = workspace(run)
-    if run.option("reverse", False):  # noqa: FBT003  # the option's default
+    if run.option("reverse", False) or LEFT_OPEN in space.ledger.effects(crossing.STEP):  # noqa: FBT003  # the option's default
         return []
     return (
         [_lift(space, Side.TARGET)]
@@ -411,6 +415,19 @@ def _lift(space: Workspace, side: Side) -> Action:
         summary=f"remove the {side.value}'s fence triggers, which stop nobody any more",
         where=side,
         statements=tuple(s.as_string() for s in fence.lower_statements(server, space.names)),
-        locks=("ACCESS EXCLUSIVE on some tables at a time, for an instant",),
-        perform=lambda run: fence.lower(workspace(run), run.target if side is Side.TARGET else run.source),
+        locks=("ACCESS EXCLUSIVE on one table at a time, waited for 30 ms at a time",),
+        perform=lambda run: _perform_lift(run, side),
+    )
+
+
+def _perform_lift(run: Run, side: Side) -> None:
+    space = workspace(run)
+    left = fence.lower(space, run.target if side is Side.TARGET else run.source)
+    if not left:
+        return
+    space.done(crossing.STEP, LEFT_OPEN, {"tables": list(left)})
+    run.tell(
+        f"warning: {len(left)} tables of the {side.value} are in use without a break and keep triggers of ours, which let"
+        " everything pass: `planrunner cleanup` takes them away",
+        {"tables": list(left)},
     )

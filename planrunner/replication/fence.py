@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 LOCK_PATIENCE_SECONDS = 60.0
 _AT_ONCE = 50
+# How long a writer waits behind us at the most, when triggers are taken away from tables that are in use.
+_POLITE_MILLISECONDS = 30
 _OPEN = "BEGIN RETURN NULL; END"
 
 
@@ -256,16 +258,40 @@ def lower_statements(server: Server, names: Names) -> tuple[sql.Composed, ...]:
     return (*_drops(tables), sql.SQL("DROP FUNCTION IF EXISTS {}()").format(function))
 
 
-def lower(workspace: Workspace, server: Server) -> None:
-    """Take the fence away from ``server``: open it first, then some tables' triggers at a time."""
+def lower(workspace: Workspace, server: Server) -> tuple[str, ...]:
+    """Take the fence away from ``server``, where writers are at work: open it first, then a table at a time.
+
+    Dropping a trigger waits for the table's readers, and whoever comes after waits behind it: so each attempt is
+    short, and what can't be had within a minute stays. Returns the tables that still carry open triggers.
+    """
     names = workspace.names
     if not there_is(server, names):
-        return
+        return ()
     server.execute(opening(names))
-    *drops, function = lower_statements(server, names)
-    for place in range(0, len(drops), 2 * _AT_ONCE):
-        _in_turns(workspace, server, drops[place : place + 2 * _AT_ONCE])
-    server.execute(function)
+    held = standing(server, names).tables
+    left = [t for t in catalog.tables(server) if t.qualified in held]
+    give_up = workspace.clock.monotonic() + LOCK_PATIENCE_SECONDS
+    with server.session() as session:
+        session.execute(
+            "SELECT set_config('lock_timeout', %s, false), set_config('client_min_messages', 'warning', false)",
+            [f"{_POLITE_MILLISECONDS}ms"],
+        )
+        while left := [table for table in left if not _dropped(session, table)]:
+            if workspace.clock.monotonic() > give_up:
+                return tuple(table.qualified for table in left)
+            workspace.clock.sleep(random.uniform(0.05, 0.4))  # noqa: S311  # jitter, not a secret
+        session.execute(lower_statements(server, names)[-1])
+    return ()
+
+
+def _dropped(session: Session, table: Table) -> bool:
+    try:
+        with session.transaction():
+            for statement in _drops([table]):
+                session.execute(statement)
+    except (errors.LockNotAvailable, errors.DeadlockDetected):
+        return False
+    return True
 
 
 def there_is(server: Server, names: Names) -> bool:

@@ -155,3 +155,18 @@ def test_a_fence_that_gets_no_locks_yields_and_leaves_nothing(pair: Pair) -> Non
         session.close()
         pair.execute("INSERT INTO plain VALUES (400, 'goes on')")
         assert not fence.there_is(space.source, space.names)
+
+
+def test_triggers_are_taken_from_tables_in_use_without_holding_writers_up(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fence, "LOCK_PATIENCE_SECONDS", 1.0)
+    with pair.workspace() as space, psycopg.connect(pair.ours) as reader:
+        close(space)
+        reader.execute("SELECT * FROM plain")
+        assert fence.lower(space, space.source) == ("public.plain",)
+        pair.execute("INSERT INTO plain VALUES (700, 'passes'); INSERT INTO mother VALUES (700)")
+        assert fence.standing(space.source, space.names).tables == {"public.plain"}
+        reader.rollback()
+        assert fence.lower(space, space.source) == ()
+        assert not fence.there_is(space.source, space.names)
