@@ -206,4 +206,4 @@ def test_too_little_room_for_the_headroom_is_told() -> None:
 def test_the_report_lists_every_sequence_with_both_values() -> None:
     moved = Moved(sequence="public.s", source=10, target_before=1, target_after=110, headroom=100)
     assert moved.changed
-    assert values([moved]) == [{"sequence": "public.s", "source": 10, "target": 110}]
+    assert values([moved]) == [{"sequence": "public.s", "source": 10, "target": 110, "headroom": 100}]
