@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -108,9 +108,7 @@ class Psql:
             finally:
                 os.close(writing)
             try:
-                assert child.stdin is not None
-                child.stdin.write(self._script(snapshot, statement, stream=writing))
-                child.stdin.close()
+                _tell(child, self._script(snapshot, statement, stream=writing))
                 yield PsqlFeed(child, reading, words, hidden)
             finally:
                 _end(child)
@@ -155,10 +153,20 @@ def _enlarge(pipe: int) -> None:
         return
 
 
+def _tell(child: subprocess.Popen[bytes], script: bytes) -> None:
+    assert child.stdin is not None
+    # A psql that could not connect is gone before it has read: its exit status and words say why, see ``rows``.
+    with suppress(BrokenPipeError):
+        child.stdin.write(script)
+    with suppress(BrokenPipeError):
+        child.stdin.close()
+
+
 def _end(child: subprocess.Popen[bytes]) -> None:
     for stream in (child.stdin, child.stdout):
         if stream is not None and not stream.closed:
-            stream.close()
+            with suppress(BrokenPipeError):
+                stream.close()
     if child.poll() is None:
         child.kill()
     child.wait(_END_SECONDS)

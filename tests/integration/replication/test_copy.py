@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from planrunner.clock import SystemClock
-from planrunner.errors import StepConflict
+from planrunner.errors import StepConflict, ToolFailed
+from planrunner.model import Endpoint, Side
+from planrunner.postgres.connection import Server
 from planrunner.replication import feeds, generations, load, pulse, verify
+from planrunner.replication.courier import mendable
 from planrunner.replication.generations import Division
 from planrunner.sandbox.binaries import wheel_bin
 from planrunner.sandbox.servers import PostgresServer
@@ -244,3 +248,16 @@ def test_a_server_that_crashes_during_the_copy_loses_nothing(
         follow_all(space)
         assert_equal(pair)
         generations.clear_all(space)
+
+
+def test_a_psql_that_can_not_connect_is_told_in_its_own_words_and_tried_again() -> None:
+    endpoint = Endpoint(side=Side.SOURCE, dsn="host=127.0.0.1 port=1 user=nobody dbname=none sslmode=disable")
+    away = Server(endpoint, clock=SystemClock(), resolve=lambda _: None, label="planrunner/test")
+    psql = feeds.Psql(program=wheel_bin(16) / "psql", version=160000)
+    # More than a pipe holds: psql is gone before it has read it.
+    statement = sql.SQL("COPY (SELECT {}) TO STDOUT").format(sql.Literal("x" * (1 << 20)))
+    with psql.feed(away, "0-0-1", statement) as feed:
+        assert list(feed.blocks()) == []
+        with pytest.raises(ToolFailed, match="connection to server") as failed:
+            feed.rows()
+    assert mendable(failed.value)
