@@ -132,9 +132,11 @@ def missing_cutover(run: Run, where: Position) -> Sequence[Action]:
 
 def missing_rehearsal(run: Run) -> Sequence[Action]:
     """The rehearsal that this step of the plan is for, unless it was made."""
-    if any(entry.get("asked_by") == run.spec.id for entry in cutover.rehearsals(workspace(run))):
+    space = workspace(run)
+    if any(entry.get("asked_by") == run.spec.id for entry in cutover.rehearsals(space)):
         return []
-    return [*_guard(run), rehearsal(run, asked_by=run.spec.id)]
+    guards = _guard(run) if crossing.position(space) is Position.SOURCE else ()
+    return [*guards, rehearsal(run, asked_by=run.spec.id)]
 
 
 def missing_way_back(run: Run, where: Position) -> Sequence[Action]:
@@ -255,6 +257,7 @@ def rehearsal(run: Run, *, asked_by: str) -> Action:
         locks=("SHARE ROW EXCLUSIVE on every table of the source, for the length of the pause",),
         needs=("ownership of the tables",),
         undo="it undoes itself",
+        blocked=cutover.impossible(crossing.position(workspace(run))),
         perform=lambda run: cutover.rehearse(workspace(run), terms(run), asked_by=asked_by),
     )
 

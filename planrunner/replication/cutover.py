@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from planrunner.errors import StepBlocked
 from planrunner.failpoints import failpoint
 from planrunner.model import Side
 from planrunner.postgres import catalog
@@ -16,12 +17,13 @@ from planrunner.replication import (
     generations,
     large_objects,
     late,
+    restore,
     return_streams,
     sequences,
     tracker,
     verify,
 )
-from planrunner.replication.crossing import NoSwitch, Pause, Switch
+from planrunner.replication.crossing import NoSwitch, Pause, Position, Switch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,8 +67,31 @@ class Cut:
         return cls(tables=workspace.selection.carried(found), followed=followed, late=late_ones)
 
 
+def impossible(where: Position) -> str | None:
+    """Why the target must not be closed for a cutover or its rehearsal, None while the source takes the writes."""
+    match where:
+        case Position.SOURCE:
+            return None
+        case Position.TARGET:
+            return "the target takes the writes since the cutover: there is none to make or rehearse any more"
+        case Position.GOING:
+            return "the cutover was broken off after its commit: finish it with `planrunner run PLAN`"
+        case Position.RETURNING:
+            return "a rollback was broken off after its commit: finish it with `planrunner rollback PLAN`"
+
+
 def guard(workspace: Workspace) -> None:
-    """Close the target until the cutover opens it: what was proven equal there stays so."""
+    """Close the target until the cutover opens it: what was proven equal there stays so.
+
+    StepBlocked, with nothing touched, unless the source takes the writes and this plan's work is on record: a target
+    in use is never closed here.
+    """
+    reason = impossible(crossing.position(workspace))
+    if reason is None and restore.PRE_DATA not in workspace.ledger.effects(restore.STEP):
+        # After a cleanup, with the source's fence lifted by hand, the servers look as before a cutover.
+        reason = "this plan has brought nothing there, or was cleaned up since"
+    if reason is not None:
+        raise StepBlocked(f"the target is not closed: {reason}")
     there = guarded_tables(workspace)
     message = fence.not_yet(workspace.source, workspace.names.plan_id)
     fence.close_quietly(workspace, workspace.target, there, message)

@@ -41,6 +41,8 @@ def impossible(workspace: Workspace, where: Position) -> str | None:
             "there is nothing to roll back: the source takes the writes. `planrunner cleanup PLAN` ends a migration"
             " that was not cut over"
         )
+    if where is Position.RETURNING:
+        return "a rollback was broken off after its commit: finish it with `planrunner rollback PLAN`"
     if where is Position.GOING:
         return (
             "the cutover is half done: the source is closed, and what follows from that is not finished. Finish it with"

@@ -83,6 +83,24 @@ def assert_migrated(told: dict[str, Any]) -> None:
     assert told["way_back"][0]["command"] == "planrunner rollback plan.yaml"
 
 
+def no_rehearsal(folder: Path, both: tuple[PostgresServer, PostgresServer], theirs: str, reason: str) -> None:
+    """A rehearsal of the cutover is refused for that reason, and leaves the target open."""
+    code, text = planrunner(folder, both, "cutover", "plan.yaml", "--rehearse")
+    assert code == 1, text
+    assert reason in " ".join(text.split())
+    assert not closed(theirs)
+
+
+def nothing_undoes_what_was_written_on_the_target(
+    folder: Path, both: tuple[PostgresServer, PostgresServer], theirs: str
+) -> None:
+    """Neither a rehearsal of the cutover nor a repair touches a target that takes the writes."""
+    before = contents(theirs)
+    no_rehearsal(folder, both, theirs, "the target takes the writes")
+    planrunner(folder, both, "verify", "plan.yaml", "--repair", "--yes")
+    assert contents(theirs) == before
+
+
 @pytest.mark.parametrize(("older", "newer"), [(15, 15), (16, 18)])
 def test_a_rollback_brings_everything_back_and_the_cutover_can_be_made_anew(
     tmp_path: Path, older: int, newer: int
@@ -139,6 +157,7 @@ def test_a_rollback_brings_everything_back_and_the_cutover_can_be_made_anew(
         succeeds("rollback", "plan.yaml", "--yes")
         assert contents(ours) == contents(theirs)
         succeeds("cleanup", "plan.yaml", "--yes")
+        no_rehearsal(tmp_path, both, theirs, "was cleaned up since")
         assert left(ours) == left(theirs) == (0, 0, 0, 0, 0)
         assert slots(ours) == slots(theirs) == []
 
@@ -158,6 +177,8 @@ def test_without_a_way_back_there_is_no_rollback(tmp_path: Path) -> None:
         assert planrunner(tmp_path, both, "run", "plan.yaml", "--no-input")[0] == 0
         assert not closed(theirs)
         assert left(theirs)[3] == 0
+        execute(theirs, "INSERT INTO customers VALUES (2, 'b')")
+        nothing_undoes_what_was_written_on_the_target(tmp_path, both, theirs)
         code, text = planrunner(tmp_path, both, "rollback", "plan.yaml", "--yes")
         assert code == 1
         assert "no stream leads back" in " ".join(text.split())
