@@ -120,8 +120,7 @@ def test_a_rollback_brings_everything_back_and_the_cutover_can_be_made_anew(
             return text
 
         succeeds("run", "plan.yaml", "--no-input", "--until", "follow")
-        rehearsed = succeeds("cutover", "plan.yaml", "--rehearse")
-        assert "rehearsed: writes paused for" in rehearsed
+        assert "rehearsed: writes paused for" in succeeds("cutover", "plan.yaml", "--rehearse")
         assert len(reported(tmp_path)["rehearsals"]) == 1
         assert not closed(ours)
         assert closed(theirs)
