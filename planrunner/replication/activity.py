@@ -16,8 +16,7 @@ _WRITERS = """
 WITH writing AS (
   SELECT DISTINCT pid FROM pg_locks l WHERE l.granted AND (l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock'
     OR l.locktype = 'relation' AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-      AND l.relation >= 16384 AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
-                                             'AccessExclusiveLock')))
+      AND l.relation >= 16384 AND l.mode = ANY (%(locks)s)))
 SELECT format('pid %%s (%%s%%s): %%s', a.pid, coalesce(nullif(a.application_name, ''), a.usename::text, a.backend_type),
          coalesce(format(', open for %%s s', extract(epoch FROM clock_timestamp() - a.xact_start)::int), ''),
          coalesce(nullif(left(regexp_replace(a.query, '\\s+', ' ', 'g'), 60), ''), '(no query)')),
@@ -30,6 +29,7 @@ WHERE a.datname = current_database() AND a.pid <> ALL (%(pids)s::int[])
                     AND starts_with(s.subname::text, %(prefix)s))
 ORDER BY a.pid
 """
+_BLOCKING = ("ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock")
 _PREPARED = """
 SELECT format('%L, prepared at %s by %s', gid, prepared, owner) FROM pg_prepared_xacts
 WHERE database = current_database() ORDER BY prepared
@@ -55,14 +55,17 @@ def prepared(server: Server) -> Proof:
     return Proof(name="prepared transactions", equal=not found, text=text, detail=listed(found))
 
 
-def _writers(server: Server, names: Names, pids: list[int]) -> list[tuple[str, float | None]]:
-    rows = server.rows(_WRITERS, {"pids": pids, "prefix": names.plan_prefix})
+def _writers(
+    server: Server, names: Names, pids: list[int], locks: tuple[str, ...]
+) -> list[tuple[str, float | None]]:
+    """Sessions with a transaction id of their own, or with one of ``locks`` on a table."""
+    rows = server.rows(_WRITERS, {"pids": pids, "prefix": names.plan_prefix, "locks": list(locks)})
     return [(str(row[0]), row[1]) for row in rows]
 
 
 def long_writers(server: Server, names: Names, pids: list[int], *, older_than: float) -> Proof:
     """No transaction that has been writing for ``older_than`` seconds: the fence would wait for its locks."""
-    writers = _writers(server, names, pids)
+    writers = _writers(server, names, pids, ("RowExclusiveLock", *_BLOCKING))
     found = [told for told, age in writers if age is not None and age > older_than]
     text = f"{len(writers)} transactions write to the {server.side.value}, {len(found)} for more than {older_than:g} s"
     # A login that may not look into others' sessions sees that they write, not since when.
@@ -72,8 +75,12 @@ def long_writers(server: Server, names: Names, pids: list[int], *, older_than: f
 
 
 def strangers(server: Server, names: Names, pids: list[int]) -> Proof:
-    """Nobody but this plan's own workers and sessions writes to the side that receives."""
-    found = [told for told, _ in _writers(server, names, pids)]
+    """Nobody but this plan's own workers and sessions writes to the side that receives.
+
+    That side is closed: a statement it refuses has locked its table for a moment and has written nothing, so the
+    lock of a plain write does not count, a transaction id does.
+    """
+    found = [told for told, _ in _writers(server, names, pids, _BLOCKING)]
     text = (
         f"{len(found)} sessions of others write to the {server.side.value}"
         if found

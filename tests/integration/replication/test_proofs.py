@@ -335,11 +335,14 @@ def test_who_writes_and_what_is_prepared_is_told_with_pid_and_query(
         psycopg.connect(target, application_name="stranger") as stranger,
     ):
         long.execute("SET TRANSACTION READ WRITE; CREATE TABLE public.not_yet (a int)")
+        # As a statement that the closed side refuses: its table locked for a moment, nothing written.
         stranger.execute("LOCK TABLE public.other IN ROW EXCLUSIVE MODE")
+        assert proven(space, impatient)["other writers"].equal
+        stranger.execute("SELECT pg_current_xact_id()")
         found = proven(space, impatient)
         assert f"pid {long.info.backend_pid} (batch, open for" in "".join(failed(found)["long writers"])
         assert f"pid {stranger.info.backend_pid} (stranger" in "".join(failed(found)["other writers"])
-        assert "LOCK TABLE public.other" in found["other writers"].detail[0]
+        assert "pg_current_xact_id" in found["other writers"].detail[0]
         long.rollback()
         stranger.rollback()
     execute(
