@@ -51,7 +51,8 @@ def source(server: Server, needs: Needs) -> Iterator[Finding]:
     assert row is not None
     slots, senders, sessions = row
     yield _wal_level(settings["wal_level"], server.endpoint.rds)
-    yield _room("replication slots", "source", "max_replication_slots", settings, slots, 1)
+    # The stream's, and the one by which a verification sees what changes meanwhile.
+    yield _room("replication slots", "source", "max_replication_slots", settings, slots, 2)
     yield _room("WAL senders", "source", "max_wal_senders", settings, senders, 2)
     yield _connections("source", settings, sessions, needs)
     yield from _slot_limits(settings)

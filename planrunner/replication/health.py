@@ -18,15 +18,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Health:
-    """What both servers said at one moment (``at``, monotonic seconds), by generation."""
+    """What both servers said at one moment (``at``, monotonic seconds), by generation.
+
+    ``tracker`` is the slot by which a verification sees what changed, while there is one.
+    """
 
     at: float
     slots: Mapping[int, Slot]
     subscriptions: Mapping[int, Subscription]
+    tracker: Slot | None = None
 
     @property
     def retained(self) -> int:
         """Bytes of WAL that the source keeps for us: the slots share it, the oldest one decides."""
+        return max(self.streaming, self.tracker.retained if self.tracker else 0)
+
+    @property
+    def streaming(self) -> int:
+        """Bytes of WAL that the source keeps for the streams alone."""
         return max((slot.retained for slot in self.slots.values()), default=0)
 
     @property
@@ -63,10 +72,13 @@ class WalDisk:
 
 def observe(workspace: Workspace) -> Health:
     """Look once: one query on each server."""
+    at, names = workspace.clock.monotonic(), workspace.names
+    found = slots.shown(workspace.source, names.plan_prefix)
     return Health(
-        at=workspace.clock.monotonic(),
-        slots=slots.existing(workspace.source, workspace.names),
-        subscriptions=subscriptions.existing(workspace.target, workspace.names),
+        at=at,
+        slots=slots.by_generation(found, names),
+        subscriptions=subscriptions.existing(workspace.target, names),
+        tracker=found.get(names.tracker),
     )
 
 

@@ -11,6 +11,8 @@ from planrunner.errors import StepFailed
 from planrunner.postgres.lsn import Lsn
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from planrunner.postgres.connection import Server, Session
     from planrunner.replication.names import Names
     from planrunner.replication.workspace import Workspace
@@ -67,7 +69,11 @@ WHERE starts_with(s.slot_name::text, %s) AND s.database = current_database()
 
 def existing(source: Server, names: Names) -> dict[int, Slot]:
     """Our slots by generation, in one query."""
-    found = shown(source, names.prefix)
+    return by_generation(shown(source, names.prefix), names)
+
+
+def by_generation(found: Mapping[str, Slot], names: Names) -> dict[int, Slot]:
+    """Those of the slots, which are given by name, that carry a stream."""
     return {g: slot for slot in found.values() if (g := names.generation(slot.name)) is not None}
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from planrunner.errors import PlanrunnerError, ServerError, StepFailed
-from planrunner.replication import apply_error, drift, slots, subscriptions, troubles
+from planrunner.replication import apply_error, drift, slots, subscriptions, tracker, troubles
 from planrunner.replication.health import Health, observe, wal_disk
 from planrunner.units import human_bytes
 
@@ -118,7 +118,9 @@ class Watch:
     def _judge_budget(self, health: Health) -> None:
         budget, kept = self._terms.budget, health.retained
         if budget.give_up is not None and kept > budget.give_up and self._acting:
-            give_up(self._workspace, health)
+            if health.streaming > budget.give_up:
+                give_up(self._workspace, health)
+            self._drop_tracker(health)
         paused = budget.pause is not None and kept > budget.pause
         if paused != self._paused:
             self._paused = paused
@@ -130,6 +132,16 @@ class Watch:
             self._told_at = kept
             self._tell("the slots keep much WAL on the source", health)
         self._judge_room(health)
+
+    def _drop_tracker(self, health: Health) -> None:
+        # The streams are well below the limit and need not end for it; what was proven is proven again.
+        tracker.drop(self._workspace)
+        kept = human_bytes(health.retained)
+        self._workspace.tell(
+            f"warning: dropped slot {self._workspace.names.tracker}, which kept {kept} of WAL, above max_wal_retained:"
+            " a verification compares all tables again",
+            {"retained_bytes": health.retained},
+        )
 
     def _judge_room(self, health: Health) -> None:
         room = health.room

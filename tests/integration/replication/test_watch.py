@@ -10,6 +10,7 @@ import pytest
 
 from planrunner.errors import StepFailed
 from planrunner.replication import barrier, slots, subscriptions, troubles
+from planrunner.replication.health import observe
 from planrunner.replication.ranges import NOTHING
 from planrunner.replication.terms import Budget, Terms
 from planrunner.replication.watch import Watch, watching
@@ -265,6 +266,26 @@ def test_giving_up_drops_the_subscription_too(
             Watch(pair.space, (1,), following=True, acting=True).look()
     assert subscriptions.existing(pair.space.target, pair.space.names) == {}
     assert slots.existing(pair.space.source, pair.space.names) == {}
+
+
+def test_a_verifications_slot_counts_and_is_given_up_alone(
+    streams: Make, source_server: PostgresServer, target_server: PostgresServer
+) -> None:
+    pair = budgeted(streams, (source_server, target_server), Budget(warn=1 << 20, give_up=8 << 20))
+    slots.create_named(pair.space, pair.space.source, pair.space.names.tracker)
+    pair.fill_wal(15)
+
+    def stream_is_near() -> bool:
+        # A checkpoint logs the running transactions, from which the stream's slot moves on.
+        pair.source("CHECKPOINT")
+        barrier.wait(pair.space, (1,), timeout=60)
+        return observe(pair.space).streaming < 4 << 20
+
+    pair.wait_until(stream_is_near)
+    Watch(pair.space, (1,), following=True, acting=True).look()
+    assert any(f"dropped slot {pair.space.names.tracker}" in told for told in pair.told)
+    assert set(slots.shown(pair.space.source, pair.space.names.plan_prefix)) == {pair.name}
+    assert slots.existing(pair.space.source, pair.space.names)[1].lost is None
 
 
 def test_a_watch_that_only_looks_gives_nothing_up(
