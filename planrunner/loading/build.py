@@ -106,16 +106,21 @@ def _plan(path: Path, tree: Any, sealed: Any) -> Plan:
         _sealed(_step(entry), _step(hidden))
         for entry, hidden in zip(tree["steps"], sealed["steps"], strict=True)
     )
-    name = tree["metadata"]["name"]
-    known = {"name": name, "connections": sealed["connections"], "steps": [_canonical(s) for s in steps]}
     return Plan(
-        name=name,
+        name=tree["metadata"]["name"],
         path=path,
-        digest=_digest(known),
+        digest=digest_of(sealed),
         source=_endpoint(Side.SOURCE, connections, path),
         target=_endpoint(Side.TARGET, connections, path),
         steps=steps,
     )
+
+
+def digest_of(sealed: Any) -> str:
+    """The digest of a plan: over its resolved form, with ``***`` for sensitive values and secrets as references."""
+    steps = [_canonical(_step(entry)) for entry in sealed["steps"]]
+    name = sealed["metadata"]["name"]
+    return _digest({"name": name, "connections": sealed["connections"], "steps": steps})
 
 
 def _sealed(step: StepSpec, hidden: StepSpec) -> StepSpec:

@@ -52,7 +52,9 @@ class Expression:
         if not isinstance(text, str):
             return None
         if len(text) > LONGEST:
-            return cls(text=text, patience=patience, fault=(f"longer than {LONGEST:,} characters", "Shorten it."))
+            return cls(
+                text=text, patience=patience, fault=(f"longer than {LONGEST:,} characters", "Shorten it.")
+            )
         # Imported late: most plans have no pattern.
         import regex  # noqa: PLC0415
 

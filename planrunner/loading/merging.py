@@ -7,14 +7,12 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, cast
 
 from planrunner.loading.document import Document, Keys, Spot, shown, suggestion
+from planrunner.loading.overlay_schema import AFTER, BEFORE, REMOVE, WHOLE
 
 if TYPE_CHECKING:
     from planrunner.model import Json, Problem
 
 STEPS = "steps"
-AFTER, BEFORE, REMOVE = "after", "before", "remove"
-# Of these exactly one form can be chosen, so one half of each would be none.
-_WHOLE = frozenset({"password", "secret"})
 # What a file is named by, relative to the folder of the plan that names it.
 _FILE_KEYS = (("secret", "file"), ("pgbouncer", "config"), ("with", "file"))
 
@@ -93,9 +91,12 @@ class _Merge:
         if out == (STEPS,) and isinstance(lower, list) and isinstance(upper, list):
             self._place(self.base, below, out)
             return _Steps(self).merged()
-        if out[-1] not in _WHOLE and isinstance(lower, dict) and isinstance(upper, dict):
+        if out[-1] not in WHOLE and isinstance(lower, dict) and isinstance(upper, dict):
             self._name(self.base, below, out)
             return self.mappings(below, above, out)
+        if lower == upper and above not in self.overlay.document.told:
+            # Repeated, so nothing of the overlay's: a step's id, most of all.
+            return self._copied(self.base, below, out)
         return self._copied(self.overlay, above, out)
 
     def _copied(self, layer: _Layer, keys: Keys, out: Keys) -> Json:
@@ -255,7 +256,9 @@ class _Steps:
         for key in (AFTER, BEFORE):
             if isinstance(entry.get(key), str) and entry[key] in self._known:
                 text = "a step of the base keeps its place"
-                self._merge.complain((STEPS, index, key), text, "Remove it and add one with an id of its own.")
+                self._merge.complain(
+                    (STEPS, index, key), text, "Remove it and add one with an id of its own."
+                )
                 return False
         return True
 

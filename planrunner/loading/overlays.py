@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, cast
 from planrunner.errors import UsageError
 from planrunner.loading.document import Document, shown, suggestion
 from planrunner.loading.merging import merged
+from planrunner.loading.overlay_schema import EXTENDS
 from planrunner.loading.references import stays_inside
 from planrunner.loading.source import read
 
 if TYPE_CHECKING:
     from planrunner.model import Json, Problem
 
-EXTENDS = "extends"
 # Nobody can follow more in a review.
 _MOST_LAYERS = 5
 
@@ -71,27 +71,37 @@ def _without_base(overlay: Document, *problems: Problem) -> Document:
 
 def _refused(overlay: Document, above: tuple[Path, ...]) -> Problem | None:
     """Why the base that an overlay names can't be used, as far as its name tells."""
-    given, folder = _named(overlay), above[-1].parent
+    given = _named(overlay)
+    found = _misnamed(given, above[-1].parent)
+    found = found or _unfollowable(cast("str", given), above)
+    return None if found is None else overlay.problem((EXTENDS,), *found)
+
+
+def _misnamed(given: Json, folder: Path) -> tuple[str, str] | None:
     if not isinstance(given, str) or not given:
-        text = f"expected the file of the base, got {shown(given) if given != '' else 'nothing'}"
-        return overlay.problem((EXTENDS,), text, "For example extends: orders.yaml")
+        got = "an empty text" if given == "" else shown(given)
+        return f"expected the file of the base, got {got}", "For example extends: orders.yaml"
     if "{{" in given or "{%" in given or "{#" in given:
-        return overlay.problem((EXTENDS,), f"{EXTENDS} can't be a template", "Write it out.")
+        return f"{EXTENDS} can't be a template", "Write it out."
     if not stays_inside(folder, given) or Path(given).is_absolute():
-        text = "the base is not in the overlay's folder"
-        return overlay.problem((EXTENDS,), text, "Name a file beside the overlay or below it.")
-    base = folder / given
-    chain = [p.resolve() for p in above]
+        return "the base is not in the overlay's folder", "Name a file beside the overlay or below it."
+    return None
+
+
+def _unfollowable(given: str, above: tuple[Path, ...]) -> tuple[str, str] | None:
+    base = above[-1].parent / given
+    chain = [path.resolve() for path in above]
     if base.resolve() in chain:
-        round_trip = " → ".join([*(p.name for p in above[chain.index(base.resolve()) :]), base.name])
-        return overlay.problem((EXTENDS,), f"the plan extends itself: {round_trip}", "Break the circle.")
+        circle = [*(path.name for path in above[chain.index(base.resolve()) :]), base.name]
+        return f"the plan extends itself: {' → '.join(circle)}", "Break the circle."
     if len(above) >= _MOST_LAYERS:
-        text = f"more than {_MOST_LAYERS} files below one another"
-        return overlay.problem((EXTENDS,), text, "Merge some of them into one file.")
+        return f"more than {_MOST_LAYERS} files laid over one another", "Merge some of them into one file."
+    if base.is_dir():
+        return f"{shown(given)} is a folder", "Name the plan in it."
     if not base.is_file():
-        near = sorted(p.name for p in base.parent.glob("*.y*ml") if p.resolve() not in chain)
-        text = f"there is no file {shown(given)}"
-        return overlay.problem((EXTENDS,), text, suggestion(base.name, near, label="Plans beside it"))
+        there = sorted(path.name for path in base.parent.glob("*.y*ml") if path.resolve() not in chain)
+        near = suggestion(base.name, there, label="Plans there")
+        return f"there is no file {shown(given)}", near
     return None
 
 

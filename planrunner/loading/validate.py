@@ -115,8 +115,8 @@ def at(tree: Json, keys: Keys) -> Json:
 
 
 def _got(error: ValidationError) -> str:
-    # What stands where a password reference belongs may be the password.
-    secret = "password" in error.absolute_path and isinstance(error.instance, str)
+    # What stands where a reference to a secret belongs may be the secret.
+    secret = {"password", "secret"} & set(error.absolute_path) and isinstance(error.instance, str)
     return "a text" if secret else shown(cast("Json", error.instance))
 
 

@@ -110,13 +110,6 @@ def resolve(document: Document, given: Given) -> Variables:
     )
 
 
-def strangers(document: Document, environ: Mapping[str, str]) -> list[str]:
-    """The PLANRUNNER_VAR_NAME of the environment that name no variable of the plan, sorted."""
-    declared = _declarations(document)
-    given = (name for name in environ if name.startswith(ENVIRONMENT_PREFIX))
-    return sorted(name for name in given if name.removeprefix(ENVIRONMENT_PREFIX) not in declared)
-
-
 def _declarations(document: Document) -> dict[str, Declaration]:
     tree = document.tree if isinstance(document.tree, dict) else {}
     declared = cast("Mapping[str, Json]", tree).get("vars")
@@ -277,7 +270,9 @@ class _Variable:
         for key in ("default", "enum"):
             if key in self._declaration:
                 text = f"the {key} of a sensitive variable would stand in the plan, for all to read"
-                remedy = "Say where it is kept instead, such as secret: {env: NAME}, or give it by a --var-file."
+                remedy = (
+                    "Say where it is kept instead, such as secret: {env: NAME}, or give it by a --var-file."
+                )
                 yield replace(self._at(key, text, remedy), excerpt=None)
 
     def _choice_faults(self) -> Iterator[Problem]:
