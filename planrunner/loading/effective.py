@@ -161,7 +161,7 @@ class _Dumper(yaml.SafeDumper):
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
     try:
-        quoted = plain(value) is not value
+        quoted = plain(value) is not value or not value.isprintable()
     except ValueError:
         quoted = True
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style='"' if quoted else None)

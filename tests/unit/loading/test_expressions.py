@@ -60,4 +60,8 @@ def test_choice_that_is_itself_not_allowed_is_told_where_it_stands(write_plan: W
     with pytest.raises(PlanInvalid) as caught:
         load(path)
 
-    assert [p.where for p in caught.value.problems] == ["vars.size.enum[1]", "vars.size.enum[2]", "vars.zone.enum[1]"]
+    assert [p.where for p in caught.value.problems] == [
+        "vars.size.enum[1]",
+        "vars.size.enum[2]",
+        "vars.zone.enum[1]",
+    ]

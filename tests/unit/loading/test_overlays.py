@@ -39,7 +39,9 @@ def ids(plan: Plan) -> list[str]:
 
 
 @pytest.mark.parametrize("path", OVERLAYS, ids=lambda path: path.stem)
-def test_broken_overlay_is_told_exactly_and_where_it_stands(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_overlay_is_told_exactly_and_where_it_stands(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(FOLDER)
 
     with pytest.raises(PlanInvalid) as caught:
@@ -80,7 +82,9 @@ def test_mappings_merge_key_by_key(overlaid: Callable[[str], Path]) -> None:
     assert [step.approval.value for step in plan.steps] == ["manual", "auto", "manual"]
 
 
-def test_keys_that_steps_will_have_merge_like_those_they_have(overlaid: Callable[[str], Path], write_plan: Any) -> None:
+def test_keys_that_steps_will_have_merge_like_those_they_have(
+    overlaid: Callable[[str], Path], write_plan: Any
+) -> None:
     write_plan(("with: {jobs: 8}", "with: {jobs: 8}, retries: {max: 2, wait: 5s}, needs: [check]"))
 
     tree: Any = assembled(overlaid("steps: [{id: copy, retries: {max: 9}, needs: []}]\n")).tree
@@ -116,7 +120,10 @@ def test_a_password_reference_is_replaced_whole(overlaid: Callable[[str], Path],
             "{id: a, uses: sync, before: copy}, {id: b, uses: sync, before: copy}",
             ["check", "a", "b", "copy", "cutover"],
         ),
-        ("{id: a, uses: sync, after: copy}, {id: b, uses: sync, before: a}", ["check", "copy", "b", "a", "cutover"]),
+        (
+            "{id: a, uses: sync, after: copy}, {id: b, uses: sync, before: a}",
+            ["check", "copy", "b", "a", "cutover"],
+        ),
         ("{id: check, remove: true}", ["copy", "cutover"]),
         ("{id: copy, remove: true}, {id: new, uses: snapshot, after: copy}", ["check", "new", "cutover"]),
     ],

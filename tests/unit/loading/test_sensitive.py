@@ -40,7 +40,7 @@ USER = ("postgresql://migrator@", "postgresql://{{ vars.token }}@")
 
 
 def filtered(text: str) -> tuple[str, str]:
-    return ("{jobs: 8}", "{jobs: 8, filters: {rows: {public.orders: \"%s\"}}}" % text)
+    return ("{jobs: 8}", '{jobs: 8, filters: {rows: {public.orders: "%s"}}}' % text)
 
 
 def complaint(path: Path, **given: Any) -> PlanInvalid:
@@ -83,7 +83,9 @@ def test_reference_of_the_declaration_is_the_weakest(sensitive: Callable[..., Pa
     assert [ref.locator for ref in asked] == [str((path.parent / "token").resolve())]
 
 
-def test_file_of_a_reference_lies_beside_the_variable_file(sensitive: Callable[..., Path], tmp_path: Path) -> None:
+def test_file_of_a_reference_lies_beside_the_variable_file(
+    sensitive: Callable[..., Path], tmp_path: Path
+) -> None:
     path, file = sensitive("", USER), tmp_path / "deep" / "prod.yaml"
     file.parent.mkdir()
     file.write_text("token: {secret: {file: ./token}}\n")
@@ -98,12 +100,14 @@ def test_file_of_a_reference_lies_beside_the_variable_file(sensitive: Callable[.
 
 
 def test_nothing_is_looked_up_unless_it_is_asked_for(sensitive: Callable[..., Path]) -> None:
-    plan = load(sensitive(", secret: {command: [false]}", USER))
+    plan = load(sensitive(", secret: {command: [no-such-command]}", USER))
 
     assert plan.source.dsn.startswith(f"postgresql://{HIDDEN}@")
 
 
-def test_what_can_not_be_looked_up_is_an_error_that_names_the_reference(sensitive: Callable[..., Path]) -> None:
+def test_what_can_not_be_looked_up_is_an_error_that_names_the_reference(
+    sensitive: Callable[..., Path],
+) -> None:
     def resolve(ref: SecretRef) -> Secret:
         raise SecretUnavailable(f"{ref} is not set")
 
@@ -148,7 +152,17 @@ def test_only_sensitive_variables_are_kept_elsewhere(write_plan: WritePlan, tmp_
 
 
 @pytest.mark.parametrize(
-    "text", ["short", "1234567", "1.5e100", "null", "{secret: {env: A, file: b}}", "{secret: {file: ../a}}", "{}", "[a]"]
+    "text",
+    [
+        "short",
+        "1234567",
+        "1.5e100",
+        "null",
+        "{secret: {env: A, file: b}}",
+        "{secret: {file: ../a}}",
+        "{}",
+        "[a]",
+    ],
 )
 def test_value_that_can_not_be_masked_or_followed_is_refused(
     text: str, sensitive: Callable[..., Path], tmp_path: Path
@@ -189,7 +203,10 @@ def test_an_option_that_does_not_fit_is_told_without_it(sensitive: Callable[...,
         (filtered("{{ 'a' if vars.token == 'b' else 'c' }}"), "part of an expression"),
         (filtered("{{ vars.token ~ 'x' }}"), "part of an expression"),
         (("@{{ vars.host }}:{{ vars.port }}/app", "@old/{{ vars.token }}"), "name can't be sensitive"),
-        (("postgresql://migrator@{{ vars.host }}:{{ vars.port }}/app", "'{{ vars.token }}'"), "name can't be sensitive"),
+        (
+            ("postgresql://migrator@{{ vars.host }}:{{ vars.port }}/app", "'{{ vars.token }}'"),
+            "name can't be sensitive",
+        ),
         (
             (
                 "approval: manual}",
@@ -233,7 +250,13 @@ def test_loading_hushes_the_value_in_every_form(sensitive: Callable[..., Path]) 
     )
     load(sensitive("", filtered("{{ vars.token }}")), environ={"PLANRUNNER_VAR_token": value})
 
-    for form in ("quite%40secret", "quite@secret", value, json.dumps(value), json.dumps(value, ensure_ascii=False)):
+    for form in (
+        "quite%40secret",
+        "quite@secret",
+        value,
+        json.dumps(value),
+        json.dumps(value, ensure_ascii=False),
+    ):
         assert not {"quite", "hara"} & set(hushed(form).replace('"', "").split())
         assert HIDDEN in hushed(form)
     assert hushed("u = 'o''hara \"ä\"/%41|<x>'") == f"u = '{HIDDEN}'"
