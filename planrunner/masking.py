@@ -72,9 +72,11 @@ def hushed(text: str) -> str:
 
 def masked(text: str) -> str:
     """The text with ``***`` in place of sensitive values and every password that a URL, DSN, SQL or JSON would hold."""
+    # Those first that are known whole: of a value with a space in it a pattern would leave a half.
+    text = hushed(text)
     for pattern, shown in _PASSWORDS:
         text = pattern.sub(shown, text)
-    return hushed(text)
+    return text
 
 
 def without_passwords(value: T) -> T:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from psycopg import conninfo, sql
 
-from planrunner.postgres import quiet
 from planrunner.errors import StepBlocked, StepFailed
 from planrunner.failpoints import failpoint
+from planrunner.postgres import quiet
 from planrunner.replication import barrier, generations, ledger, publications, slots, subscriptions
 from planrunner.replication.ends import Ends
 from planrunner.replication.names import SCHEMA

@@ -40,7 +40,7 @@ USER = ("postgresql://migrator@", "postgresql://{{ vars.token }}@")
 
 
 def filtered(text: str) -> tuple[str, str]:
-    return ("{jobs: 8}", '{jobs: 8, filters: {rows: {public.orders: "%s"}}}' % text)
+    return ("{jobs: 8}", '{jobs: 8, filters: {rows: {public.orders: "' + text + '"}}}')
 
 
 def complaint(path: Path, **given: Any) -> PlanInvalid:
