@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from planrunner.errors import PlanInvalid
 from planrunner.loading.checks import faults
 from planrunner.loading.overlays import assembled
-from planrunner.loading.render import render
+from planrunner.loading.render import render, sealed
 from planrunner.loading.sensitive import hush_parts, sensitive_faults
 from planrunner.loading.validate import violations
 from planrunner.loading.variables import Given
@@ -55,29 +55,38 @@ def load(
     problem in source order; UsageError when a file can't be read; what ``resolve`` raises.
     """
     given = Given(variables=variables, var_files=var_files, environ=environ)
-    document, values, rendered = examined(path, given)
-    sealed = render(document, values, sealed=True)
+    found = examined(path, given)
+    values, rendered = found.variables, found.rendered
     if resolve is not None and values.pending:
         values = values.fetched(resolve)
-        rendered = render(document, values)
-        _refuse(path, [*values.problems, *_problems(document, rendered)])
-    hush_parts(sealed, rendered.tree)
-    return _plan(path, rendered.tree, sealed.tree)
+        rendered = render(found.document, values)
+        _refuse(path, [*values.problems, *_problems(found.document, rendered)])
+    hush_parts(found.sealed, rendered.tree)
+    return _plan(path, rendered.tree, found.sealed.tree)
 
 
-def examined(path: Path, given: Given) -> tuple[Document, Variables, Rendered]:
-    """The stages of loading, with nothing looked up; PlanInvalid with everything that any of them finds."""
+@dataclass(frozen=True, kw_only=True)
+class Examined:
+    """A plan without a problem, nothing looked up; ``sealed`` has ``***`` for every sensitive value."""
+
+    document: Document
+    variables: Variables
+    rendered: Rendered
+    sealed: Rendered
+
+
+def examined(path: Path, given: Given) -> Examined:
+    """The stages of loading; PlanInvalid with everything that any of them finds."""
     document = assembled(path)
     if document.tree is None and document.problems:
         raise PlanInvalid(document.problems)
     values = resolve_variables(document, given)
     rendered = render(document, values)
-    sealed = render(document, values, sealed=True)
+    hidden = sealed(document, values, rendered)
     found = _problems(document, rendered)
-    told = document.told | rendered.told
-    found += [*sensitive_faults(document, sealed, told)]
+    found += [*sensitive_faults(document, hidden, document.told | rendered.told, values.sensitive)]
     _refuse(path, [*document.problems, *values.problems, *found])
-    return document, values, rendered
+    return Examined(document=document, variables=values, rendered=rendered, sealed=hidden)
 
 
 def _problems(document: Document, rendered: Rendered) -> list[Problem]:
@@ -100,30 +109,28 @@ def _in_source_order(problems: Iterable[Problem], plan: str) -> list[Problem]:
     return sorted(unique, key=lambda p: (p.path != plan, p.path, p.line, p.column, p.message))
 
 
-def _plan(path: Path, tree: Any, sealed: Any) -> Plan:
+def _plan(path: Path, tree: Any, hidden: Any) -> Plan:
     connections = tree["connections"]
-    steps = tuple(
-        _sealed(_step(entry), _step(hidden))
-        for entry, hidden in zip(tree["steps"], sealed["steps"], strict=True)
-    )
+    pairs = zip(tree["steps"], hidden["steps"], strict=True)
+    steps = tuple(_recorded(_step(entry), _step(shown)) for entry, shown in pairs)
     return Plan(
         name=tree["metadata"]["name"],
         path=path,
-        digest=digest_of(sealed),
+        digest=digest_of(hidden),
         source=_endpoint(Side.SOURCE, connections, path),
         target=_endpoint(Side.TARGET, connections, path),
         steps=steps,
     )
 
 
-def digest_of(sealed: Any) -> str:
+def digest_of(hidden: Any) -> str:
     """The digest of a plan: over its resolved form, with ``***`` for sensitive values and secrets as references."""
-    steps = [_canonical(_step(entry)) for entry in sealed["steps"]]
-    name = sealed["metadata"]["name"]
-    return _digest({"name": name, "connections": sealed["connections"], "steps": steps})
+    steps = [_canonical(_step(entry)) for entry in hidden["steps"]]
+    name = hidden["metadata"]["name"]
+    return _digest({"name": name, "connections": hidden["connections"], "steps": steps})
 
 
-def _sealed(step: StepSpec, hidden: StepSpec) -> StepSpec:
+def _recorded(step: StepSpec, hidden: StepSpec) -> StepSpec:
     # A digest of a sensitive value could be guessed from: what is recorded is made of the hidden one.
     return replace(step, digest=hidden.digest, recorded=hidden.options)
 

@@ -13,7 +13,6 @@ import yaml
 from planrunner.loading.build import digest_of, examined
 from planrunner.loading.document import dotted
 from planrunner.loading.overlays import layers
-from planrunner.loading.render import render
 from planrunner.loading.scalars import plain
 
 if TYPE_CHECKING:
@@ -78,8 +77,7 @@ class Change:
 
 def effective(path: Path, given: Given) -> Effective:
     """Put a plan together; no secret is looked up. PlanInvalid with all its problems."""
-    document, values, _ = examined(path, given)
-    sealed = render(document, values, sealed=True)
+    sealed = examined(path, given).sealed
     whole = cast("dict[str, Json]", sealed.tree)
     return Effective(
         path=path,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -74,13 +74,12 @@ class _Refused(Exception):
         self.remedy = remedy
 
 
-def render(document: Document, variables: Variables, *, sealed: bool = False) -> Rendered:
+def render(document: Document, variables: Variables) -> Rendered:
     """Resolve every leaf; those that can't be stay as they are.
 
-    ``sealed`` puts ``***`` in place of every sensitive value, as do values that are not looked up yet; about
-    leaves that hold one of those nothing is said.
+    A value that is not looked up yet is ``***``, and about leaves that hold one nothing is said.
     """
-    renderer = _Renderer(document, variables, sealed=sealed)
+    renderer = _Renderer(document, variables, sealed=False)
     tree = renderer.value(document.tree, ())
     return Rendered(
         tree=tree,
@@ -88,6 +87,14 @@ def render(document: Document, variables: Variables, *, sealed: bool = False) ->
         told=frozenset(renderer.told),
         sensitive=frozenset(renderer.sensitive),
     )
+
+
+def sealed(document: Document, variables: Variables, rendered: Rendered) -> Rendered:
+    """The same plan with ``***`` in place of every sensitive value."""
+    if not rendered.sensitive:
+        return rendered
+    renderer = _Renderer(document, variables, sealed=True)
+    return replace(rendered, tree=renderer.again(rendered.tree, document.tree, rendered.sensitive, ()))
 
 
 class _Renderer:
@@ -113,6 +120,16 @@ class _Renderer:
         if isinstance(value, list):
             return [self.value(inner, (*keys, i)) for i, inner in enumerate(cast("list[Json]", value))]
         return self._leaf(value, keys) if isinstance(value, str) else value
+
+    def again(self, value: Json, written: Json, leaves: frozenset[Keys], keys: Keys) -> Json:
+        """A rendered value with only ``leaves`` resolved anew; ``written`` is what stands in the plan there."""
+        if isinstance(value, dict) and isinstance(written, dict):
+            old, new = cast("dict[str, Json]", value), cast("dict[str, Json]", written)
+            return {name: self.again(old[name], new[name], leaves, (*keys, name)) for name in old}
+        if isinstance(value, list) and isinstance(written, list):
+            pairs = zip(cast("list[Json]", value), cast("list[Json]", written), strict=True)
+            return [self.again(old, new, leaves, (*keys, i)) for i, (old, new) in enumerate(pairs)]
+        return self._leaf(cast("str", written), keys) if keys in leaves else value
 
     def _leaf(self, text: str, keys: Keys) -> Json:
         if "{{" not in text and "{%" not in text and "{#" not in text:

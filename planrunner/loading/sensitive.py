@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from planrunner.model import Json, Problem
 
 _NUMBER_OR_WORD = re.compile(r"[-+0-9.eE]+|true|false|null")
-# What stands below these keys of a step is the command line of a child, which every process can read.
-_COMMANDS = frozenset({"command", "before_fence", "after_commit", "on_rollback", "before", "after"})
+# What stands below these keys is the command line of a child, which every process can read.
+_COMMANDS = frozenset({"command", "before_fence", "after_commit", "on_rollback"})
+# Below these keys of a step, or of its hooks, a value is an option; all else decides how the plan runs.
+_OPTIONS = frozenset({"with", "env"})
 _REMEDY = "Use it in a DSN or in a step's options."
+_VARIABLE = re.compile(r"\bvars\s*\.\s*(\w+)")
 
 
 def unfit(value: Json) -> tuple[str, str | None] | None:
@@ -39,20 +42,24 @@ def refusal(keys: Keys) -> tuple[str, str] | None:
     """Why no sensitive variable can stand at ``keys``, and what to do instead; None where one can."""
     if keys[0] == "metadata":
         return "a sensitive variable can't stand here: this is shown everywhere", _REMEDY
-    if keys[0] != "steps":
-        return None
-    if _COMMANDS & {str(key) for key in keys[2:]}:
+    if _COMMANDS & set(keys):
         return (
             "a sensitive variable can't stand in a command: every process can read it there",
             "Let the command look the value up by itself, for example in its environment.",
         )
-    if len(keys) == 3:
+    if keys[0] == "steps" and not _OPTIONS & set(keys[2:-1]):
         return "a sensitive variable can't stand here", _REMEDY
     return None
 
 
-def sensitive_faults(document: Document, sealed: Rendered, told: frozenset[Keys]) -> Iterator[Problem]:
-    """DSNs that hide more than can be hidden; ``sealed`` is the plan with ``***`` for sensitive values."""
+def sensitive_faults(
+    document: Document, sealed: Rendered, told: frozenset[Keys], names: frozenset[str]
+) -> Iterator[Problem]:
+    """DSNs that hide more than can be hidden, and conditions on sensitive variables, which are ``names``.
+
+    ``sealed`` is the plan with ``***`` for sensitive values.
+    """
+    yield from _condition_faults(document, sealed.tree, names)
     for keys in sorted(sealed.sensitive - told, key=str):
         text = at(sealed.tree, keys)
         if keys[-1] != "dsn" or not isinstance(text, str):
@@ -63,6 +70,18 @@ def sensitive_faults(document: Document, sealed: Rendered, told: frozenset[Keys]
                 keys,
                 "the database's name can't be sensitive: the plan's id follows from it, and reports name it",
                 "Write postgresql://USER@HOST:PORT/DATABASE with DATABASE in plain; user and host may be sensitive.",
+            )
+
+
+def _condition_faults(document: Document, tree: Json, names: frozenset[str]) -> Iterator[Problem]:
+    steps = at(tree, ("steps",)) if names else None
+    for index in range(len(steps) if isinstance(steps, list) else 0):
+        keys: Keys = ("steps", index, "when")
+        text = at(tree, keys)
+        if isinstance(text, str) and names & set(_VARIABLE.findall(text)):
+            # Whether the step runs would tell what the value is.
+            yield document.problem(
+                keys, "a sensitive variable can't decide whether a step runs", "Use another one."
             )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from planrunner.loading.document import Document, shown, suggestion
-from planrunner.loading.expressions import Expression, Patience, TooSlow
+from planrunner.loading.matching import BadPattern, Patience, TooSlow, check
 from planrunner.loading.references import referred, well_formed
 from planrunner.loading.sensitive import unfit
 from planrunner.loading.source import read
@@ -26,6 +26,7 @@ Declaration: TypeAlias = "Mapping[str, Json]"
 
 ENVIRONMENT_PREFIX = "PLANRUNNER_VAR_"
 LONGEST_VALUE = 10_000
+_WHOLE = "The whole value must match; correct it or the pattern."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +184,7 @@ class _Variable:
         declared = declaration.get("type", "string")
         self._type = declared if isinstance(declared, str) and declared in _FITS else None
         self._sensitive = declaration.get("sensitive") is True
-        self._expression = Expression.of(declaration.get("pattern"), patience)
+        self._patience = patience
 
     def resolve(self, candidates: Iterator[_Candidate]) -> Value | Pending | list[Problem]:
         """The value, or what is wrong; nothing is wrong twice, so a bad declaration yields no problem here."""
@@ -206,7 +207,7 @@ class _Variable:
     def _hushed(self, chosen: _Candidate) -> Value | Pending | list[Problem]:
         """A sensitive variable's value: from now on no text shows it."""
 
-        def check(value: Json) -> Problem | None:
+        def examine(value: Json) -> Problem | None:
             fault = unfit(value)
             if fault is None and isinstance(value, str):
                 hush(value)
@@ -217,8 +218,10 @@ class _Variable:
         if isinstance(value, dict) and chosen.folder is not None:
             # What is wrong with a reference is told with its file.
             secret = cast("Mapping[str, Json]", value).get("secret")
-            return Pending(ref=reference(secret, chosen.folder), check=check) if _is_reference(secret) else []
-        problem = check(_read(value, "string") if chosen.text else value)
+            return (
+                Pending(ref=reference(secret, chosen.folder), check=examine) if _is_reference(secret) else []
+            )
+        problem = examine(_read(value, "string") if chosen.text else value)
         return cast("str", value) if problem is None else [problem]
 
     def _kept(self) -> Pending | None:
@@ -261,8 +264,10 @@ class _Variable:
         elif default is not None and self._type is not None and (fault := self._fault(default)):
             yield self._at("default", *fault)
         yield from self._choice_faults()
-        if self._expression is not None and self._expression.fault is not None:
-            yield self._at("pattern", *self._expression.fault)
+        try:
+            check(str(self._declaration.get("pattern", "")))
+        except BadPattern as error:
+            yield self._at("pattern", "this is not a regular expression", f"It can't be used: {error}.")
 
     def _sensitive_faults(self) -> Iterator[Problem]:
         if self._type != "string":
@@ -303,13 +308,17 @@ class _Variable:
             return f"expected {self._type}, got {shown(value)}", _type_remedy(value, str(self._type))
         if isinstance(value, str) and len(value) > LONGEST_VALUE:
             return f"longer than {LONGEST_VALUE:,} characters", None
+        pattern = self._declaration.get("pattern")
+        return self._misfit(pattern, value) if isinstance(pattern, str) else None
+
+    def _misfit(self, pattern: str, value: Json) -> tuple[str, str] | None:
         try:
-            if self._expression is not None and not self._expression.matches(_as_text(value)):
-                return f"{shown(value)} does not match the pattern {self._expression.text}", None
-        except TooSlow:
-            text = f"the pattern {self._expression.text if self._expression else ''} takes too long to decide"
-            return text, "Write it without a repetition inside a repetition."
-        return None
+            fits = self._patience.matches(pattern, _as_text(value))
+        except TooSlow as error:
+            return "the pattern can't be tried on it", f"The pattern: {error}."
+        except BadPattern:
+            return None  # told at the pattern itself
+        return None if fits else (f"{shown(value)} does not match the pattern {pattern}", _WHOLE)
 
 
 def _is_reference(secret: Json) -> bool:

@@ -10,6 +10,7 @@ import pytest
 from planrunner.engine.fit import parts_of
 from planrunner.errors import PlanInvalid, SecretUnavailable
 from planrunner.loading import load
+from planrunner.loading.sensitive import refusal
 from planrunner.masking import HIDDEN, hushed, speak
 from planrunner.model import Plan, Secret, SecretRef
 
@@ -260,3 +261,17 @@ def test_loading_hushes_the_value_in_every_form(sensitive: Callable[..., Path]) 
         assert not {"quite", "hara"} & set(hushed(form).replace('"', "").split())
         assert HIDDEN in hushed(form)
     assert hushed("u = 'o''hara \"ä\"/%41|<x>'") == f"u = '{HIDDEN}'"
+
+
+def test_value_may_be_given_to_a_hook_by_its_environment() -> None:
+    assert refusal(("steps", 0, "before", 0, "env", "TOKEN")) is None
+    assert refusal(("steps", 0, "before", 0, "command", 1)) is not None
+    assert refusal(("notifications", 0, "command", 1)) is not None
+    assert refusal(("notifications", 0, "webhook", "url")) is None
+    assert refusal(("steps", 0, "retries", "wait")) is not None
+
+
+def test_value_decides_no_condition(sensitive: Callable[..., Path]) -> None:
+    path = sensitive("", ("uses: validate}", "uses: validate, when: 'vars . token == \"a\"'}"))
+
+    assert "can't decide whether a step runs" in str(complaint(path, environ=FROM_ENVIRON))

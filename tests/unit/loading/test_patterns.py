@@ -8,7 +8,7 @@ import pytest
 
 from planrunner.errors import PlanInvalid
 from planrunner.loading import load
-from planrunner.loading.expressions import Expression, Patience, TooSlow
+from planrunner.loading.matching import Patience, TooSlow
 
 WritePlan: TypeAlias = Callable[..., Path]
 
@@ -17,11 +17,8 @@ ENDLESS = ["(a+)+", "(a|aa)+", "(a*)*b", r"([a-z]+)*[0-9]", "(.*a){20}", r"^(\w+
 
 @pytest.mark.parametrize("pattern", ENDLESS)
 def test_pattern_that_would_run_for_ever_is_given_up(pattern: str) -> None:
-    expression = Expression.of(pattern, Patience())
-    assert expression is not None
-
     try:
-        assert expression.matches("a" * 40 + "!") is False
+        assert Patience().matches(pattern, "a" * 40 + "!") is False
     except TooSlow:
         return
 
@@ -32,7 +29,7 @@ def test_plan_full_of_endless_patterns_is_told_at_once(write_plan: WritePlan) ->
     with pytest.raises(PlanInvalid) as caught:
         load(write_plan(("vars:\n", f"vars:\n{declared}")))
 
-    assert "takes too long" in caught.value.problems[0].message
+    assert "takes too long" in (caught.value.problems[0].remedy or "")
     assert len(caught.value.problems) == 200
 
 
