@@ -33,8 +33,20 @@ def lint(
             if output is Output.TEXT:
                 out(f"{path}: ok, {len(found.steps)} steps")
     _show(problems, output)
+    _warn_of_strangers(plans)
     if problems:
         raise typer.Exit(2)
+
+
+def _warn_of_strangers(plans: list[Path]) -> None:
+    """On stderr, so that it mixes with no result: what the environment gives to variables that no plan has."""
+    import os
+
+    from planrunner.cli.screen import note
+    from planrunner.loading.strangers import strangers
+
+    for told in strangers(plans, os.environ):
+        note(f"warning: {told}")
 
 
 def _show(problems: "list[Problem]", output: Output) -> None:

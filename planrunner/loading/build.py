@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from planrunner.errors import PlanInvalid
 from planrunner.loading.checks import faults
-from planrunner.loading.render import render
-from planrunner.loading.source import read
+from planrunner.loading.overlays import assembled
+from planrunner.loading.render import render, sealed
+from planrunner.loading.sensitive import hush_parts, sensitive_faults
 from planrunner.loading.validate import violations
-from planrunner.loading.variables import Given, resolve
+from planrunner.loading.variables import Given
+from planrunner.loading.variables import resolve as resolve_variables
 from planrunner.model import (
     Approval,
     DialAddress,
@@ -26,8 +30,12 @@ from planrunner.model import (
 from planrunner.references import reference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from planrunner.loading.document import Document
+    from planrunner.loading.render import Rendered
+    from planrunner.loading.variables import Variables
+    from planrunner.model import Secret, SecretRef
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -38,28 +46,62 @@ def load(
     variables: Mapping[str, str] = _NOTHING,
     var_files: Sequence[Path] = (),
     environ: Mapping[str, str] = _NOTHING,
+    resolve: Callable[[SecretRef], Secret] | None = None,
 ) -> Plan:
-    """Load a plan, its templates resolved; changes nothing and looks up no secret.
+    """Load a plan, its base merged and its templates resolved; changes nothing.
 
-    ``variables`` are --var's, ``environ`` may hold PLANRUNNER_VAR_NAME. PlanInvalid carries every
-    problem in source order; UsageError when a file can't be read.
+    ``variables`` are --var's, ``environ`` may hold PLANRUNNER_VAR_NAME. ``resolve`` looks up what sensitive
+    variables refer to; without it nothing is looked up, and such values are ``***``. PlanInvalid carries every
+    problem in source order; UsageError when a file can't be read; what ``resolve`` raises.
     """
-    document = read(path)
+    given = Given(variables=variables, var_files=var_files, environ=environ)
+    found = examined(path, given)
+    values, rendered = found.variables, found.rendered
+    if resolve is not None and values.pending:
+        values = values.fetched(resolve)
+        rendered = render(found.document, values)
+        _refuse(path, [*values.problems, *_problems(found.document, rendered)])
+    hush_parts(found.sealed, rendered.tree)
+    return _plan(path, rendered.tree, found.sealed.tree)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examined:
+    """A plan without a problem, nothing looked up; ``sealed`` has ``***`` for every sensitive value."""
+
+    document: Document
+    variables: Variables
+    rendered: Rendered
+    sealed: Rendered
+
+
+def examined(path: Path, given: Given) -> Examined:
+    """The stages of loading; PlanInvalid with everything that any of them finds."""
+    document = assembled(path)
     if document.tree is None and document.problems:
         raise PlanInvalid(document.problems)
-    values = resolve(document, Given(variables=variables, var_files=var_files, environ=environ))
+    values = resolve_variables(document, given)
     rendered = render(document, values)
+    hidden = sealed(document, values, rendered)
+    found = _problems(document, rendered)
+    found += [*sensitive_faults(document, hidden, document.told | rendered.told, values.sensitive)]
+    _refuse(path, [*document.problems, *values.problems, *found])
+    return Examined(document=document, variables=values, rendered=rendered, sealed=hidden)
+
+
+def _problems(document: Document, rendered: Rendered) -> list[Problem]:
     told = document.told | rendered.told
-    problems = [
-        *document.problems,
-        *values.problems,
+    folder = Path(document.path).parent
+    return [
         *rendered.problems,
         *violations(document, rendered.tree, told),
-        *faults(document, rendered.tree, told, path.parent),
+        *faults(document, rendered.tree, told, folder),
     ]
+
+
+def _refuse(path: Path, problems: list[Problem]) -> None:
     if problems:
         raise PlanInvalid(_in_source_order(problems, str(path)))
-    return _plan(path, rendered.tree)
 
 
 def _in_source_order(problems: Iterable[Problem], plan: str) -> list[Problem]:
@@ -67,18 +109,30 @@ def _in_source_order(problems: Iterable[Problem], plan: str) -> list[Problem]:
     return sorted(unique, key=lambda p: (p.path != plan, p.path, p.line, p.column, p.message))
 
 
-def _plan(path: Path, tree: Any) -> Plan:
+def _plan(path: Path, tree: Any, hidden: Any) -> Plan:
     connections = tree["connections"]
-    steps = tuple(_step(entry) for entry in tree["steps"])
-    name = tree["metadata"]["name"]
+    pairs = zip(tree["steps"], hidden["steps"], strict=True)
+    steps = tuple(_recorded(_step(entry), _step(shown)) for entry, shown in pairs)
     return Plan(
-        name=name,
+        name=tree["metadata"]["name"],
         path=path,
-        digest=_digest({"name": name, "connections": connections, "steps": [_canonical(s) for s in steps]}),
+        digest=digest_of(hidden),
         source=_endpoint(Side.SOURCE, connections, path),
         target=_endpoint(Side.TARGET, connections, path),
         steps=steps,
     )
+
+
+def digest_of(hidden: Any) -> str:
+    """The digest of a plan: over its resolved form, with ``***`` for sensitive values and secrets as references."""
+    steps = [_canonical(_step(entry)) for entry in hidden["steps"]]
+    name = hidden["metadata"]["name"]
+    return _digest({"name": name, "connections": hidden["connections"], "steps": steps})
+
+
+def _recorded(step: StepSpec, hidden: StepSpec) -> StepSpec:
+    # A digest of a sensitive value could be guessed from: what is recorded is made of the hidden one.
+    return replace(step, digest=hidden.digest, recorded=hidden.options)
 
 
 def _canonical(step: StepSpec) -> dict[str, str]:
