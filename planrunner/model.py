@@ -6,9 +6,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
+from planrunner.flow import Flow
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+
+    from planrunner.flow import Notification
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
@@ -30,6 +34,7 @@ class StepStatus(Enum):
     WAITING = "waiting"
     FAILED = "failed"
     DONE = "done"
+    SKIPPED = "skipped"
 
 
 class Approval(Enum):
@@ -144,11 +149,15 @@ class StepSpec:
     options: Mapping[str, Json] = field(default_factory=dict)
     approval: Approval = Approval.AUTO
     digest: str = ""
+    flow: Flow = field(default_factory=Flow)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A loaded plan. ``digest`` is over its canonical form: templates resolved, references only."""
+    """A loaded plan. ``digest`` is over its canonical form: templates resolved, references only.
+
+    ``steps`` stand in the order in which they run.
+    """
 
     name: str
     path: Path
@@ -156,10 +165,18 @@ class Plan:
     source: Endpoint
     target: Endpoint
     steps: tuple[StepSpec, ...]
+    notifications: tuple[Notification, ...] = ()
 
     def step(self, step_id: str) -> StepSpec | None:
         """The step of that id, if there is one."""
         return next((spec for spec in self.steps if spec.id == step_id), None)
+
+    def needs(self, spec: StepSpec) -> tuple[str, ...]:
+        """The ids of the steps that ``spec`` needs: those it names, else the one before it."""
+        if spec.flow.needs is not None:
+            return spec.flow.needs
+        place = self.steps.index(spec)
+        return (self.steps[place - 1].id,) if place else ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from planrunner.errors import PlanInvalid
 from planrunner.loading.checks import faults
+from planrunner.loading.flow import flow, in_order, needs_of, notifications
+from planrunner.loading.flow_checks import plan_files
 from planrunner.loading.render import render
 from planrunner.loading.source import read
 from planrunner.loading.validate import violations
-from planrunner.loading.variables import Given, resolve
+from planrunner.loading.variables import Given, Value, resolve
 from planrunner.model import (
     Approval,
     DialAddress,
@@ -59,7 +62,7 @@ def load(
     ]
     if problems:
         raise PlanInvalid(_in_source_order(problems, str(path)))
-    return _plan(path, rendered.tree)
+    return _plan(path, rendered.tree, values.values)
 
 
 def _in_source_order(problems: Iterable[Problem], plan: str) -> list[Problem]:
@@ -67,9 +70,9 @@ def _in_source_order(problems: Iterable[Problem], plan: str) -> list[Problem]:
     return sorted(unique, key=lambda p: (p.path != plan, p.path, p.line, p.column, p.message))
 
 
-def _plan(path: Path, tree: Any) -> Plan:
+def _plan(path: Path, tree: Any, variables: Mapping[str, Value]) -> Plan:
     connections = tree["connections"]
-    steps = tuple(_step(entry) for entry in tree["steps"])
+    steps = _steps(path, tree, variables)
     name = tree["metadata"]["name"]
     return Plan(
         name=name,
@@ -78,6 +81,7 @@ def _plan(path: Path, tree: Any) -> Plan:
         source=_endpoint(Side.SOURCE, connections, path),
         target=_endpoint(Side.TARGET, connections, path),
         steps=steps,
+        notifications=notifications(tree.get("notifications", ()), path.parent),
     )
 
 
@@ -85,15 +89,41 @@ def _canonical(step: StepSpec) -> dict[str, str]:
     return {"id": step.id, "approval": step.approval.value, "digest": step.digest}
 
 
-def _step(entry: Any) -> StepSpec:
-    options = entry.get("with", {})
+def _steps(path: Path, tree: Any, variables: Mapping[str, Value]) -> tuple[StepSpec, ...]:
+    """The steps in the order in which they run."""
+    made = [_step(path, tree, index, variables) for index in range(len(tree["steps"]))]
+    needs = needs_of([step.id for step in made], [step.flow.needs for step in made])
+    by_id = {step.id: replace(step, flow=replace(step.flow, needs=needs[step.id])) for step in made}
+    return tuple(by_id[step_id] for step_id in in_order(needs))
+
+
+def _step(path: Path, tree: Any, index: int, variables: Mapping[str, Value]) -> StepSpec:
+    entry = tree["steps"][index]
     return StepSpec(
         id=entry["id"],
         uses=entry["uses"],
-        options=options,
+        options=entry.get("with", {}),
         approval=Approval(entry.get("approval", Approval.AUTO.value)),
-        digest=_digest({"uses": entry["uses"], "with": options}),
+        digest=_digest(_work(path, tree, index)),
+        flow=flow(entry, path.parent, variables),
     )
+
+
+def _work(path: Path, tree: Any, index: int) -> Mapping[str, object]:
+    """What decides the work of a step: an edit of it makes what was done stale, an edit of the rest does not."""
+    entry = tree["steps"][index]
+    hooks = {phase: entry[phase] for phase in ("before", "after") if phase in entry}
+    files = {name: _file_digest(path.parent / name) for _, name in plan_files(tree, index)}
+    return {
+        "uses": entry["uses"],
+        "with": entry.get("with", {}),
+        **hooks,
+        **({"files": files} if files else {}),
+    }
+
+
+def _file_digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _endpoint(side: Side, connections: Any, path: Path) -> Endpoint:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from planrunner.loading import dsn
 from planrunner.loading.document import Document, Keys, shown
+from planrunner.loading.flow_checks import flow_faults, secret_places
 from planrunner.loading.validate import at
 from planrunner.model import SecretKind
 
@@ -31,9 +32,9 @@ def faults(document: Document, tree: Json, told: frozenset[Keys], folder: Path) 
         found += _secret_faults(document, tree, ("connections", side, "password", "secret"), folder)
         found += _login_faults(document, tree, side, strings)
     found += _same_database(document, strings)
-    for keys in _secrets_below(at(tree, ("steps",)), ("steps",)):
+    for keys in (*_secrets_below(at(tree, ("steps",)), ("steps",)), *secret_places(tree)):
         found += _secret_faults(document, tree, keys, folder)
-    return found
+    return found + flow_faults(document, tree, folder, _stays_inside)
 
 
 def _secrets_below(value: Json, keys: Keys) -> Iterator[Keys]:
