@@ -124,8 +124,8 @@ def _parsed(text: str) -> nodes.Node:
     if any(mark in text for mark in ("{{", "}}", "{%", "{#")):
         raise NotACondition("it is an expression already: write it without {{ }}")
     try:
-        template = _environment().parse("{{" + text + "}}")
-    except (TemplateError, RecursionError) as error:
+        template = _environment().parse("{{ " + text + " }}")
+    except (TemplateError, RecursionError, ValueError, OverflowError) as error:
         raise NotACondition(
             f"it can't be read: {getattr(error, 'message', None) or 'nested too deeply'}"
         ) from error

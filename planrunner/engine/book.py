@@ -76,6 +76,7 @@ class Book:
             resumed=self._clock.now(),
             finished=None,
             attempts=before.attempts + 1,
+            progress={} if before.status is StepStatus.SKIPPED else before.progress,
             error=None,
         )
         self._tell(EventKind.STEP_STARTED, spec, f"{spec.uses} begins")

@@ -48,10 +48,9 @@ def limited(
         try:
             yield
         except PlanrunnerError as other:
-            # What a step says while it is stopped is not the cause.
-            if alarm.rung and not isinstance(other, StepTimedOut | Interrupted):
-                timed_out.settled = other.settled
-                raise timed_out from other
+            # What a step says while it is stopped is not the cause; and nobody above is to take it for a Ctrl-C.
+            if alarm.rung and not isinstance(other, Interrupted):
+                raise StepTimedOut(error[0], remedy=error[1]) from other
             raise
         finally:
             interruption.calm()

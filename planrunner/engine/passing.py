@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from planrunner.errors import CloudError, ConnectionFailed, LeaseLost, QueryFailed, ServerError
+from planrunner.errors import (
+    CloudError,
+    ConnectionFailed,
+    Interrupted,
+    LeaseLost,
+    QueryFailed,
+    ServerError,
+    StepTimedOut,
+)
 from planrunner.flow import FailureClass
 
 if TYPE_CHECKING:
@@ -40,7 +48,7 @@ _THROTTLED = frozenset(
 def failure_class(error: BaseException) -> FailureClass | None:
     """The class of a failure, by the error itself or by what it was raised from; None for any other."""
     for link in _chain(error):
-        if isinstance(link, LeaseLost):
+        if isinstance(link, LeaseLost | StepTimedOut | Interrupted):
             return None
         if isinstance(link, ServerError):
             return _of_server(link)
