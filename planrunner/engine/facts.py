@@ -28,8 +28,9 @@ def skipped(
     every status counts as it is; else NotKnownYet where an earlier step may still change it. StepFailed when the
     condition can't be computed.
     """
-    condition = spec.flow.when
-    if condition is None:
+    condition, known = spec.flow.when, state.steps.get(spec.id)
+    # What has begun is finished: half of it would be of no use to anybody.
+    if condition is None or (known is not None and known.touched):
         return None
     wanted = {name[0] for name in names(condition.text)}
     facts = Facts(

@@ -196,7 +196,8 @@ def plan_files(tree: Json, index: int) -> Iterator[tuple[Keys, str]]:
 
 def _read(path: Path) -> str | None:
     try:
-        if path.stat().st_size > _LARGEST_FILE:
+        # A pipe would keep whoever lints waiting for ever.
+        if not path.is_file() or path.stat().st_size > _LARGEST_FILE:
             return None
         return path.read_text("utf-8")
     except (OSError, ValueError):

@@ -104,6 +104,16 @@ def test_a_skipped_step_is_done_once_its_condition_holds(bench: Any) -> None:
     assert state.steps["one"].progress == {"files": 1}
 
 
+def test_a_step_that_has_begun_is_finished_whatever_its_condition_says(bench: Any) -> None:
+    with pytest.raises(ToolFailed):
+        run_plan(bench.setup(bench.touch("one", "a", "refused")), DEFAULT)
+    (bench.files / "refused").touch()
+    run_plan(
+        bench.setup(with_flow(bench.touch("one", "a", "refused"), when=Condition(text="false"))), DEFAULT
+    )
+    assert bench.store.load().status("one") is StepStatus.DONE
+
+
 def test_a_step_that_may_be_skipped_is_not_checked_beforehand(bench: Any) -> None:
     failing = with_flow(bench.check("check", "nowhere"), when=Condition(text='steps.one.status == "failed"'))
     state = run_plan(bench.setup(bench.touch("one", "a"), failing), DEFAULT)
