@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from planrunner.model import Belongs
 from planrunner.step import Cleaning, Scanning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
-    from planrunner.model import Plan, Residue, StepSpec
+    from planrunner.model import Json, Plan, Residue, StepSpec
     from planrunner.step import Action, Run, Step
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanOthers:
-    """The steps of ``plan`` but for ``own``; ``run`` gives what each of them sees."""
+    """The steps of ``plan`` but for ``own``; ``run`` gives what each of them sees. ``told`` is what they said."""
 
     plan: Plan
     own: str
     find: Callable[[str], Step]
     run: Callable[[StepSpec], Run]
+    told: set[str] = field(default_factory=set)
 
     def leftovers(self) -> tuple[Action, ...]:
         """Every removal that is still to be done, the last step's first."""
@@ -41,9 +42,18 @@ class PlanOthers:
         step = self.find(spec.uses)
         if spec.id == self.own or not isinstance(step, Cleaning):
             return
-        run = self.run(spec)
+        run = self._quieter(self.run(spec))
         for action in step.leftovers(run):
             yield replace(action, name=f"{spec.id} {action.name}", perform=_bound(action, run))
+
+    def _quieter(self, run: Run) -> Run:
+        # Steps are asked more than once, and say the same thing each time.
+        def tell(message: str, fields: Mapping[str, Json]) -> None:
+            if message not in self.told:
+                self.told.add(message)
+                run.tell(message, fields)
+
+        return replace(run, tell=tell)
 
 
 def _bound(action: Action, run: Run) -> Callable[[Run], None]:
