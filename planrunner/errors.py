@@ -7,6 +7,7 @@
     │   ├── StepBlocked             1   something outside planrunner has to happen first
     │   ├── StepConflict            1   something of our name differs from the wish
     │   ├── SnapshotLost            1   the copy's snapshot is gone; the rest needs another generation
+    │   ├── StepTimedOut            1   a step took longer than its timeout and was stopped
     │   └── ChecksFailed            1   the preflight found problems; carries the findings
     ├── ServerError                 1   a PostgreSQL server refused or was not there
     │   ├── ConnectionFailed        1   no session could be opened
@@ -39,6 +40,8 @@ class PlanrunnerError(Exception):
     """What went wrong (``message``) and what to do about it (``remedy``); neither holds a secret."""
 
     exit_code: ClassVar[int] = 3
+    # True when an action that can't be observed is known to have had no effect: nobody has to be asked about it.
+    settled: bool = False
 
     def __init__(self, message: str, *, remedy: str | None = None) -> None:
         super().__init__(message)
@@ -79,6 +82,10 @@ class StepConflict(StepFailed):
 
 class SnapshotLost(StepFailed):
     """The sessions that held a generation's snapshot are gone; what was copied under it stays copied."""
+
+
+class StepTimedOut(StepFailed):
+    """A step took longer than the plan allows; it was stopped as a signal would have stopped it."""
 
 
 class ChecksFailed(StepFailed):

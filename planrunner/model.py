@@ -6,9 +6,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
+from planrunner.flow import Flow
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+
+    from planrunner.flow import Notification
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
@@ -30,6 +34,7 @@ class StepStatus(Enum):
     WAITING = "waiting"
     FAILED = "failed"
     DONE = "done"
+    SKIPPED = "skipped"
 
 
 class Approval(Enum):
@@ -139,8 +144,8 @@ class Endpoint:
 class StepSpec:
     """One entry of ``steps``: ``options`` is its ``with``, rendered and valid for its schema.
 
-    ``recorded`` are the same options with ``***`` for sensitive values, None when there are none; they are what
-    ``digest`` is over.
+    ``recorded`` are its fields with ``***`` for sensitive values, as the state keeps their digests; None where the
+    plan did not come from a file.
     """
 
     id: str
@@ -149,11 +154,20 @@ class StepSpec:
     approval: Approval = Approval.AUTO
     digest: str = ""
     recorded: Mapping[str, Json] | None = None
+    flow: Flow = field(default_factory=Flow)
+
+    def fields(self) -> Mapping[str, Json]:
+        """What decides the step's work, by the name of the key in the plan."""
+        options = {f"with.{name}": value for name, value in self.options.items()}
+        return {"uses": self.uses, **options, **{hook.name: str(hook) for hook in self.flow.hooks}}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A loaded plan. ``digest`` is over its canonical form: templates resolved, references only."""
+    """A loaded plan. ``digest`` is over its canonical form: templates resolved, references only.
+
+    ``steps`` stand in the order in which they run.
+    """
 
     name: str
     path: Path
@@ -161,10 +175,18 @@ class Plan:
     source: Endpoint
     target: Endpoint
     steps: tuple[StepSpec, ...]
+    notifications: tuple[Notification, ...] = ()
 
     def step(self, step_id: str) -> StepSpec | None:
         """The step of that id, if there is one."""
         return next((spec for spec in self.steps if spec.id == step_id), None)
+
+    def needs(self, spec: StepSpec) -> tuple[str, ...]:
+        """The ids of the steps that ``spec`` needs: those it names, else the one before it."""
+        if spec.flow.needs is not None:
+            return spec.flow.needs
+        place = self.steps.index(spec)
+        return (self.steps[place - 1].id,) if place else ()
 
 
 @dataclass(frozen=True, kw_only=True)

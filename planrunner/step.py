@@ -77,6 +77,33 @@ class Held:
             self.drop(name)
 
 
+class Seen:
+    """Held by a step whose work shows nowhere but in this process: that it was done."""
+
+    def close(self) -> None:
+        """There is nothing to give back."""
+
+
+class Others(Protocol):
+    """What the plan's other steps left behind, for a step that takes it away."""
+
+    def leftovers(self) -> Sequence[Action]:
+        """Every removal that is still to be done, the last step's first; reads only."""
+        ...
+
+    def harmful(self) -> Sequence[Residue]:
+        """What the servers still show of this plan and should not; reads only."""
+        ...
+
+
+class _Alone:
+    def leftovers(self) -> Sequence[Action]:
+        return ()
+
+    def harmful(self) -> Sequence[Residue]:
+        return ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """What a step sees: its own entry of the plan, both servers, the cloud, and how to tell news.
@@ -85,6 +112,7 @@ class Run:
     ``uses`` of the steps that stand earlier in the plan and are not done yet, so that a step can be
     planned before they ran. ``cloud`` is None when the plan names no RDS instance. ``shield`` holds back a
     signal for the length of a block that must not be torn. ``resolve`` looks a secret of the step's options up.
+    ``others`` tells what the plan's other steps left behind.
     """
 
     plan: Plan
@@ -99,6 +127,7 @@ class Run:
     planned_before: frozenset[str] = field(default_factory=frozenset)
     shield: Callable[[], AbstractContextManager[None]] = nullcontext
     resolve: Callable[[SecretRef], Secret] = nowhere
+    others: Others = field(default_factory=_Alone)
 
     def option(self, name: str, default: T) -> T:
         """The step's option ``name``, or the default; its type was checked by the schema."""
@@ -203,6 +232,10 @@ class Verifying(Protocol):
 @runtime_checkable
 class Crossing(Protocol):
     """A step that leads writers to the other side, can rehearse it, and can lead them back."""
+
+    def crossed(self, run: Run) -> bool:
+        """True once writers may be on the other side, or it can't be told that they are not; reads only."""
+        ...
 
     def rehearsal(self, run: Run) -> Sequence[Action]:
         """Everything of the crossing but its commit; reads only."""

@@ -25,14 +25,16 @@ if TYPE_CHECKING:
     from planrunner.model import Plan
     from planrunner.state.record import State
 
-_ICONS = {"done": "✓", "failed": "✗", "waiting": "?", "interrupted": "!", "pending": "·"}
+_ICONS = {"done": "✓", "failed": "✗", "waiting": "?", "interrupted": "!", "pending": "·", "skipped": "-"}
 _ENDINGS = {
     EventKind.STEP_DONE: "done",
     EventKind.STEP_FAILED: "failed",
     EventKind.STEP_WAITING: "waiting",
     EventKind.STEP_INTERRUPTED: "interrupted",
+    EventKind.STEP_SKIPPED: "skipped",
+    EventKind.STEP_UNDONE: "pending",
 }
-_LASTING = frozenset({EventKind.FINDING, EventKind.WARNING, EventKind.DECISION})
+_LASTING = frozenset({EventKind.FINDING, EventKind.WARNING, EventKind.DECISION, EventKind.RETRY})
 
 
 class Display(Protocol):
@@ -95,7 +97,7 @@ def line_of(event: Event) -> str:
             return f"{lead}{MARKS[Mark(event.fields['mark'])]} {event.message}"
         case EventKind.INTENT:
             return f"{lead}→ {event.message}"
-        case EventKind.WARNING:
+        case EventKind.WARNING | EventKind.RETRY:
             return f"{lead}! {event.message}"
         case _:
             return f"{lead}{event.message}"

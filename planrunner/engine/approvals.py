@@ -47,7 +47,8 @@ def _chosen(setup: Setup, state: State, step_id: str | None) -> StepSpec:
             raise UsageError(f"the plan has no step {step_id!r}", remedy=known)
         return spec
     waiting = [s for s in steps if state.status(s.id) is StepStatus.WAITING]
-    manual = [s for s in steps if s.approval is Approval.MANUAL and state.status(s.id) is not StepStatus.DONE]
+    ended = (StepStatus.DONE, StepStatus.SKIPPED)
+    manual = [s for s in steps if s.approval is Approval.MANUAL and state.status(s.id) not in ended]
     if not (waiting or manual):
         raise UsageError("no step of the plan waits for approval", remedy=f"Name one. {known}")
     return (waiting or manual)[0]

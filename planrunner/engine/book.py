@@ -33,6 +33,8 @@ class Book:
     def __init__(self, state: State, *, store: StateStore, journal: Journal, clock: Clock) -> None:
         self.state = state
         self.journal = journal
+        # The action that is under way, or that the last error ended.
+        self.acting: Action | None = None
         self._store = store
         self._clock = clock
 
@@ -63,6 +65,7 @@ class Book:
 
     def begin(self, spec: StepSpec) -> None:
         """The step is looked at; nothing of it is touched yet in this run."""
+        self.acting = None
         before = self.step(spec)
         self._change(
             spec,
@@ -73,12 +76,14 @@ class Book:
             resumed=self._clock.now(),
             finished=None,
             attempts=before.attempts + 1,
+            progress={} if before.status is StepStatus.SKIPPED else before.progress,
             error=None,
         )
         self._tell(EventKind.STEP_STARTED, spec, f"{spec.uses} begins")
 
     def intend(self, spec: StepSpec, action: Action) -> None:
         """The action is about to be performed; on the disk when this returns."""
+        self.acting = action
         if not action.observable:
             self._change(spec, touched=True, intent=action.name)
         elif not self.step(spec).touched:
@@ -87,6 +92,7 @@ class Book:
 
     def perform(self, spec: StepSpec, action: Action) -> None:
         """The action was performed."""
+        self.acting = None
         if not action.observable:
             self._change(spec, intent=None, performed=(*self.step(spec).performed, action.name))
         self._tell(EventKind.OUTCOME, spec, f"done: {action.summary}", _facts(action))
@@ -104,6 +110,33 @@ class Book:
         self._change(spec, status=status, error=str(error), worked=self._worked(spec))
         fields = {"remedy": error.remedy, "exit_code": error.exit_code, "error": type(error).__name__}
         self._tell(kind, spec, error.message, fields)
+
+    def settle(self, spec: StepSpec) -> None:
+        """The unobservable action that was begun is known to have had no effect."""
+        self._change(spec, intent=None)
+
+    def skip(self, spec: StepSpec, reason: str) -> None:
+        """The step is not to be done; said once, and again when the reason changes."""
+        before = self.step(spec)
+        told = {"skipped": reason}
+        if before.status is StepStatus.SKIPPED and before.progress == told:
+            return
+        self._change(spec, status=StepStatus.SKIPPED, finished=self._clock.now(), error=None, progress=told)
+        self._tell(EventKind.STEP_SKIPPED, spec, f"{spec.uses} is skipped: {reason}")
+
+    def retry(self, spec: StepSpec, message: str, fields: Mapping[str, Json]) -> None:
+        """The step failed and is tried again."""
+        self._tell(EventKind.RETRY, spec, message, fields)
+
+    def undo(self, spec: StepSpec, removed: int) -> None:
+        """What the step left was taken away: it has done nothing any more."""
+        before, fresh = self.step(spec), StepState(uses=spec.uses)
+        failed = before.status is StepStatus.FAILED
+        kept = replace(fresh, attempts=before.attempts, worked=before.worked, started=before.started)
+        if failed:
+            kept = replace(kept, status=StepStatus.FAILED, error=before.error)
+        self.save(steps={**self.state.steps, spec.id: kept})
+        self._tell(EventKind.STEP_UNDONE, spec, f"{spec.uses} is undone: {removed} things were removed")
 
     def crash(self, spec: StepSpec, error: Exception) -> None:
         """The step ended in a bug. Its text is not recorded: nobody vouches that it holds no secret."""

@@ -43,8 +43,7 @@ def fitted(state: State, plan: Plan, *, accept: Collection[str], rerun: Collecti
 
 def parts_of(spec: StepSpec) -> Mapping[str, str]:
     """A digest of each field of a step, to tell later which one was edited."""
-    options = spec.options if spec.recorded is None else spec.recorded
-    fields = {"uses": spec.uses, **{f"with.{name}": value for name, value in options.items()}}
+    fields = spec.fields() if spec.recorded is None else spec.recorded
     return {name: _digest(value) for name, value in fields.items()}
 
 
@@ -96,7 +95,8 @@ def _check_step(step_id: str, step: StepState, plan: Plan) -> None:
                 f" or ask the step again: planrunner run {plan.path} --rerun {step_id}"
             ),
         )
-    if step.intent is not None and step.status is not StepStatus.DONE:
+    unknown = step.intent is not None and not spec.flow.repeats(step.intent)
+    if unknown and step.status is not StepStatus.DONE:
         raise DecisionNeeded(
             f"step {step_id}: {step.intent} was begun when the run ended, and its outcome can't be observed",
             remedy=(

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
+    from planrunner.errors import PlanrunnerError
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -30,6 +32,7 @@ class Interruption:
     def __init__(self) -> None:
         self._open = False
         self._received: int | None = None
+        self._struck: PlanrunnerError | None = None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -69,9 +72,25 @@ class Interruption:
             self.check()
 
     def check(self) -> None:
-        """Raise Interrupted when a signal has come."""
+        """Raise Interrupted when a signal has come, and what struck otherwise."""
         if self._received is not None:
             raise _interrupted(self._received)
+        if self._struck is not None:
+            raise self._struck
+
+    def strike(self, error: PlanrunnerError) -> None:
+        """End the work by ``error`` as a signal would: at once where it may be ended, else at its next check.
+
+        Called from a signal's handler in the main thread.
+        """
+        self._struck = error
+        if self._open:
+            self._open = False
+            raise error
+
+    def calm(self) -> None:
+        """Forget what struck."""
+        self._struck = None
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         self._received = number

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from planrunner import registry
 from planrunner.engine.book import fresh_state
 from planrunner.engine.context import opened
+from planrunner.engine.facts import known_skip
+from planrunner.engine.others import PlanOthers
 from planrunner.engine.preflight import check_all
 from planrunner.errors import PlanrunnerError, UsageError
 from planrunner.model import StepStatus
@@ -39,15 +41,22 @@ class View:
         """What that step sees: the steps before it that are not done yet count as planned."""
         position = self.plan.steps.index(spec)
         earlier = (s for s in self.plan.steps[:position] if not self.is_done(s))
-        return self.context.run(spec, self.tell, frozenset(s.uses for s in earlier))
+        run = self.context.run(spec, self.tell, frozenset(s.uses for s in earlier))
+        return replace(run, others=PlanOthers(plan=self.plan, own=spec.id, find=self.find, run=self.run))
 
     def is_done(self, spec: StepSpec) -> bool:
         """True when the state says that the step is done."""
         return self.state.status(spec.id) is StepStatus.DONE
 
+    def skip(self, spec: StepSpec) -> tuple[str | None, bool]:
+        """Why a run would skip the step, as far as it is known, and whether only the run can decide."""
+        world = self.context.world
+        return known_skip(self.plan, spec, self.state, (world.source, world.target))
+
     def pending(self) -> tuple[StepSpec, ...]:
         """The steps that are not done, in order."""
-        return tuple(spec for spec in self.plan.steps if not self.is_done(spec))
+        ended = (StepStatus.DONE, StepStatus.SKIPPED)
+        return tuple(spec for spec in self.plan.steps if self.state.status(spec.id) not in ended)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from planrunner.errors import DecisionNeeded, StepBlocked, StepFailed
+from planrunner.engine.hooks import hook_actions
+from planrunner.errors import DecisionNeeded, PlanrunnerError, StepBlocked, StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.model import Approval
 from planrunner.state.record import WHOLE_STEP, ApprovalRecord
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from planrunner.engine.book import Book
     from planrunner.engine.setup import Setup
+    from planrunner.flow import Hook
     from planrunner.model import StepSpec
     from planrunner.step import Action, Run
 
@@ -67,6 +69,18 @@ class Performer:
                 remedy=f"Look at it with {self.setup.command('preview')}, then run again.",
             )
 
+    def agree(self, actions: Callable[[Run], Sequence[Action]], run: Run) -> None:
+        """Ask for the approval of a manual step that has something to do, hooks included."""
+        if run.spec.approval is not Approval.MANUAL:
+            return
+        if self.missing(lambda _: hook_actions(run.spec.flow.hooks), run) or self.missing(actions, run):
+            self._answer(run.spec, WHOLE_STEP, f"step {run.spec.id} ({run.spec.uses}) waits for approval")
+
+    def run_hooks(self, hooks: Sequence[Hook], run: Run) -> None:
+        """Run those commands that are not on record as done; the first that fails fails the step."""
+        for action in self.missing(lambda _: hook_actions(hooks), run):
+            self._perform(action, run)
+
     def rehearse(self, action: Action, run: Run) -> None:
         """Perform an action that undoes itself: journalled, and nothing of it is kept in the state."""
         if action.blocked is not None:
@@ -83,8 +97,13 @@ class Performer:
         self.setup.interruption.check()
         self.book.intend(spec, action)
         failpoint(f"{spec.id}.{action.name}.before")
-        with self.setup.interruption.interruptible():
-            action.perform(run)
+        try:
+            with self.setup.interruption.interruptible():
+                action.perform(run)
+        except PlanrunnerError as error:
+            if error.settled and not action.observable:
+                self.book.settle(spec)
+            raise
         failpoint(f"{spec.id}.{action.name}.after")
         self.book.perform(spec, action)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from planrunner.engine.hooks import hook_actions
 from planrunner.engine.preflight import Checked, checked
 from planrunner.errors import PlanrunnerError, StepFailed
 from planrunner.masking import without_hushed
@@ -12,6 +13,7 @@ from planrunner.model import Approval, Estimate
 from planrunner.step import Checking, Estimating
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from planrunner.engine.looking import View
@@ -21,7 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PreviewStep:
-    """One step: done already, or what it misses. ``problem`` says why it can't be planned at all."""
+    """One step: done already, or what it misses. ``problem`` says why it can't be planned at all.
+
+    ``skipped`` says why a run would skip it, ``condition`` what a run will decide that by.
+    """
 
     spec: StepSpec
     done: bool
@@ -30,6 +35,8 @@ class PreviewStep:
     checked: Checked | None = None
     estimates: tuple[Estimate, ...] = ()
     problem: str | None = None
+    skipped: str | None = None
+    condition: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,12 +86,18 @@ def preview(view: View) -> Preview:
 def _previewed(view: View, spec: StepSpec) -> PreviewStep:
     if view.is_done(spec):
         return PreviewStep(spec=spec, done=True)
+    try:
+        skipped, undecided = view.skip(spec)
+    except StepFailed as error:
+        return PreviewStep(spec=spec, done=False, problem=str(error))
+    if skipped is not None:
+        return PreviewStep(spec=spec, done=False, skipped=skipped)
     step, run = view.find(spec.uses), view.run(spec)
     earlier = [s for s in view.pending() if view.plan.steps.index(s) < view.plan.steps.index(spec)]
     approved = spec.approval is Approval.AUTO or view.state.approves(spec.id, spec.digest)
     try:
         findings = checked(step, run, earlier) if isinstance(step, Checking) else None
-        actions = tuple(step.actions(run))
+        actions = _with_hooks(view, spec, step.actions(run))
         estimates = _estimated(step, run)
     except StepFailed as error:
         return PreviewStep(spec=spec, done=False, waits_for_approval=not approved, problem=str(error))
@@ -95,7 +108,15 @@ def _previewed(view: View, spec: StepSpec) -> PreviewStep:
         actions=actions,
         checked=findings,
         estimates=estimates,
+        condition=spec.flow.when.text if undecided and spec.flow.when else None,
     )
+
+
+def _with_hooks(view: View, spec: StepSpec, actions: Sequence[Action]) -> tuple[Action, ...]:
+    before, after = hook_actions(spec.flow.before), hook_actions(spec.flow.after)
+    known = view.state.steps.get(spec.id)
+    performed = known.performed if known else ()
+    return tuple(a for a in (*before, *actions, *after) if a.observable or a.name not in performed)
 
 
 def _estimated(step: Step, run: Run) -> tuple[Estimate, ...]:

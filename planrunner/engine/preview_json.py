@@ -38,6 +38,8 @@ def _step(step: PreviewStep) -> Json:
         "status": status_of(step),
         "waits_for_approval": step.waits_for_approval,
         "problem": step.problem,
+        "skipped": step.skipped,
+        "condition": step.condition,
         "findings": _findings(step.checked) if step.checked else [],
         "estimates": [asdict(estimate) for estimate in step.estimates],
         "actions": [action_json(action) for action in step.actions],

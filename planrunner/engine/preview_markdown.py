@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from planrunner.engine.preview_text import (
+    condition_lines,
     details,
     estimate_lines,
     finding_lines,
@@ -76,6 +77,8 @@ def _folded(step: PreviewStep) -> str:
 
 
 def _body(step: PreviewStep) -> Iterator[str]:
+    if lines := list(condition_lines(step)):
+        yield _fenced("\n".join(lines), "")
     if step.problem is not None:
         yield _fenced(step.problem, "")
     if step.checked is not None and step.checked.findings:

@@ -119,13 +119,24 @@ def status_of(step: PreviewStep) -> str:
         return "done"
     if step.problem is not None:
         return "problem"
+    if step.skipped is not None:
+        return "skipped"
     if not step.actions:
         return "nothing missing"
     return "waits for approval" if step.waits_for_approval else "pending"
 
 
+def condition_lines(step: PreviewStep) -> Iterator[str]:
+    """Why the step is skipped, or what the run will decide that by."""
+    if step.skipped is not None:
+        yield step.skipped
+    if step.condition is not None:
+        yield f"decided at run time: only when {step.condition}"
+
+
 def _step(step: PreviewStep) -> Iterator[str]:
     yield f"{step.spec.id} ({step.spec.uses}): {status_of(step)}"
+    yield from (f"  {line}" for line in condition_lines(step))
     if step.problem is not None:
         yield from (f"  ✗ {line}" for line in step.problem.splitlines())
     if step.checked is not None:

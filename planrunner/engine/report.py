@@ -161,6 +161,7 @@ def _lines(steps: Sequence[StepView], runs: Mapping[str, tuple[Attempt, ...]]) -
             attempts=step.attempts,
             error=step.error,
             runs=runs.get(step.id, ()),
+            skipped=report_figures.text(step.figures.get("skipped")),
         )
         for step in steps
     )
@@ -175,7 +176,9 @@ def _approvals(state: State | None) -> tuple[ApprovalLine, ...]:
 
 def _warnings(events: Sequence[Event]) -> Iterator[str]:
     for event in events:
-        if (
+        if event.kind is EventKind.RETRY:
+            yield f"{event.step}: {event.message}"
+        elif (
             event.kind is EventKind.WARNING
             or (event.kind is EventKind.FINDING and event.fields.get("mark") == Mark.WARN.value)
             or (event.kind is EventKind.NEWS and event.message.startswith("warning:"))

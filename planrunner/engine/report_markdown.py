@@ -97,7 +97,8 @@ def _figure_lines(report: Report, shown: Callable[[str], str]) -> Iterator[str]:
 def _steps(report: Report) -> Iterator[tuple[str, ...]]:
     for step in report.steps:
         seconds = "" if step.seconds is None else f"{step.seconds:.1f}"
-        yield (step.id, step.uses, step.status, seconds, str(step.attempts))
+        status = f"{step.status}: {step.skipped}" if step.skipped else step.status
+        yield (step.id, step.uses, status, seconds, str(step.attempts))
 
 
 def _servers(report: Report) -> str:

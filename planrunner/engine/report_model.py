@@ -65,7 +65,7 @@ class Attempt:
 
 @dataclass(frozen=True, kw_only=True)
 class StepLine:
-    """One step of the report."""
+    """One step of the report; ``skipped`` says why it was not done."""
 
     id: str
     uses: str
@@ -74,6 +74,7 @@ class StepLine:
     attempts: int
     error: str | None
     runs: tuple[Attempt, ...] = ()
+    skipped: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,7 +46,8 @@ def result(plan: Plan, state: State | None, steps: Sequence[StepView], pauses: P
     statuses = {step.status for step in steps}
     if pauses.rolled_back is not None and not _after(plan, state, pauses.rolled_back.at):
         return ROLLED_BACK
-    if statuses == {StepStatus.DONE.value}:
+    ended = {StepStatus.DONE.value, StepStatus.SKIPPED.value}
+    if StepStatus.DONE.value in statuses and statuses <= ended:
         return REHEARSED if _only_rehearsed(plan, pauses) else MIGRATED
     known = (StepStatus.FAILED, StepStatus.WAITING, StepStatus.RUNNING)
     return next((s for s in (*(k.value for k in known), INTERRUPTED) if s in statuses), INCOMPLETE)

@@ -5,16 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from planrunner.engine.attempts import Attempts
 from planrunner.engine.book import Book, fresh_state
 from planrunner.engine.context import opened
+from planrunner.engine.course import Course
 from planrunner.engine.events import EventKind
 from planrunner.engine.exclusive import TargetLock
+from planrunner.engine.facts import known_skip, skipped
 from planrunner.engine.fit import fitted
+from planrunner.engine.notify import Notifier
+from planrunner.engine.others import PlanOthers
 from planrunner.engine.performing import Answers, Performer
 from planrunner.engine.preflight import check_all, checked, refuse_failures
+from planrunner.engine.undo import Undoing
 from planrunner.errors import DecisionNeeded, Interrupted, PlanrunnerError, UsageError
+from planrunner.flow import Occasion
 from planrunner.model import StepStatus
-from planrunner.step import Checking, Progressing
+from planrunner.step import Checking, Crossing, Progressing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,6 +82,10 @@ def selection(plan: Plan, options: RunOptions) -> tuple[StepSpec, ...]:
     return plan.steps[first:last]
 
 
+# How a run ended, by its exit code; any other is a failure.
+_OCCASIONS = {0: Occasion.DONE, 4: Occasion.WAITING, 130: Occasion.INTERRUPTED}
+
+
 class _Runner:
     def __init__(
         self, setup: Setup, book: Book, context: Context, lock: TargetLock, answers: Answers
@@ -87,14 +98,21 @@ class _Runner:
         self._lock = lock
         self._current: str | None = None
         self._performer = Performer(setup=setup, book=book, answers=answers)
+        self._notifier = Notifier(context=context, journal=book.journal, clock=setup.clock)
+        self._attempts = Attempts(setup=setup, book=book, context=context, lock=lock, notifier=self._notifier)
+        undoing = Undoing(
+            setup=setup, book=book, notifier=self._notifier, run=lambda spec: self._run(spec, [])
+        )
+        self._course = Course(
+            plan=setup.plan, book=book, skip=self._skip, perform=self._step, undo=undoing.undo
+        )
 
     def go(self, selected: tuple[StepSpec, ...]) -> None:
         self._journal(EventKind.RUN_STARTED, f"plan {self._context.plan.name} begins", "started", 0)
         try:
             pending = [s for s in selected if self._book.state.status(s.id) is not StepStatus.DONE]
             self._preflight(pending)
-            for spec in pending:
-                self._step(spec)
+            self._course.go(pending)
         except PlanrunnerError as error:
             told = self._told(error)
             self._journal(EventKind.RUN_ENDED, told.message, type(told).__name__, told.exit_code)
@@ -122,24 +140,40 @@ class _Runner:
         if any(self._book.step(spec).half_done for spec in self._context.plan.steps):
             return
         with self._interruption.interruptible():
-            results = check_all(pending, self._find, lambda spec: self._run(spec, pending))
+            # A step that may yet be skipped is checked when its turn has come.
+            sure = [spec for spec in pending if self._is_sure(spec)]
+            results = check_all(sure, self._find, lambda spec: self._run(spec, pending))
         for result in results:
             for finding in result.open:
                 self._book.find(result.spec, finding)
         refuse_failures(results)
+
+    def _is_sure(self, spec: StepSpec) -> bool:
+        world = self._context.world
+        servers = (world.source, world.target)
+        return known_skip(self._context.plan, spec, self._book.state, servers) == (None, False)
+
+    def _skip(self, spec: StepSpec) -> str | None:
+        world, plan = self._context.world, self._context.plan
+        with self._interruption.interruptible():
+            reason = skipped(plan, spec, self._book.state, (world.source, world.target), running=True)
+        if reason is not None:
+            self._notifier.tell(Occasion.STEP_SKIPPED, reason, step=spec)
+        return reason
 
     def _step(self, spec: StepSpec) -> None:
         step, run = self._find(spec.uses), self._run(spec, [])
         self._current = spec.id
         self._book.begin(spec)
         try:
-            self._bring_about(step, run)
+            self._attempts.make(step, run, lambda: self._bring_about(step, run))
         except PlanrunnerError as error:
             self._record(spec, self._told(error))
             raise
         except Exception as error:
             self._book.crash(spec, error)
             raise
+        self._notifier.tell(Occasion.STEP_DONE, f"step {spec.id} ({spec.uses}) is done", step=spec)
 
     def _bring_about(self, step: Step, run: Run) -> None:
         with self._interruption.interruptible():
@@ -147,8 +181,24 @@ class _Runner:
             self._lock.hold()
         if isinstance(step, Checking):
             self._check(step, run)
-        self._performer.perform_all(step.actions, run, approval=run.spec.approval)
-        self._book.finish(run.spec, self._progress(step, run))
+        self._performer.agree(step.actions, run)
+        crossed = self._crossed(step, run)
+        with self._attempts.in_time(run.spec):
+            self._performer.run_hooks(run.spec.flow.before, run)
+            self._performer.perform_all(step.actions, run, approval=run.spec.approval)
+            self._performer.run_hooks(run.spec.flow.after, run)
+        progress = self._progress(step, run)
+        self._book.finish(run.spec, progress)
+        if not crossed and self._crossed(step, run):
+            self._notifier.tell(Occasion.CUTOVER, "the cutover is committed", step=run.spec)
+
+    def _crossed(self, step: Step, run: Run) -> bool:
+        """Whether writers are on the other side; asked only where somebody wants to be told."""
+        wanted = any(Occasion.CUTOVER in n.on for n in self._context.plan.notifications)
+        if not wanted or not isinstance(step, Crossing):
+            return False
+        with self._interruption.interruptible():
+            return step.crossed(run)
 
     def _check(self, step: Checking, run: Run) -> None:
         with self._interruption.interruptible():
@@ -179,11 +229,19 @@ class _Runner:
                 self._book.end(spec, StepStatus.WAITING, EventKind.STEP_WAITING, error)
             case _:
                 self._book.end(spec, StepStatus.FAILED, EventKind.STEP_FAILED, error)
+                self._notifier.tell(Occasion.STEP_FAILED, error.message, step=spec)
 
     def _run(self, spec: StepSpec, pending: list[StepSpec]) -> Run:
         earlier = pending[: pending.index(spec)] if spec in pending else []
         uses = frozenset(other.uses for other in earlier)
-        return replace(self._context.run(spec, self._tell, uses), shield=self._interruption.shielded)
+        others = PlanOthers(
+            plan=self._context.plan,
+            own=spec.id,
+            find=self._find,
+            run=lambda other: self._run(other, []),
+        )
+        run = self._context.run(spec, self._tell, uses)
+        return replace(run, shield=self._interruption.shielded, others=others)
 
     def _tell(self, message: str, fields: Mapping[str, Json]) -> None:
         # What steps share keeps the first one's ``tell``; its news are of the step that is at work now.
@@ -197,3 +255,7 @@ class _Runner:
             "plan_id": self._context.plan_id,
         }
         self._book.journal.write(kind, message, fields=fields)
+        self._notifier.tell(
+            _OCCASIONS.get(exit_code, Occasion.FAILED) if kind is EventKind.RUN_ENDED else Occasion.STARTED,
+            message,
+        )

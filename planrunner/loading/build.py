@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from planrunner.errors import PlanInvalid
 from planrunner.loading.checks import faults
+from planrunner.loading.flow import flow, in_order, needs_of, notifications
+from planrunner.loading.flow_checks import plan_files
 from planrunner.loading.overlays import assembled
 from planrunner.loading.render import render, sealed
 from planrunner.loading.sensitive import hush_parts, sensitive_faults
 from planrunner.loading.validate import violations
-from planrunner.loading.variables import Given
+from planrunner.loading.variables import Given, Value
 from planrunner.loading.variables import resolve as resolve_variables
 from planrunner.model import (
     Approval,
@@ -62,7 +64,7 @@ def load(
         rendered = render(found.document, values)
         _refuse(path, [*values.problems, *_problems(found.document, rendered)])
     hush_parts(found.sealed, rendered.tree)
-    return _plan(path, rendered.tree, found.sealed.tree)
+    return _plan(path, rendered.tree, found.sealed.tree, values.values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,45 +111,72 @@ def _in_source_order(problems: Iterable[Problem], plan: str) -> list[Problem]:
     return sorted(unique, key=lambda p: (p.path != plan, p.path, p.line, p.column, p.message))
 
 
-def _plan(path: Path, tree: Any, hidden: Any) -> Plan:
+def _plan(path: Path, tree: Any, hidden: Any, variables: Mapping[str, Value]) -> Plan:
     connections = tree["connections"]
-    pairs = zip(tree["steps"], hidden["steps"], strict=True)
-    steps = tuple(_recorded(_step(entry), _step(shown)) for entry, shown in pairs)
+    pairs = zip(_steps(path, tree, variables), _steps(path, hidden, variables), strict=True)
+    steps = tuple(_recorded(step, shown) for step, shown in pairs)
     return Plan(
         name=tree["metadata"]["name"],
         path=path,
-        digest=digest_of(hidden),
+        digest=digest_of(path, hidden, variables),
         source=_endpoint(Side.SOURCE, connections, path),
         target=_endpoint(Side.TARGET, connections, path),
         steps=steps,
+        notifications=notifications(tree.get("notifications", ()), path.parent),
     )
 
 
-def digest_of(hidden: Any) -> str:
+def digest_of(path: Path, hidden: Any, variables: Mapping[str, Value]) -> str:
     """The digest of a plan: over its resolved form, with ``***`` for sensitive values and secrets as references."""
-    steps = [_canonical(_step(entry)) for entry in hidden["steps"]]
+    steps = [_canonical(step) for step in _steps(path, hidden, variables)]
     name = hidden["metadata"]["name"]
     return _digest({"name": name, "connections": hidden["connections"], "steps": steps})
 
 
 def _recorded(step: StepSpec, hidden: StepSpec) -> StepSpec:
     # A digest of a sensitive value could be guessed from: what is recorded is made of the hidden one.
-    return replace(step, digest=hidden.digest, recorded=hidden.options)
+    return replace(step, digest=hidden.digest, recorded=hidden.fields())
 
 
 def _canonical(step: StepSpec) -> dict[str, str]:
     return {"id": step.id, "approval": step.approval.value, "digest": step.digest}
 
 
-def _step(entry: Any) -> StepSpec:
-    options = entry.get("with", {})
+def _steps(path: Path, tree: Any, variables: Mapping[str, Value]) -> tuple[StepSpec, ...]:
+    """The steps in the order in which they run."""
+    made = [_step(path, tree, index, variables) for index in range(len(tree["steps"]))]
+    needs = needs_of([step.id for step in made], [step.flow.needs for step in made])
+    by_id = {step.id: replace(step, flow=replace(step.flow, needs=needs[step.id])) for step in made}
+    return tuple(by_id[step_id] for step_id in in_order(needs))
+
+
+def _step(path: Path, tree: Any, index: int, variables: Mapping[str, Value]) -> StepSpec:
+    entry = tree["steps"][index]
     return StepSpec(
         id=entry["id"],
         uses=entry["uses"],
-        options=options,
+        options=entry.get("with", {}),
         approval=Approval(entry.get("approval", Approval.AUTO.value)),
-        digest=_digest({"uses": entry["uses"], "with": options}),
+        digest=_digest(_work(path, tree, index)),
+        flow=flow(entry, path.parent, variables),
     )
+
+
+def _work(path: Path, tree: Any, index: int) -> Mapping[str, object]:
+    """What decides the work of a step: an edit of it makes what was done stale, an edit of the rest does not."""
+    entry = tree["steps"][index]
+    hooks = {phase: entry[phase] for phase in ("before", "after") if phase in entry}
+    files = {name: _file_digest(path.parent / name) for _, name in plan_files(tree, index)}
+    return {
+        "uses": entry["uses"],
+        "with": entry.get("with", {}),
+        **hooks,
+        **({"files": files} if files else {}),
+    }
+
+
+def _file_digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _endpoint(side: Side, connections: Any, path: Path) -> Endpoint:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, cast
 
 from planrunner.loading import dsn
 from planrunner.loading.document import Document, Keys, shown
-from planrunner.loading.references import secret_faults
+from planrunner.loading.flow_checks import flow_faults, secret_places
+from planrunner.loading.references import secret_faults, stays_inside
 from planrunner.loading.validate import at
 
 if TYPE_CHECKING:
@@ -34,9 +35,9 @@ def faults(document: Document, tree: Json, told: frozenset[Keys], folder: Path) 
     variables = at(tree, ("vars",))
     for name in cast("dict[str, Json]", variables) if isinstance(variables, dict) else ():
         found += secret_faults(document, tree, ("vars", name, "secret"), folder)
-    for keys in _secrets_below(at(tree, ("steps",)), ("steps",)):
+    for keys in (*_secrets_below(at(tree, ("steps",)), ("steps",)), *secret_places(tree)):
         found += secret_faults(document, tree, keys, folder)
-    return found
+    return found + flow_faults(document, tree, folder, stays_inside)
 
 
 def _secrets_below(value: Json, keys: Keys) -> Iterator[Keys]:

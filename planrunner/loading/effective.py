@@ -10,20 +10,22 @@ from typing import TYPE_CHECKING, cast
 
 import yaml
 
+from planrunner.conditions import names
 from planrunner.loading.build import digest_of, examined
 from planrunner.loading.document import dotted
 from planrunner.loading.overlays import layers
 from planrunner.loading.scalars import plain
+from planrunner.masking import HIDDEN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
     from planrunner.loading.document import Keys
-    from planrunner.loading.variables import Given
+    from planrunner.loading.variables import Given, Value
     from planrunner.model import Json
 
-_ORDER = ("apiVersion", "kind", "metadata", "connections", "steps")
+_ORDER = ("apiVersion", "kind", "metadata", "vars", "connections", "steps")
 _OPENING = re.compile(r"\{[{%#]")
 _UNBROKEN = 1 << 30
 _CONTEXT = 1
@@ -77,15 +79,34 @@ class Change:
 
 def effective(path: Path, given: Given) -> Effective:
     """Put a plan together; no secret is looked up. PlanInvalid with all its problems."""
-    sealed = examined(path, given).sealed
+    found = examined(path, given)
+    sealed, values = found.sealed, found.variables.values
     whole = cast("dict[str, Json]", sealed.tree)
+    shown = {**whole, "vars": _conditional(whole, values, found.variables.sensitive)}
     return Effective(
         path=path,
         files=layers(path),
-        tree={name: whole[name] for name in (*_ORDER, *whole) if name in whole and name != "vars"},
+        tree={name: shown[name] for name in (*_ORDER, *whole) if shown.get(name) not in (None, {})},
         masked=tuple(sorted(_named(whole, keys) for keys in sealed.sensitive)),
-        digest=digest_of(whole),
+        digest=digest_of(path, whole, values),
     )
+
+
+def _conditional(
+    whole: Mapping[str, Json], values: Mapping[str, Value], sensitive: Collection[str]
+) -> dict[str, Json]:
+    """The variables that conditions look at: everything else of them is resolved."""
+    steps = cast("list[dict[str, Json]]", whole["steps"])
+    texts = [str(step["when"]) for step in steps if isinstance(step.get("when"), str)]
+    used = {name[1] for text in texts for name in names(text) if name[0] == "vars"}
+    declared = cast("dict[str, dict[str, Json]]", whole.get("vars", {}))
+    return {
+        name: {
+            "type": declared[name].get("type", "string"),
+            "default": HIDDEN if name in sensitive else values[name],
+        }
+        for name in sorted(used)
+    }
 
 
 def differences(before: Effective, after: Effective) -> list[Change]:

@@ -90,7 +90,7 @@ def _sections(schema: Schema, path: str) -> Iterator[str]:
     yield f"{heading}\n\n{schema['description']}\n\n{_table('Key', schema)}"
     for name, value in schema["properties"].items():
         if (inner := _inner(value)) is not None:
-            suffix = {"array": "[]", "object": ""}[value["type"]]
+            suffix = "[]" if value["type"] == "array" else ""
             named = ".NAME" if isinstance(value.get("additionalProperties"), dict) else ""
             yield from _sections(inner, f"{path}.{name}{suffix}{named}".removeprefix("."))
 

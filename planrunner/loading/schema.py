@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from planrunner import registry
-from planrunner.loading import outline
+from planrunner.loading import outline, outline_flow
 from planrunner.loading.outline import Schema, mapping, text
 from planrunner.loading.overlay_schema import plan_or_overlay
 
@@ -38,10 +38,11 @@ def _assemble(leaves: Callable[[Schema], Schema]) -> Schema:
         "steps": {
             "type": "array",
             "title": "Steps",
-            "description": "What is done, in this order.",
+            "description": "What is done, in this order, unless a step says what it needs.",
             "minItems": 1,
             "items": _step(leaves),
         },
+        "notifications": leaves(outline_flow.NOTIFICATIONS),
     }
     required = ["apiVersion", "kind", "metadata", "connections", "steps"]
     plan = mapping(
@@ -72,6 +73,7 @@ def _step(leaves: Callable[[Schema], Schema]) -> Schema:
         },
         "with": {"type": "object", "title": "Options", "description": "The step's options."},
         "approval": leaves(outline.APPROVAL),
+        **{name: leaves(schema) for name, schema in outline_flow.step_keys().items()},
         "description": text("Description", "A sentence for people.", "On Sunday, with the team present"),
     }
     # Not oneOf: with if/then a misspelt key is reported as that and nothing else.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, LiteralString, TypeAlias
+from weakref import WeakSet
 
 import psycopg
 from psycopg import conninfo, sql
@@ -86,6 +89,7 @@ class Server:
         self._resolve = resolve
         self._label = label
         self.pids: set[int] = set()
+        self._sessions: WeakSet[Session] = WeakSet()
         self._reader: Session | None = None
         self._lock = threading.RLock()
 
@@ -122,6 +126,7 @@ class Server:
         except psycopg.Error as error:
             raise connection_failure(error, self.endpoint) from error
         self.pids.add(session.info.backend_pid)
+        self._sessions.add(session)
         if "replication" not in extra:
             self._pin(session, settings)
         return session
@@ -225,6 +230,13 @@ class Server:
             if self._reader is not None:
                 self._reader.close()
             self._reader = None
+
+    def sever(self) -> None:
+        """Cut the line of every open session, so that whoever waits for an answer gets an error instead."""
+        for session in [one for one in self._sessions if not one.closed]:
+            # A copy of the descriptor: the session's own may be closed by its thread at the same moment.
+            with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(session.fileno())) as line:
+                line.shutdown(socket.SHUT_RDWR)
 
 
 __all__ = ["Identity", "Query", "Row", "Secret", "SecretRef", "Server", "Session"]

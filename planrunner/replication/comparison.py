@@ -8,8 +8,9 @@ is no difference.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from psycopg import sql
@@ -38,6 +39,7 @@ from planrunner.replication import (
 from planrunner.replication.found import Outcome
 from planrunner.replication.lanes import lane
 from planrunner.replication.patterns import Pattern
+from planrunner.replication.throttle import Effort, Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -65,6 +67,15 @@ class Scope:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Looked:
+    """How the tables are looked at: what of them, ``behind`` which barrier, and with how much effort."""
+
+    scope: Scope
+    behind: Callable[[], None] | None
+    effort: Effort
+
+
+@dataclass(frozen=True, kw_only=True)
 class Compared:
     """A table, its row counts, and what is known of the rows that differ."""
 
@@ -73,8 +84,10 @@ class Compared:
     outcome: Outcome
 
 
-def compare(workspace: Workspace, terms: VerifyTerms, scope: Scope) -> Verification:
-    """Compare what ``terms`` name; repair it when they agree, and compare that again.
+def compare(
+    workspace: Workspace, terms: VerifyTerms, scope: Scope, effort: Effort | None = None
+) -> Verification:
+    """Compare what ``terms`` name; repair it when they agree, and compare that again. ``effort`` bounds the load.
 
     UsageError when no table fits a pattern, StepFailed when the target can't catch up, QueryFailed when a side
     can't be read. Reads only, but for a barrier's marker, unless something is repaired.
@@ -84,7 +97,8 @@ def compare(workspace: Workspace, terms: VerifyTerms, scope: Scope) -> Verificat
     tables = _chosen(verify.followed_tables(workspace), terms)
     able, unable = _comparable(workspace, tables)
     behind = _barrier(workspace)
-    found = _rows(workspace, able, terms, scope, behind)
+    looked = _Looked(scope=scope, behind=behind, effort=effort or Effort(jobs=LANES))
+    found = _rows(workspace, able, terms, looked)
     other = unable + (() if terms.tables else _catalogue(workspace, scope) + _sequences(workspace))
 
     def told() -> Verification:
@@ -182,8 +196,7 @@ def _rows(
     workspace: Workspace,
     tables: Sequence[Table],
     terms: VerifyTerms,
-    scope: Scope,
-    behind: Callable[[], None] | None,
+    looked: _Looked,
 ) -> dict[str, Compared]:
     """Every table, the largest first, over a few lanes."""
     waiting: SimpleQueue[Table] = SimpleQueue()
@@ -191,20 +204,28 @@ def _rows(
         waiting.put(table)
 
     def work() -> list[Compared]:
+        throttle = Throttle(workspace, workspace.source, looked.effort.max_load)
+        found: list[Compared] = []
         with lane(workspace.source, workspace.target) as mine:
-            return [_compared(mine, table, terms, scope, behind) for table in _taken(waiting)]
+            for table in _taken(waiting):
+                throttle.wait()
+                found.append(_compared(mine, table, terms, looked.scope, looked.behind))
+        return found
 
     if not tables:
         return {}
-    with ThreadPoolExecutor(LANES) as pool:
-        parts = [pool.submit(work) for _ in range(min(LANES, len(tables)))]
+    jobs = min(looked.effort.jobs, len(tables))
+    with ThreadPoolExecutor(jobs) as pool:
+        parts = [pool.submit(work) for _ in range(jobs)]
         found = [one for part in parts for one in part.result()]
     return {one.table.qualified: one for one in sorted(found, key=lambda one: one.table.qualified)}
 
 
 def _taken(waiting: SimpleQueue[Table]) -> Iterator[Table]:
-    while not waiting.empty():
-        yield waiting.get()
+    # Asked and taken at once: another lane may take the last one in between.
+    with suppress(Empty):
+        while True:
+            yield waiting.get_nowait()
 
 
 def _compared(

@@ -76,7 +76,8 @@ def _state(tree: Mapping[str, Any]) -> State:
     _exactly(tree, State)
     steps = _of(dict, tree["steps"], "steps")
     return State(
-        format_version=tree["format_version"],
+        # Whatever it was written as, it is kept as what this planrunner writes.
+        format_version=FORMAT_VERSION,
         lineage=_of(str, tree["lineage"], "lineage"),
         serial=_of(int, tree["serial"], "serial"),
         plan=_of(str, tree["plan"], "plan"),

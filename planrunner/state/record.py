@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-FORMAT_VERSION = 1
+# 2: a step may be skipped.
+FORMAT_VERSION = 2
 WHOLE_STEP = "step"
 
 

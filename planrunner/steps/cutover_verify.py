@@ -66,6 +66,10 @@ class CutoverVerify:
         )
         return comparison.compare(workspace(run), terms, scope)
 
+    def crossed(self, run: Run) -> bool:
+        """Unless writers are on the source and nothing is under way."""
+        return crossing.position(workspace(run)) is not Position.SOURCE
+
     def rehearsal(self, run: Run) -> Sequence[Action]:
         """The cutover without its commit."""
         return [crossings.rehearsal(run, asked_by="planrunner cutover --rehearse")]

@@ -8,15 +8,19 @@ import signal
 import subprocess
 import tempfile
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from planrunner.errors import SecretUnavailable, ToolFailed
+from planrunner.masking import masked
 from planrunner.postgres.failures import condensed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from planrunner.model import Side
+    from planrunner.postgres.connection import Server
     from planrunner.switching.hooks import Destination, Surroundings
 
 _SHOWN = 1000
@@ -43,48 +47,82 @@ def told(to: Side, destination: Destination) -> dict[str, str]:
 def execute(
     command: Sequence[str], variables: Mapping[str, str], timeout: float, surroundings: Surroundings
 ) -> None:
-    """Run a command to its end, without a shell; ToolFailed with the end of what it said, passwords masked."""
-    shown = shlex.join(command)
+    """Run a switch's command to its end; ToolFailed with the end of what it said, passwords masked."""
+    called(Call(command=command, variables=variables, timeout=timeout, servers=surroundings.servers))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A command of the plan: ``variables`` go over our own environment, ``timeout`` in seconds.
+
+    ``secrets`` and the passwords of ``servers`` are masked in what it says.
+    """
+
+    command: Sequence[str]
+    variables: Mapping[str, str]
+    timeout: float
+    servers: Sequence[Server]
+    secrets: Sequence[str] = ()
+    folder: Path | None = None
+
+
+def called(call: Call) -> str:
+    """Run a command to its end, without a shell, and return the end of what it said.
+
+    ToolFailed where it can't be started, takes too long or ends with another exit code than 0; ``settled`` unless it
+    had to be ended.
+    """
+    shown = masked(shlex.join(call.command))
     with tempfile.TemporaryFile() as output:
         try:
             child = subprocess.Popen(
-                command,
+                call.command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **variables},
+                env={**os.environ, **call.variables},
+                cwd=call.folder,
                 start_new_session=True,
             )
         except (OSError, ValueError) as error:
-            raise ToolFailed(
-                f"{shown} could not be started: {error}", remedy="Check the command's name and its rights."
+            raise _settled(
+                f"{shown} could not be started: {error}", "Check the command's name and its rights."
             ) from error
         try:
-            code = child.wait(timeout)
+            code = child.wait(call.timeout)
         except subprocess.TimeoutExpired as error:
             raise ToolFailed(
-                f"{shown} has not ended within {timeout:g} s{_said(output, surroundings)}",
+                f"{shown} has not ended within {call.timeout:g} s{_said(output, call)}",
                 remedy="Run it yourself; it must not ask for anything. Or raise its timeout.",
             ) from error
         finally:
             _end(child)
+        said = _said(output, call)
         if code != 0:
-            raise ToolFailed(
-                f"{shown} ended with exit code {code}{_said(output, surroundings)}",
-                remedy="Run it yourself to see why; it is called again by the next run.",
+            raise _settled(
+                f"{shown} ended with exit code {code}{said}",
+                "Run it yourself to see why; it is called again by the next run.",
             )
+        return said.removeprefix(": ")
 
 
-def _said(file: IO[bytes], surroundings: Surroundings) -> str:
+def _settled(message: str, remedy: str) -> ToolFailed:
+    error = ToolFailed(message, remedy=remedy)
+    error.settled = True
+    return error
+
+
+def _said(file: IO[bytes], call: Call) -> str:
     file.seek(0, os.SEEK_END)
     file.seek(max(0, file.tell() - _SHOWN))
-    text = condensed(file.read().decode("utf-8", "replace"), _passwords(surroundings))
+    secrets = [*call.secrets, *_passwords(call.servers)]
+    text = condensed(file.read().decode("utf-8", "replace"), secrets)
     return f": {text}" if text else ""
 
 
-def _passwords(surroundings: Surroundings) -> list[str]:
+def _passwords(servers: Sequence[Server]) -> list[str]:
     found = []
-    for server in (surroundings.source, surroundings.target):
+    for server in servers:
         with suppress(SecretUnavailable):
             secret = server.password()
             found += [secret.reveal()] if secret is not None else []

@@ -49,6 +49,11 @@ class Surroundings:
     resolve: Callable[[SecretRef], Secret]
     tell: Callable[[str, Mapping[str, Json]], None]
 
+    @property
+    def servers(self) -> tuple[Server, Server]:
+        """Both of them."""
+        return (self.source, self.target)
+
     def server(self, side: Side) -> Server:
         """The server of a side."""
         return self.source if side is Side.SOURCE else self.target

@@ -1,5 +1,6 @@
 """The effective plan: printed so that it loads again, and compared value by value."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -28,6 +29,8 @@ def outside(variables: Mapping[str, str] | None = None, **environ: str) -> Given
 def test_rendered_plan_loads_again_as_the_same_plan(path: Path, tmp_path: Path) -> None:
     found = effective(path, outside())
     again = tmp_path / "again.yaml"
+    # The files that a plan names lie beside it.
+    shutil.copytree(path.parent, tmp_path, dirs_exist_ok=True)
     again.write_text(found.to_yaml(), "utf-8")
 
     assert found.digest == load(path).digest == load(again).digest

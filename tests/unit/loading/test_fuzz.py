@@ -111,7 +111,7 @@ SCALARS = st.one_of(
 NAMES = (
     "apiVersion kind metadata name vars type default enum pattern connections source target dsn password secret env file"
     " command key rds_iam rds instance steps id uses with approval jobs max_lag verify timeout sensitive extends remove"
-    " after before"
+    " needs when retries on attempts on_failure before after notifications webhook url statements file query"
 )
 KEYS = st.sampled_from(NAMES.split())
 TREES = st.recursive(
