@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from planrunner.aws.names import group_name_for
+from planrunner.aws.outline import UNKNOWN, described_only
 from planrunner.errors import ServerError, StepConflict, StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.model import Side
-from planrunner.step import Action
+from planrunner.postgres import needs
+from planrunner.step import IRREVERSIBLE, NO_LOCKS, NO_NEEDS, Action, outlined
 from planrunner.units import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from planrunner.aws.rds import DbInstance, ParameterGroup, Rds
-    from planrunner.step import Run
+    from planrunner.step import Draft, Run
 
 _PARAMETER = "rds.logical_replication"
+# What every look at the instance asks, before, between and after its changes.
+_LOOKING = (
+    "rds:DescribeDBEngineVersions",
+    "rds:DescribeDBInstances",
+    "rds:DescribeDBParameterGroups",
+    "rds:DescribeDBParameters",
+)
 _DESCRIPTION = "Logical replication for a migration by planrunner"
 # How long a server that is available again may still tell the old wal_level.
 _GRACE_SECONDS = 120.0
@@ -44,6 +54,40 @@ class EnableLogical:
         # A server that is rebooting does not answer, which is no reason to fail.
         level = _level(run) if now.available else _level_if_answering(run)
         return () if level == "logical" else _on_rds(run, cloud, now)
+
+    def outline(self, draft: Draft) -> Sequence[Action]:
+        """The calls it may come to; which of them are missing, AWS and the source tell."""
+        if draft.plan.source.rds is None:
+            return outlined([_altering()])
+        # Only the words of the calls are asked of it, never AWS.
+        cloud = described_only(draft.plan.source.rds)
+        named = draft.option("parameter_group", "").lower()
+        group = named or "…"
+        return outlined(
+            [
+                _creating(cloud, group, UNKNOWN),
+                _setting(cloud, group, (), adjusts=False),
+                _attaching(cloud, group, replace(UNKNOWN, identifier=cloud.instance.instance)),
+                _rebooting(draft.option("reboot", "ask"), cloud),
+                _waiting(cloud),
+            ]
+        )
+
+    def satisfied(self, run: Run) -> Sequence[str]:
+        """What of wal_level, parameter group and its parameter is as it should be."""
+        found = ["wal_level is logical already"] if _level_if_answering(run) == "logical" else []
+        cloud = run.cloud if run.plan.source.rds else None
+        if cloud is None:
+            return found
+        now = cloud.describe()
+        name = _group_name(run, now)
+        group = cloud.group(name)
+        if group is None:
+            return found
+        value = cloud.parameter(name, _PARAMETER)
+        found += [f"parameter group {name} exists, of family {group.family}"]
+        found += [f"parameter group {name} is attached to {now.identifier}"] if now.group == name else []
+        return [*found, *([f"{_PARAMETER} is 1 in parameter group {name}"] if value == "1" else [])]
 
 
 def _level(run: Run) -> str:
@@ -71,9 +115,9 @@ def _on_rds(run: Run, cloud: Rds, now: DbInstance) -> list[Action]:
     missing = [
         None if now.available else _becoming_available(cloud, now),
         None if group else _creating(cloud, name, now),
-        None if value == "1" else _setting(cloud, name),
+        None if value == "1" else _setting(cloud, name, cloud.others_with(name), adjusts=group is not None),
         None if attached else _attaching(cloud, name, now),
-        _rebooting(run, cloud),
+        _rebooting(run.option("reboot", "ask"), cloud),
         _waiting(cloud),
     ]
     return [action for action in missing if action is not None]
@@ -135,17 +179,17 @@ def _creating(cloud: Rds, name: str, now: DbInstance) -> Action:
         where=Side.AWS,
         perform=perform,
         statements=(cloud.command("create-db-parameter-group", *group, *family),),
-        needs=("rds:CreateDBParameterGroup",),
+        locks=NO_LOCKS,
+        needs=("rds:CreateDBParameterGroup", *_LOOKING),
         undo=cloud.command("delete-db-parameter-group", *group),
     )
 
 
-def _setting(cloud: Rds, name: str) -> Action:
+def _setting(cloud: Rds, name: str, others: Sequence[str], *, adjusts: bool) -> Action:
     def perform(_: Run) -> None:
         cloud.set_parameter(name, _PARAMETER, "1")
         failpoint("rds.after_set_call")
 
-    others = cloud.others_with(name)
     reach = f" (reaches {', '.join(others)} too, at their next reboot)" if others else ""
     group = ("--db-parameter-group-name", name)
     return Action(
@@ -154,7 +198,9 @@ def _setting(cloud: Rds, name: str) -> Action:
         where=Side.AWS,
         perform=perform,
         statements=(cloud.command("modify-db-parameter-group", *group, "--parameters", _wish("1")),),
-        needs=("rds:ModifyDBParameterGroup",),
+        locks=NO_LOCKS,
+        needs=("rds:ModifyDBParameterGroup", *_LOOKING),
+        adjusts=adjusts,
         undo=cloud.command("modify-db-parameter-group", *group, "--parameters", _wish("0")),
     )
 
@@ -179,15 +225,16 @@ def _attaching(cloud: Rds, name: str, now: DbInstance) -> Action:
         where=Side.AWS,
         perform=perform,
         statements=(call(name),),
-        needs=("rds:ModifyDBInstance",),
+        locks=NO_LOCKS,
+        needs=("rds:ModifyDBInstance", *_LOOKING),
+        adjusts=True,
         undo=call(now.group),
     )
 
 
-def _rebooting(run: Run, cloud: Rds) -> Action:
+def _rebooting(consent: str, cloud: Rds) -> Action:
     instance = cloud.instance.instance
     command = cloud.command("reboot-db-instance", "--db-instance-identifier", instance)
-    consent = run.option("reboot", "ask")
     asks = f"Reboot {instance} now? Its sessions are cut off and it is away for a minute or so."
     blocked = (
         f"{instance} needs a reboot and the plan says reboot: never. Reboot it, then run again: {command}"
@@ -198,7 +245,9 @@ def _rebooting(run: Run, cloud: Rds) -> Action:
         where=Side.AWS,
         perform=partial(_reboot, cloud=cloud),
         statements=(command,),
-        needs=("rds:RebootDBInstance",),
+        locks=("every session is cut off, for a minute or so",),
+        needs=("rds:RebootDBInstance", *_LOOKING),
+        undo=f"{IRREVERSIBLE}: a reboot is over once it is done",
         asks=asks if consent == "ask" else None,
         blocked=blocked if consent == "never" else None,
         restarts=True,
@@ -234,6 +283,9 @@ def _becoming_available(cloud: Rds, now: DbInstance) -> Action:
         where=Side.AWS,
         perform=perform,
         statements=(_describing(cloud),),
+        locks=NO_LOCKS,
+        needs=_LOOKING,
+        undo="nothing to undo: it only waits",
     )
 
 
@@ -244,6 +296,9 @@ def _waiting(cloud: Rds) -> Action:
         where=Side.SOURCE,
         perform=partial(_await_logical, cloud=cloud),
         statements=(_describing(cloud), "SHOW wal_level"),
+        locks=NO_LOCKS,
+        needs=NO_NEEDS,
+        undo="nothing to undo: it only waits",
     )
 
 
@@ -324,6 +379,8 @@ def _altering() -> Action:
         where=Side.SOURCE,
         perform=perform,
         statements=("ALTER SYSTEM SET wal_level = 'logical'",),
+        locks=NO_LOCKS,
+        needs=(needs.CONFIGURING,),
         undo="ALTER SYSTEM RESET wal_level",
     )
 
@@ -332,4 +389,14 @@ def _blocked(name: str, summary: str, reason: str, *, where: Side = Side.SOURCE)
     def perform(_: Run) -> None:
         raise StepFailed(summary, remedy=reason)
 
-    return Action(name=name, summary=summary, where=where, perform=perform, blocked=reason)
+    return Action(
+        name=name,
+        summary=summary,
+        where=where,
+        perform=perform,
+        statements=("-- none by planrunner: a person does it",),
+        locks=("every session is cut off while the server restarts",) if "restart" in summary else NO_LOCKS,
+        needs=(needs.BY_OTHERS,),
+        undo="nothing is done",
+        blocked=reason,
+    )

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from planrunner import unfollowed
-from planrunner.model import Estimate, Finding, Json, Residue, Side
-from planrunner.postgres import catalog
+from planrunner import clearing, unfollowed
+from planrunner.model import Estimate, Finding, Json, Residue, Side, Upkeep
+from planrunner.postgres import catalog, needs
 from planrunner.replication import (
     capacity,
-    copy,
     decisions,
-    drift,
+    described,
     estimate,
     filter_checks,
     generations,
     identities,
     indexes,
-    large_objects,
-    ledger,
     load,
     publications,
     ranges,
@@ -26,10 +24,13 @@ from planrunner.replication import (
     restore,
     selection_record,
     slots,
+    upkeep,
     verify,
 )
 from planrunner.replication.generations import Division
-from planrunner.step import Action, Run
+from planrunner.replication.names import Names
+from planrunner.replication.units import ANY_UNIT
+from planrunner.step import NO_LOCKS, Action, Draft, Run, outlined
 from planrunner.unfollowed import wishes
 from planrunner.units import human_bytes, size
 from planrunner.workspace import workspace
@@ -45,6 +46,7 @@ class Snapshot:
     """Copies the database as of one instant, and never copies a finished table twice."""
 
     uses: ClassVar[str] = "snapshot"
+    upkeep: ClassVar[tuple[Upkeep, ...]] = upkeep.OWN
 
     def actions(self, run: Run) -> Sequence[Action]:
         """Identities, roles, slot and snapshot, schema, copy, indexes, statistics: what is missing of them."""
@@ -59,7 +61,7 @@ class Snapshot:
             found.append(_copy(run, todo))
         found += unfollowed.large_objects_missing(run)
         if restore.POST_DATA not in done:
-            found.append(_post_data())
+            found.append(_post_data(run))
         if restore.ANALYZED not in done:
             found.append(_analyze(run))
         return found
@@ -101,16 +103,53 @@ class Snapshot:
     def leftovers(self, run: Run) -> Sequence[Action]:
         """Slots, publications, barrier tables, changed identities and the ledger."""
         space = workspace(run)
-        found = [_clear_ranges()] if ranges.made(space) else []
-        found += [
-            _clear(generation, space.names.stream(generation)) for generation in generations.left(space)
-        ]
+        found = [clearing.split_tables(space.names)] if ranges.made(space) else []
+        found += [clearing.generation(space.names, number) for number in generations.left(space)]
         if space.ledger.effects(identities.STEP):
             found.append(unfollowed.restore_identities(run))
         steps = (restore.STEP, selection_record.STEP)
         if space.ledger.units() or any(space.ledger.effects(step) for step in steps):
-            found.append(_forget())
+            found.append(clearing.forget(run.plan_id))
         return found
+
+    def outline(self, draft: Draft) -> Sequence[Action]:
+        """The copy of a database of which nothing is known but what the plan says."""
+        names, streams = Names(plan_id=draft.plan_id), draft.option("streams", 1)
+        group = dict.fromkeys(range(1, streams + 1), (ANY_UNIT,))
+        capture = _Capture(names=names, groups=group, slots=tuple(_anyhow(names.stream(n)) for n in group))
+        filtered = draft.option("filters", None) is not None
+        return outlined(
+            [
+                *([_fixing("put the plan's filters on record")] if filtered else []),
+                *unfollowed.outline(draft),
+                _capturing(capture, tables="the selected"),
+                _creating_schema(None),
+                _copying(
+                    (ANY_UNIT,), summary="copy the selected tables, build indexes of what is in meanwhile"
+                ),
+                _building("the"),
+                _analyzing("the"),
+            ]
+        )
+
+    def satisfied(self, run: Run) -> Sequence[str]:
+        """What the ledger and the servers show of an earlier run."""
+        space = workspace(run)
+        done, copied = space.ledger.effects(restore.STEP), space.ledger.units()
+        found = [
+            f"publication {space.names.stream(g)} of our name exists for {len(tables)} tables"
+            for g, tables in sorted(publications.existing(run.source, space.names).items())
+        ]
+        found += [
+            f"slot {slot.name} is there, {human_bytes(slot.retained or 0)} of WAL kept for it"
+            for slot in slots.existing(run.source, space.names).values()
+        ]
+        found += [f"{len(copied)} units are copied and on record"] if copied else []
+        told = {restore.PRE_DATA: "the schema is created", restore.POST_DATA: "indexes are built"}
+        found += [
+            text for name, text in (told | {restore.ANALYZED: "tables are analyzed"}).items() if name in done
+        ]
+        return [*found, *unfollowed.satisfied(run)]
 
     def residue(self, run: Run) -> Sequence[Residue]:
         """Whatever either server shows of this plan and others, found without the ledger."""
@@ -131,30 +170,95 @@ def _division(run: Run) -> Division:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Capture:
+    """What a capture makes: its generations with their units, their slots, and what goes before."""
+
+    names: Names
+    groups: Mapping[int, Sequence[Unit]]
+    slots: tuple[str, ...]
+    before: tuple[str, ...] = ()
+    publishing: tuple[str, ...] = ()
+
+
 def _capture(run: Run, todo: Sequence[Unit]) -> Action:
     space = workspace(run)
     division = _division(run)
     now = generations.outlook(space, division.streams)
     groups = generations.grouped(todo, now.next, generations.writes(run.source))
-    streams = [space.names.stream(generation) for generation in groups]
+    version, failover = run.source.version(), space.terms.failover
+    made = _Capture(
+        names=space.names,
+        groups=groups,
+        slots=tuple(
+            slots.exporting(space.names.stream(g), version, failover=failover).as_string() for g in groups
+        ),
+        before=(
+            *(s for g in now.useless for s in described.clearing(space.names, g)),
+            *described.all_told(
+                generations.emptying_begun(space), described.TARGET, "unless its chunks are all in"
+            ),
+            *_splitting(run, todo, division),
+        ),
+        publishing=_publishing(run, groups),
+    )
+    return _capturing(made, tables=str(len(_tables(todo))), adjusts=bool(now.useless))
+
+
+def _publishing(run: Run, groups: Mapping[int, Sequence[Unit]]) -> tuple[str, ...]:
+    space = workspace(run)
+    if len(groups) == 1:
+        return tuple(s.as_string() for g, us in groups.items() for s in generations.publishing(space, g, us))
+    # Which stream a table goes to depends on how busy it is by then.
+    made = dict.fromkeys(
+        s.as_string() for g in groups for s in publications.statements(space.names, g, ())[:2]
+    )
+    return (
+        *made,
+        *(
+            statement
+            for g in groups
+            for name in [space.names.stream(g)]
+            for statement in (
+                f'CREATE PUBLICATION "{name}" FOR TABLE …  -- the tables dealt out, the busiest to the least busy stream',
+                f'COMMENT ON PUBLICATION "{name}" IS …',
+            )
+        ),
+    )
+
+
+def _capturing(made: _Capture, *, tables: str, adjusts: bool = False) -> Action:
+    names = made.names
+    streams = [names.stream(g) for g in made.groups]
+    publishing = made.publishing or tuple(
+        s.as_string() for g, units in made.groups.items() for s in publications.statements(names, g, units)
+    )
     return Action(
         name="capture",
-        summary=f"create publication and slot {', '.join(streams)} for {len(_tables(todo))} tables, and hold"
+        summary=f"create publication and slot {', '.join(streams)} for {tables} tables, and hold"
         f" {'its snapshot' if len(streams) == 1 else 'their snapshots'}",
         where=Side.SOURCE,
         statements=(
-            *(f"-- remove what a lost snapshot left: {space.names.stream(g)}" for g in now.useless),
-            *ledger.CREATE,
-            *_splitting(run, todo, division),
-            *(s.as_string() for g, units in groups.items() for s in generations.publishing(space, g, units)),
-            *(publications.barrier_table(space.names, g).as_string() for g in groups),
-            *(f"CREATE_REPLICATION_SLOT {stream} LOGICAL pgoutput (SNAPSHOT 'export')" for stream in streams),
+            *made.before,
+            *publishing,
+            *(described.told(publications.barrier_table(names, g), described.TARGET) for g in made.groups),
+            *made.slots,
         ),
         locks=("SHARE UPDATE EXCLUSIVE on each table; the slot waits for open writing transactions",),
-        needs=("ownership of the tables", "CREATE on the database", "rds_replication or REPLICATION"),
+        needs=(
+            needs.OWNERSHIP,
+            needs.CREATE,
+            needs.REPLICATION,
+            *needs.on(Side.TARGET, needs.CREATE),
+        ),
         undo="planrunner cleanup drops them",
+        adjusts=adjusts,
         perform=_perform_capture,
     )
+
+
+def _anyhow(stream: str) -> str:
+    return f'CREATE_REPLICATION_SLOT "{stream}" LOGICAL pgoutput …'
 
 
 def _tables(units: Sequence[Unit]) -> list[Table]:
@@ -164,16 +268,15 @@ def _tables(units: Sequence[Unit]) -> list[Table]:
 def _splitting(run: Run, todo: Sequence[Unit], division: Division) -> Sequence[str]:
     version = run.source.identity().version
     known = ranges.recorded(workspace(run))
-    big = [
-        t
-        for t in ranges.splittable(_tables(todo), above=division.split_above, version=version)
-        if t.qualified not in known
-    ]
-    return [
+    big = ranges.splittable(_tables(todo), above=division.split_above, version=version)
+    names = workspace(run).names
+    told = [
         f"-- {t.qualified} ({human_bytes(t.data_bytes)}): a publication for each range of its key {t.key[0]},"
         " bounds from a sample, and a trigger that tells of a TRUNCATE; whole where the key does not follow the heap"
         for t in big
+        if t.qualified not in known
     ]
+    return [*told, *described.splitting(names, big)]
 
 
 def _perform_capture(run: Run) -> None:
@@ -186,31 +289,47 @@ def _perform_capture(run: Run) -> None:
 def _pre_data(run: Run, todo: Sequence[Unit]) -> Action:
     there = {t.qualified for t in catalog.tables(run.target)}
     already = sorted({unit.table.qualified for unit in todo} & there)
+    return _creating_schema(
+        f"the target already has {', '.join(already[:5])}: empty it, or plan for another database"
+        if already
+        else None
+    )
+
+
+def _creating_schema(blocked: str | None) -> Action:
     return Action(
         name="schema",
-        summary="create schemas, types, functions, tables and sequences",
+        summary="create schemas, types, functions, tables and sequences as pg_dump gives them, in one transaction",
         where=Side.TARGET,
-        statements=("pg_dump --schema-only --snapshot=…, section pre-data, in one transaction",),
-        needs=("CREATE on the database",),
+        statements=("-- pg_dump --schema-only, section pre-data, under the snapshot", *described.PRE_DATA),
+        locks=("ACCESS SHARE on the source's tables, while pg_dump reads",),
+        needs=(needs.CREATE, needs.ACTING_AS, *needs.on(Side.SOURCE, needs.READING)),
         undo="DROP SCHEMA … CASCADE, by hand",
-        blocked=f"the target already has {', '.join(already[:5])}: empty it, or plan for another database"
-        if already
-        else None,
+        blocked=blocked,
         perform=lambda run: restore.pre_data(workspace(run), wishes(run)),
     )
 
 
 def _copy(run: Run, todo: Sequence[Unit]) -> Action:
     total = human_bytes(sum(unit.bytes for unit in todo))
-    jobs = _jobs(run)
-    example = " | ".join(s.as_string() for s in (copy.outgoing(todo[0]), copy.incoming(todo[0])))
+    return _copying(
+        sorted(todo, key=lambda unit: unit.id),
+        summary=f"copy {len(_tables(todo))} tables, {total}, in {len(todo)} units over {_jobs(run)} streams; indexes of"
+        " what is in are built meanwhile",
+    )
+
+
+def _copying(units: Sequence[Unit], *, summary: str) -> Action:
     return Action(
         name="copy",
-        summary=f"copy {len(_tables(todo))} tables, {total}, in {len(todo)} units over {jobs} streams; indexes of"
-        " what is in are built meanwhile",
+        summary=summary,
         where=Side.TARGET,
-        statements=(f"{example}  -- and so for each of {len(todo)} units, with its ledger row",),
-        locks=("ACCESS SHARE on the source's tables",),
+        statements=(*described.copying(units), "-- meanwhile the indexes of what is in, as below"),
+        locks=(
+            "ACCESS SHARE on the source's tables",
+            "ROW EXCLUSIVE on the target's, ACCESS EXCLUSIVE on big ones",
+        ),
+        needs=(needs.ACTING_AS, *needs.on(Side.SOURCE, needs.READING)),
         undo="TRUNCATE, by hand",
         perform=_perform_copy,
     )
@@ -235,15 +354,22 @@ def _perform_copy(run: Run) -> None:
     space.let_go()
 
 
-def _post_data() -> Action:
+def _post_data(run: Run) -> Action:
+    return _building(str(catalog.index_count(run.source)))
+
+
+def _building(count: str) -> Action:
     return Action(
         name="indexes",
-        summary="create the indexes, constraints and triggers that are not there yet",
+        summary=f"create the indexes ({count} on the source), constraints and triggers that are not there yet",
         where=Side.TARGET,
         statements=(
-            "pg_dump --schema-only, section post-data, what is small in batches, each a transaction",
+            "-- pg_dump --schema-only, section post-data, what is small in batches, each a transaction",
+            *described.POST_DATA,
         ),
-        undo="DROP SCHEMA … CASCADE, by hand",
+        locks=("SHARE on each table of the target while its index is built",),
+        needs=(needs.ACTING_AS,),
+        undo="DROP INDEX, ALTER TABLE … DROP CONSTRAINT, by hand",
         perform=_perform_post_data,
     )
 
@@ -255,59 +381,25 @@ def _perform_post_data(run: Run) -> None:
 
 
 def _analyze(run: Run) -> Action:
-    tables = verify.followed_tables(workspace(run))
+    return _analyzing(str(len(verify.followed_tables(workspace(run)))))
+
+
+def _analyzing(count: str) -> Action:
     return Action(
         name="analyze",
-        summary=f"gather statistics of {len(tables)} tables",
+        summary=f"gather statistics of {count} tables",
         where=Side.TARGET,
-        statements=("ANALYZE of each table",),
-        perform=lambda run: restore.analyze(workspace(run), tables),
+        statements=("ANALYZE …  -- of every copied table, many in a statement",),
+        locks=("SHARE UPDATE EXCLUSIVE on each table",),
+        needs=(needs.ACTING_AS,),
+        undo="nothing to undo: statistics are gathered anew at any time",
+        perform=_perform_analyze,
     )
 
 
-def _clear_ranges() -> Action:
-    return Action(
-        name="clear ranges",
-        summary="drop the publications and truncate triggers of split tables",
-        where=Side.SOURCE,
-        statements=("DROP PUBLICATION of each range", "DROP FUNCTION planrunner.truncated_… CASCADE"),
-        destructive=True,
-        perform=lambda run: ranges.drop(workspace(run)),
-    )
-
-
-def _clear(generation: int, stream: str) -> Action:
-    return Action(
-        name=f"clear {stream}",
-        summary=f"drop slot, publication and barrier table {stream}",
-        where=Side.SOURCE,
-        statements=(
-            f"SELECT pg_drop_replication_slot('{stream}')",
-            f"DROP PUBLICATION IF EXISTS {stream}",
-            "DROP TABLE of its barrier on both sides",
-        ),
-        destructive=True,
-        perform=lambda run: generations.clear(workspace(run), generation),
-    )
-
-
-def _forget() -> Action:
-    def perform(run: Run) -> None:
-        space = workspace(run)
-        made = (restore.STEP, ranges.STEP, f"{ranges.STEP} made", selection_record.STEP, drift.STEP)
-        for step in (*made, decisions.STEP, large_objects.STEP):
-            space.ledger.forget(step)
-        space.ledger.forget("snapshot")
-        publications.drop_empty_schema(run.source)
-
-    return Action(
-        name="forget",
-        summary="remove this plan's ledger from the target, and schema planrunner where it is empty then",
-        where=Side.TARGET,
-        statements=("DELETE FROM planrunner.unit, planrunner.effect; DROP SCHEMA planrunner on both sides",),
-        destructive=True,
-        perform=perform,
-    )
+def _perform_analyze(run: Run) -> None:
+    space = workspace(run)
+    restore.analyze(space, verify.followed_tables(space))
 
 
 def _filters(run: Run) -> Sequence[Action]:
@@ -325,11 +417,17 @@ def _filters(run: Run) -> Sequence[Action]:
 def _fix_selection(run: Run) -> Action:
     selection = workspace(run).selection
     instants = [f"{w.tables.text} since {selection.instants[w.tables.text]}" for w in selection.since]
+    return _fixing("; ".join(["put the plan's filters on record", *instants]))
+
+
+def _fixing(summary: str) -> Action:
     return Action(
         name="filters",
-        summary="; ".join(["put the plan's filters on record", *instants]),
+        summary=summary,
         where=Side.TARGET,
-        statements=("INSERT INTO planrunner.effect … -- the filters, and where each time window begins",),
+        statements=("INSERT INTO planrunner.effect …  -- the filters, and where each time window begins",),
+        locks=NO_LOCKS,
+        needs=(needs.CREATE,),
         undo="planrunner cleanup forgets them",
         perform=lambda run: selection_record.record(workspace(run)),
     )
@@ -347,8 +445,9 @@ def _filter_identities(tables: Sequence[Table]) -> Sequence[Action]:
             where=Side.SOURCE,
             statements=tuple(c.statement().as_string() for c in wanted),
             locks=("ACCESS EXCLUSIVE on each table, for an instant",),
-            needs=("ownership of the tables",),
+            needs=(needs.OWNERSHIP,),
             undo="cleanup puts the former identity back",
+            adjusts=True,
             perform=lambda run: identities.change(workspace(run), wanted),
         )
     ]
