@@ -5,7 +5,7 @@ dashes and two spaces before them is a remark; its parts are parted by semicolon
 
     DROP TABLE IF EXISTS "planrunner"."barrier_3fa1_1"  -- on the source; if it is there
 
-``on the source`` or ``on the target`` tells the side where that is not the action's own; a part that begins with
+A call that begins with ``aws`` is AWS's; ``on the source`` or ``on the target`` tells the side where that is not the action's own; a part that begins with
 ``if``, ``where`` or ``unless`` says that the statement may not be needed; everything else is for people. A statement
 that is a remark as a whole executes nothing.
 """
@@ -60,6 +60,8 @@ def read(statement: str) -> Shape | None:
         return None
     parts = [part.strip() for part in remark.split(";")]
     side = next((_SIDES[part] for part in parts if part in _SIDES), None)
+    if text.startswith("aws "):
+        side = Side.AWS
     return Shape(text=text, side=side, sometimes=any(part.startswith(_SOMETIMES) for part in parts))
 
 

@@ -8,19 +8,23 @@ from typing import TYPE_CHECKING
 from planrunner.engine.preflight import Checked, checked
 from planrunner.errors import PlanrunnerError, StepFailed
 from planrunner.model import Approval, Estimate
-from planrunner.step import Checking, Estimating
+from planrunner.step import Acquainted, Checking, Estimating, Upkeeping
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from planrunner.engine.looking import View
-    from planrunner.model import StepSpec
+    from planrunner.model import StepSpec, Upkeep
     from planrunner.step import Action, Run, Step
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreviewStep:
-    """One step: done already, or what it misses. ``problem`` says why it can't be planned at all."""
+    """One step: done already, or what it misses. ``problem`` says why it can't be planned at all.
+
+    ``satisfied`` is what it found as it should be, ``upkeep`` what its work keeps beside its actions.
+    ``begun``: a run has begun it, and may have performed some of its actions.
+    """
 
     spec: StepSpec
     done: bool
@@ -28,12 +32,18 @@ class PreviewStep:
     actions: tuple[Action, ...] = ()
     checked: Checked | None = None
     estimates: tuple[Estimate, ...] = ()
+    satisfied: tuple[str, ...] = ()
+    upkeep: tuple[Upkeep, ...] = ()
+    begun: bool = False
     problem: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """The whole plan at one moment; ``source`` and ``target`` are places without credentials."""
+    """The whole plan at one moment; ``source`` and ``target`` are places without credentials.
+
+    ``offline``: nothing was asked, everything is from the plan alone.
+    """
 
     plan: str
     path: str
@@ -42,6 +52,7 @@ class Preview:
     source: str
     target: str
     steps: tuple[PreviewStep, ...]
+    offline: bool = False
 
     @property
     def actions(self) -> tuple[Action, ...]:
@@ -60,8 +71,11 @@ class Preview:
         return open_checks + sum(step.problem is not None for step in self.steps)
 
 
-def preview(view: View) -> Preview:
-    """Ask every step that is not done; changes nothing. ConnectionFailed when a server is away."""
+def preview(view: View, *, estimating: bool = True) -> Preview:
+    """Ask every step that is not done; changes nothing. ConnectionFailed when a server is away.
+
+    Without ``estimating`` nothing is measured, which takes some seconds.
+    """
     return Preview(
         plan=view.plan.name,
         path=str(view.plan.path),
@@ -69,22 +83,25 @@ def preview(view: View) -> Preview:
         at=view.context.clock.now(),
         source=_place(view.context.identities.source),
         target=_place(view.context.identities.target),
-        steps=tuple(_previewed(view, spec) for spec in view.plan.steps),
+        steps=tuple(_previewed(view, spec, estimating=estimating) for spec in view.plan.steps),
     )
 
 
-def _previewed(view: View, spec: StepSpec) -> PreviewStep:
+def _previewed(view: View, spec: StepSpec, *, estimating: bool) -> PreviewStep:
     if view.is_done(spec):
         return PreviewStep(spec=spec, done=True)
     step, run = view.find(spec.uses), view.run(spec)
     earlier = [s for s in view.pending() if view.plan.steps.index(s) < view.plan.steps.index(spec)]
+    begun = spec.id in view.state.steps and view.state.steps[spec.id].touched
     approved = spec.approval is Approval.AUTO or view.state.approves(spec.id, spec.digest)
     try:
         findings = checked(step, run, earlier) if isinstance(step, Checking) else None
         actions = tuple(step.actions(run))
-        estimates = _estimated(step, run)
+        estimates = _estimated(step, run) if estimating else ()
     except StepFailed as error:
-        return PreviewStep(spec=spec, done=False, waits_for_approval=not approved, problem=str(error))
+        return PreviewStep(
+            spec=spec, done=False, waits_for_approval=not approved, begun=begun, problem=str(error)
+        )
     return PreviewStep(
         spec=spec,
         done=False,
@@ -92,7 +109,19 @@ def _previewed(view: View, spec: StepSpec) -> PreviewStep:
         actions=actions,
         checked=findings,
         estimates=estimates,
+        satisfied=_satisfied(step, run),
+        upkeep=tuple(step.upkeep) if isinstance(step, Upkeeping) and (actions or findings) else (),
+        begun=begun,
     )
+
+
+def _satisfied(step: Step, run: Run) -> tuple[str, ...]:
+    if not isinstance(step, Acquainted):
+        return ()
+    try:
+        return tuple(step.satisfied(run))
+    except PlanrunnerError as error:
+        return (f"what is there could not be told: {error.message}",)
 
 
 def _estimated(step: Step, run: Run) -> tuple[Estimate, ...]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from planrunner.postgres.catalog import Table
+    from planrunner.postgres.connection import Server
     from planrunner.replication.names import Names
     from planrunner.replication.workspace import Workspace
 
@@ -94,11 +95,19 @@ def back_subscription(space: Workspace) -> sql.Composed:
     return return_streams.subscription_statement(space, {"password": ANYTHING})
 
 
+def secret_of(server: Server) -> str:
+    """Where the password of a side comes from, as the plan refers to it; never the password."""
+    endpoint = server.endpoint
+    if endpoint.rds_iam:
+        return "its password is a login token of RDS"
+    return f"its password is {endpoint.password}" if endpoint.password is not None else "no password"
+
+
 def starting_back(space: Workspace) -> tuple[str, ...]:
     """What makes the source follow the target."""
     name = space.names.back
     return (
-        told(back_subscription(space), "and the target's password"),
+        told(back_subscription(space), secret_of(space.target)),
         told(subscriptions.owning(space.names, name)),
         told(subscriptions.beginning(name, ANYTHING), "where the login may"),
         told(subscriptions.starting(name)),
@@ -127,7 +136,7 @@ def subscribing(space: Workspace, generation: int, others: Sequence[str]) -> tup
         space.source, names, generation, ANYTHING, others=others, failover=space.terms.failover
     )
     return (
-        told(made, "and the source's password"),
+        told(made, secret_of(space.source)),
         told(subscriptions.owning(names, names.stream(generation))),
         *all_told(subscriptions.enabling(names, generation)),
     )
@@ -204,7 +213,7 @@ POST_DATA = (
         *(f"CREATE {kind} …" for kind in ("TRIGGER", "CONSTRAINT TRIGGER", "RULE", "POLICY", "STATISTICS")),
         "CREATE EVENT TRIGGER …",
         "ALTER EVENT TRIGGER …",
-        "CREATE VIEW …",
+        "CREATE OR REPLACE VIEW …",
         "ALTER STATISTICS …",
     ),
     *_ABOUT,

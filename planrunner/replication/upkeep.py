@@ -13,9 +13,8 @@ LEDGER = Upkeep(
     where=Side.TARGET,
     statements=(
         *ledger.CREATE,
-        *(f"INSERT INTO planrunner.{table} …" for table in _WRITTEN),
-        *(f"DELETE FROM planrunner.{table} …" for table in _WRITTEN),
-        *(f'DELETE FROM "planrunner"."{table}" WHERE …' for table in _WRITTEN),
+        *(f"{verb} planrunner.{table} …" for verb in ("INSERT INTO", "DELETE FROM") for table in _WRITTEN),
+        *(f'{verb} "planrunner"."{table}" …' for verb in ("DELETE FROM",) for table in _WRITTEN),
         "UPDATE planrunner.unit SET …",
         "WITH … INSERT INTO planrunner.…",
     ),

@@ -57,7 +57,7 @@ def test_text_tells_marks_menders_statements_and_questions(bench: Any, tiny: Any
     )
     for expected in (
         "one (touch): waits for approval",
-        "- asks, local: create a",
+        "- do, local: create a [asks]",
         "touch a",
         "asks: really?",
         "- blocked, local: create b",
@@ -76,7 +76,7 @@ def test_text_tells_marks_menders_statements_and_questions(bench: Any, tiny: Any
 def test_json_holds_every_action(bench: Any) -> None:
     tree = json.loads(preview_json.to_json(previewed(bench, bench.touch("one", "a", ask=["a"]))))
     action = tree["steps"][0]["actions"][0]
-    assert (action["name"], action["verdict"], action["statements"]) == ("a", "asks", ["touch a"])
+    assert (action["name"], action["verdict"], action["statements"]) == ("a", "do", ["touch a"])
     assert tree["changes"] is True
 
 
