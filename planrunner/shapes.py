@@ -5,9 +5,9 @@ dashes and two spaces before them is a remark; its parts are parted by semicolon
 
     DROP TABLE IF EXISTS "planrunner"."barrier_3fa1_1"  -- on the source; if it is there
 
-A call that begins with ``aws`` is AWS's; ``on the source`` or ``on the target`` tells the side where that is not the action's own; a part that begins with
-``if``, ``where`` or ``unless`` says that the statement may not be needed; everything else is for people. A statement
-that is a remark as a whole executes nothing.
+A call that begins with ``aws`` is AWS's; ``on the source`` or ``on the target`` tells the side where that is not
+the action's own; a part that begins with ``if``, ``where`` or ``unless`` says that the statement may not be needed;
+everything else is for people. A statement that is a remark as a whole executes nothing.
 """
 
 from __future__ import annotations

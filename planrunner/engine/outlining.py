@@ -50,6 +50,7 @@ def _outlined(
         done=False,
         waits_for_approval=spec.approval is not Approval.AUTO and not approved,
         actions=tuple(_actions(step, Draft(plan=plan, spec=spec, plan_id=plan_id))),
+        asked=False,
         begun=state is not None and spec.id in state.steps and state.steps[spec.id].touched,
     )
 

@@ -23,7 +23,8 @@ class PreviewStep:
     """One step: done already, or what it misses. ``problem`` says why it can't be planned at all.
 
     ``satisfied`` is what it found as it should be, ``upkeep`` what its work keeps beside its actions.
-    ``begun``: a run has begun it, and may have performed some of its actions.
+    ``begun``: a run has begun it, and may have performed some of its actions. ``asked`` is False where nobody
+    was asked what is there.
     """
 
     spec: StepSpec
@@ -35,6 +36,7 @@ class PreviewStep:
     satisfied: tuple[str, ...] = ()
     upkeep: tuple[Upkeep, ...] = ()
     begun: bool = False
+    asked: bool = True
     problem: str | None = None
 
 

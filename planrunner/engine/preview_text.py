@@ -121,7 +121,7 @@ def status_of(step: PreviewStep) -> str:
     if step.problem is not None:
         return "problem"
     if not step.actions:
-        return "nothing missing"
+        return "nothing missing" if step.asked else "not asked"
     return "waits for approval" if step.waits_for_approval else "pending"
 
 

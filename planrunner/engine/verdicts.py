@@ -43,4 +43,5 @@ def of_step(step: PreviewStep) -> Verdict:
     if step.problem is not None or (step.checked is not None and step.checked.open):
         return Verdict.BLOCKED
     found = {of_action(action) for action in step.actions}
-    return next((verdict for verdict in _GRAVEST_FIRST if verdict in found), Verdict.THERE)
+    nothing = Verdict.THERE if step.asked else Verdict.DECIDED
+    return next((verdict for verdict in _GRAVEST_FIRST if verdict in found), nothing)

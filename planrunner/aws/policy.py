@@ -1,0 +1,61 @@
+"""The least IAM policy for what a plan calls: JSON as AWS takes it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from planrunner.model import Json, RdsInstance
+
+# What each action is allowed on: AWS's Service Authorization Reference, "Amazon RDS".
+_ON_GROUPS = frozenset(
+    {
+        "rds:CreateDBParameterGroup",
+        "rds:DescribeDBParameterGroups",
+        "rds:DescribeDBParameters",
+        "rds:ModifyDBParameterGroup",
+    }
+)
+_ON_INSTANCES = frozenset({"rds:RebootDBInstance"})
+# The instance, and the group that it is given.
+_ON_BOTH = frozenset({"rds:ModifyDBInstance"})
+# A list of all instances tells which others use the group.
+_ON_ALL_INSTANCES = frozenset({"rds:DescribeDBInstances"})
+
+
+def policy(
+    actions: Iterable[str], instance: RdsInstance | None, groups: Sequence[str], others: Mapping[str, str]
+) -> dict[str, Json] | None:
+    """A policy that allows ``actions`` and nothing else; None where none is needed.
+
+    ``groups`` are the parameter groups by name, ``others`` the ARN of what each further action is called on.
+    """
+    by_resource: dict[tuple[str, ...], list[str]] = {}
+    for action in sorted(set(actions)):
+        resources = (others[action],) if action in others else _resources(action, instance, groups)
+        by_resource.setdefault(resources, []).append(action)
+    if not by_resource:
+        return None
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Effect": "Allow", "Action": named, "Resource": resources}
+            for resources, named in by_resource.items()
+        ],
+    }
+
+
+def _resources(action: str, instance: RdsInstance | None, groups: Sequence[str]) -> tuple[str, ...]:
+    region = (instance.region if instance else None) or "*"
+    root = f"arn:aws:rds:{region}:*"
+    of_groups = tuple(f"{root}:pg:{group}" for group in groups) or (f"{root}:pg:*",)
+    of_instance = (f"{root}:db:{instance.instance}",) if instance else (f"{root}:db:*",)
+    if action in _ON_GROUPS:
+        return of_groups
+    if action in _ON_INSTANCES:
+        return of_instance
+    if action in _ON_BOTH:
+        return (*of_instance, *of_groups)
+    return (f"{root}:db:*",) if action in _ON_ALL_INSTANCES else ("*",)
