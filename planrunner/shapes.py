@@ -7,7 +7,8 @@ dashes and two spaces before them is a remark; its parts are parted by semicolon
 
 A call that begins with ``aws`` is AWS's; ``on the source`` or ``on the target`` tells the side where that is not
 the action's own; a part that begins with ``if``, ``where`` or ``unless`` says that the statement may not be needed;
-everything else is for people. A statement that is a remark as a whole executes nothing.
+``as pg_dump words it`` that it is a part of a dump; everything else is for people. A statement that is a remark as
+a whole executes nothing.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ANYTHING = "…"
+DUMPED = "as pg_dump words it"
 _REMARK = re.compile(r"^(?P<text>.*?)(?:(?:^|\s\s)--\s(?P<remark>.*))?$", re.DOTALL)
 _SIDES = {"on the source": Side.SOURCE, "on the target": Side.TARGET}
 _SOMETIMES = ("if ", "where ", "unless ")
@@ -36,11 +38,15 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """A statement without its remark; ``side`` is None for the action's own, ``sometimes``: it may not be needed."""
+    """A statement without its remark; ``side`` is None for the action's own, ``sometimes``: it may not be needed.
+
+    ``dumped``: pg_dump words it, so it is sent as a part of a dump and never otherwise.
+    """
 
     text: str
     side: Side | None = None
     sometimes: bool = False
+    dumped: bool = False
 
     @property
     def exact(self) -> bool:
@@ -62,7 +68,8 @@ def read(statement: str) -> Shape | None:
     side = next((_SIDES[part] for part in parts if part in _SIDES), None)
     if text.startswith("aws "):
         side = Side.AWS
-    return Shape(text=text, side=side, sometimes=any(part.startswith(_SOMETIMES) for part in parts))
+    sometimes = any(part.startswith(_SOMETIMES) for part in parts)
+    return Shape(text=text, side=side, sometimes=sometimes, dumped=DUMPED in parts)
 
 
 def parted(script: str) -> Iterator[str]:

@@ -125,7 +125,8 @@ class Action:
     ``undo`` are always told, be it as NO_LOCKS, NO_NEEDS and IRREVERSIBLE. ``adjusts``: something is there
     and is changed. ``asks`` is a question that must be answered (approve, --yes) before it is performed;
     ``blocked`` says why it can't be performed at all and what a person must do. ``unobservable``
-    actions leave no trace that a resume could look for. ``perform`` is re-entrant.
+    actions leave no trace that a resume could look for. ``recovery``: only an interruption made it necessary.
+    ``perform`` is re-entrant.
     """
 
     name: str
@@ -143,6 +144,7 @@ class Action:
     restarts: bool = False
     observable: bool = True
     decided_at_run_time: bool = False
+    recovery: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

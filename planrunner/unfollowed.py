@@ -201,6 +201,21 @@ def _identities(run: Run) -> Sequence[Action]:
     return [_identifying(wanted)]
 
 
+def identities_coming(run: Run) -> tuple[identities.Change, ...]:
+    """The identities that the source's tables are still to be given, for want of one or for a row filter."""
+    wanted, _ = identities.changes(run.source, _bare(run), workspace(run).choices)
+    return (*wanted, *filter_identities(run))
+
+
+def filter_identities(run: Run) -> tuple[identities.Change, ...]:
+    """The identities that row filters need."""
+    space = workspace(run)
+    if space.selection.everything or not space.selection.identity_full:
+        return ()
+    filtered = [t for t in verify.followed_tables(space) if t.where and t.identifiable]
+    return tuple(identities.Change(table=t, index=None) for t in filtered if t.replica_identity == "d")
+
+
 def _identifying(wanted: Sequence[identities.Change]) -> Action:
     told = ", ".join(f"{c.table.qualified} ({c.index or 'FULL'})" for c in wanted)
     return Action(

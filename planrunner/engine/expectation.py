@@ -161,7 +161,7 @@ def _actions(
     """The actions that are more, fewer or others; of a half-done step (``half``) only what is more."""
     was = {_settled(action["name"], begun=begun): action for action in before}
     is_ = {_settled(action["name"], begun=begun): action for action in now}
-    for name in (n for n in is_ if n not in was):
+    for name in (n for n in is_ if n not in was and not (begun and is_[n]["recovery"])):
         yield f"{step}: an action more: {is_[name]['summary']}"
     if half:
         return

@@ -73,6 +73,7 @@ def action_json(action: Action) -> Json:
         "restarts": action.restarts,
         "observable": action.observable,
         "decided_at_run_time": action.decided_at_run_time,
+        "recovery": action.recovery,
     }
 
 

@@ -18,7 +18,7 @@ from planrunner.replication import (
 )
 from planrunner.replication.jobs import SMALL_BYTES
 from planrunner.replication.units import Unit
-from planrunner.shapes import ANYTHING
+from planrunner.shapes import ANYTHING, DUMPED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -170,18 +170,18 @@ def copying(units: Sequence[Unit]) -> tuple[str, ...]:
 
 
 def _where(*kinds: str) -> tuple[str, ...]:
-    return all_told(kinds, "where the source has such")
+    return all_told(kinds, DUMPED, "where the source has such")
 
 
 # What pg_dump writes of each kind; it lists objects under a snapshot that only the run takes.
 _ABOUT = _where("COMMENT ON …", "GRANT …", "REVOKE …", "ALTER … OWNER TO …", "ALTER DEFAULT PRIVILEGES …")
 PRE_DATA = (
-    told("LOCK TABLE … IN ACCESS SHARE MODE", SOURCE, "by pg_dump"),
+    told("LOCK TABLE … IN ACCESS SHARE MODE", SOURCE, "pg_dump's own"),
     *all_told(
         ("GRANT CREATE ON SCHEMA public TO …", "REVOKE CREATE ON SCHEMA public FROM …"),
         "where an owner may not create there; taken back before the commit",
     ),
-    "CREATE TABLE …",
+    told("CREATE TABLE …", DUMPED),
     *_where(
         *(f"CREATE {kind} …" for kind in ("SCHEMA", "EXTENSION", "TYPE", "DOMAIN", "FUNCTION", "PROCEDURE")),
         *(f"CREATE {kind} …" for kind in ("AGGREGATE", "OPERATOR", "CAST", "COLLATION", "CONVERSION")),
@@ -219,7 +219,7 @@ POST_DATA = (
     *_ABOUT,
 )
 FOREIGN_KEYS = (
-    "ALTER TABLE … ADD CONSTRAINT … FOREIGN KEY …",
+    told("ALTER TABLE … ADD CONSTRAINT … FOREIGN KEY …", DUMPED),
     *_where("ALTER TABLE … VALIDATE CONSTRAINT …", "CREATE UNIQUE INDEX …", "ALTER TABLE … ADD CONSTRAINT …"),
 )
 

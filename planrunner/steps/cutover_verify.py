@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from planrunner import clearing, crossings, lifting
+from planrunner import clearing, crossings, lifting, unfollowed
 from planrunner.model import Finding, Json, Side, Upkeep, Verification, VerifyTerms
 from planrunner.postgres import catalog, needs
 from planrunner.replication import (
@@ -188,7 +188,9 @@ def _setting_terms(run: Run) -> settings.Terms:
 
 
 def _identities(run: Run) -> Sequence[Action]:
-    made = identities.restore_statements(workspace(run), Side.TARGET)
+    # Those on record, and those that an earlier step is still to change.
+    coming = [change.back() for change in unfollowed.identities_coming(run)]
+    made = (*identities.restore_statements(workspace(run), Side.TARGET), *coming)
     if not made:
         return ()
     return [

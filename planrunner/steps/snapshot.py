@@ -408,10 +408,7 @@ def _filters(run: Run) -> Sequence[Action]:
     if selection.everything:
         return ()
     found = [] if selection.recorded else [_fix_selection(run)]
-    if selection.identity_full:
-        filtered = [t for t in verify.followed_tables(workspace(run)) if t.where and t.identifiable]
-        found += _filter_identities([t for t in filtered if t.replica_identity == "d"])
-    return found
+    return [*found, *_filter_identities(unfollowed.filter_identities(run))]
 
 
 def _fix_selection(run: Run) -> Action:
@@ -433,15 +430,14 @@ def _fixing(summary: str) -> Action:
     )
 
 
-def _filter_identities(tables: Sequence[Table]) -> Sequence[Action]:
-    if not tables:
+def _filter_identities(wanted: Sequence[identities.Change]) -> Sequence[Action]:
+    if not wanted:
         return ()
-    wanted = [identities.Change(table=t, index=None) for t in tables]
     return [
         Action(
             name="filter identities",
-            summary=f"set REPLICA IDENTITY FULL on {len(tables)} filtered tables:"
-            f" {', '.join(t.qualified for t in tables)}",
+            summary=f"set REPLICA IDENTITY FULL on {len(wanted)} filtered tables:"
+            f" {', '.join(change.table.qualified for change in wanted)}",
             where=Side.SOURCE,
             statements=tuple(c.statement().as_string() for c in wanted),
             locks=("ACCESS EXCLUSIVE on each table, for an instant",),

@@ -249,6 +249,7 @@ def _clear_former(names: Names, streams: Sequence[int]) -> Action:
         locks=NO_LOCKS,
         needs=(needs.OWNERSHIP, needs.REPLICATION),
         undo=f"{IRREVERSIBLE}: nobody follows them",
+        recovery=True,
         destructive=True,
         perform=lambda run: merge.undo(workspace(run)),
     )
@@ -263,6 +264,7 @@ def _join(names: Names, held: Sequence[int], streams: int) -> Action:
         locks=("SHARE UPDATE EXCLUSIVE on each table of the source, for an instant",),
         needs=(needs.SUBSCRIBING, needs.CREATE, *needs.on(Side.SOURCE, needs.OWNERSHIP, needs.REPLICATION)),
         undo="until the new subscription is made, the old streams are enabled again",
+        recovery=True,
         perform=lambda run: merge.merge(
             workspace(run), verify.followed_tables(workspace(run)), streams=streams
         ),
@@ -278,6 +280,7 @@ def _withheld() -> Action:
         locks=("SHARE ROW EXCLUSIVE on both tables of a foreign key, SHARE on a table whose index is built",),
         needs=(needs.ACTING_AS,),
         undo="ALTER TABLE … DROP CONSTRAINT …, DROP INDEX …, by hand",
+        recovery=True,
         perform=_perform_withheld,
     )
 

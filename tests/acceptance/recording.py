@@ -43,6 +43,8 @@ _CHANGING = re.compile(
     r"|pg_reload_conf|dblink\w*|pg_logical_slot_get\w*|pg_sync_replication_slots|pg_import_system_collations)\s*\(",
     re.IGNORECASE,
 )
+# What a dump begins with, and nothing else does.
+_PREAMBLE = "SELECT pg_catalog.set_config('search_path', '', false)"
 _STRING = re.compile(r"'(?:[^']|'')*'")
 _LOOKING = re.compile(
     r"^\s*(?:SELECT|SET|RESET|SHOW|BEGIN|START TRANSACTION|COMMIT|ROLLBACK|SAVEPOINT|RELEASE|EXPLAIN|FETCH|CLOSE"
@@ -53,11 +55,12 @@ _LOOKING = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """One changing statement that a server logged, its parameters in place."""
+    """One changing statement that a server logged, its parameters in place; ``dumped``: pg_dump worded it."""
 
     side: Side
     sql: str
     app: str
+    dumped: bool
 
 
 class Log:
@@ -74,7 +77,7 @@ class Log:
             log.seek(self._from)
             text = log.read().decode("utf-8", "replace")
         return [
-            Seen(side=self._side, sql=statement, app=app)
+            Seen(side=self._side, sql=statement, app=app, dumped=_PREAMBLE in script)
             for app, script in _scripts(text, user)
             for statement in parted(script)
             if changes(statement)
