@@ -43,10 +43,7 @@ def split_tables(names: Names) -> Action:
         name="clear ranges",
         summary="drop the publications and truncate triggers of split tables",
         where=Side.SOURCE,
-        statements=(
-            "DROP PUBLICATION IF EXISTS …  -- of each range and each whole",
-            ranges.dropping_function(names).as_string(),
-        ),
+        statements=described.all_told(described.unsplitting(names), "where it is there"),
         locks=("ACCESS EXCLUSIVE on each split table, for an instant",),
         needs=(needs.OWNERSHIP, needs.CREATE),
         undo=_GONE,

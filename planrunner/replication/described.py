@@ -12,6 +12,7 @@ from planrunner.replication import (
     late,
     ledger,
     publications,
+    ranges,
     return_streams,
     slots,
     subscriptions,
@@ -129,14 +130,32 @@ def following_again(space: Workspace, tables: Sequence[Table], generation: int) 
     )
 
 
-def subscribing(space: Workspace, generation: int, others: Sequence[str]) -> tuple[str, ...]:
-    """What subscribes to a generation's slot and starts applying, on the target."""
+def owning_ranges(names: Names, generation: int) -> tuple[str, ...]:
+    """What takes a generation's own ranges of a truncated table away, on the target."""
+    made = (
+        f'CREATE OR REPLACE FUNCTION "planrunner"."{names.truncate_part_function(generation)}"() …',
+        f'CREATE OR REPLACE TRIGGER … ON "planrunner"."{names.barrier(generation)}" …',
+        f'ALTER TABLE "planrunner"."{names.barrier(generation)}" ENABLE ALWAYS TRIGGER …',
+    )
+    return all_told(made, "where it has copied some ranges of a table and not all")
+
+
+def subscribing(
+    space: Workspace, generation: int, others: Sequence[str], *, left: bool = False
+) -> tuple[str, ...]:
+    """What subscribes to a generation's slot and starts applying, on the target.
+
+    While rows are ``left`` to copy it is not known which publications of split tables it names besides its own.
+    """
     names = space.names
     made = subscriptions.statement(
         space.source, names, generation, ANYTHING, others=others, failover=space.terms.failover
     )
+    shown = made.as_string()
+    if left:
+        shown = shown.replace(" WITH (create_slot", "… WITH (create_slot")
     return (
-        told(made, secret_of(space.source)),
+        told(shown, secret_of(space.source)),
         told(subscriptions.owning(names, names.stream(generation))),
         *all_told(subscriptions.enabling(names, generation)),
     )
@@ -175,8 +194,9 @@ def _where(*kinds: str) -> tuple[str, ...]:
 
 # What pg_dump writes of each kind; it lists objects under a snapshot that only the run takes.
 _ABOUT = _where("COMMENT ON …", "GRANT …", "REVOKE …", "ALTER … OWNER TO …", "ALTER DEFAULT PRIVILEGES …")
+DUMP_LOCKS = told("LOCK TABLE … IN ACCESS SHARE MODE", SOURCE, "pg_dump's own")
 PRE_DATA = (
-    told("LOCK TABLE … IN ACCESS SHARE MODE", SOURCE, "pg_dump's own"),
+    DUMP_LOCKS,
     *all_told(
         ("GRANT CREATE ON SCHEMA public TO …", "REVOKE CREATE ON SCHEMA public FROM …"),
         "where an owner may not create there; taken back before the commit",
@@ -272,6 +292,12 @@ def using_tracker(space: Workspace, *, side: str) -> tuple[str, ...]:
     )
 
 
+def unsplitting(names: Names) -> tuple[str, ...]:
+    """What takes away the source's publications of ranges and of wholes, and their triggers."""
+    publications_of = (f'DROP PUBLICATION IF EXISTS "{names.plan_prefix}{kind}…"' for kind in ("r", "s"))
+    return (*publications_of, ranges.dropping_function(names).as_string())
+
+
 def splitting(names: Names, tables: Sequence[Table]) -> tuple[str, ...]:
     """What the source gets for tables that are cut into ranges."""
     if not tables:
@@ -291,8 +317,7 @@ def splitting(names: Names, tables: Sequence[Table]) -> tuple[str, ...]:
         )
     ]
     return (
-        told("DROP PUBLICATION IF EXISTS …", SOURCE, "if an earlier attempt left it"),
-        told("DROP FUNCTION IF EXISTS … CASCADE", SOURCE, "if an earlier attempt left it"),
+        *all_told(unsplitting(names), SOURCE, "if an earlier attempt left it"),
         *all_told((publications.statements(names, 0, ())[0], function, *made, *triggers), SOURCE, when),
     )
 

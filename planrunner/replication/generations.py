@@ -73,6 +73,21 @@ def remaining(workspace: Workspace, tables: Sequence[Table]) -> tuple[Unit, ...]
     return tuple(unit for unit in ranges.units(workspace, tables) if unit.id not in copied)
 
 
+def coming(workspace: Workspace, tables: Sequence[Table], streams: int) -> tuple[int, ...]:
+    """The generations there are once everything is copied: those that hold units, and those that copy the rest."""
+    now = outlook(workspace, streams)
+    left = {unit.table.oid for unit in remaining(workspace, tables)}
+    return (*now.finished, *now.next[: len(left)])
+
+
+def joined(generations: Sequence[int], tables: Sequence[Table], streams: int) -> tuple[int, ...]:
+    """The generations that follow once more than ``streams`` of them are joined."""
+    if len(generations) <= streams:
+        return tuple(generations)
+    first = max(generations) + 1
+    return tuple(range(first, first + min(streams, len(tables))))
+
+
 def begin(workspace: Workspace, tables: Sequence[Table], division: Division) -> None:
     """Start the generations that copy what is left of ``tables``: clear useless ones, publications, slots, snapshots.
 

@@ -14,6 +14,7 @@ from planrunner.replication import (
     decisions,
     described,
     fence,
+    generations,
     identities,
     ranges,
     restore,
@@ -22,6 +23,7 @@ from planrunner.replication import (
     subscriptions,
     tracker,
     upkeep,
+    verify,
 )
 from planrunner.replication.crossing import Position
 from planrunner.replication.names import Names
@@ -215,24 +217,24 @@ def _retire(run: Run, where: Position) -> Sequence[Action]:
     )
     if where is Position.TARGET and not alive and not ranges.made(space) and not tracker.exists(space):
         return []
-    split = ranges.made(space)
-    return [_retiring(space.names, sorted(alive) or [1], split=split)]
+    if "sync" in run.planned_before:
+        # Those that will be there by then.
+        streams, tables = run.option_of("snapshot", "streams", 1), verify.followed_tables(space)
+        coming = generations.coming(space, tables, streams) or (1,)
+        alive = set(generations.joined(coming, tables, streams))
+    return [_retiring(space.names, sorted(alive) or [1])]
 
 
-def _retiring(names: Names, generations: Sequence[int], *, split: bool = False) -> Action:
-    dropped = (
-        "DROP PUBLICATION IF EXISTS …  -- on the source; of each range and each whole",
-        described.told(ranges.dropping_function(names), described.SOURCE),
-    )
+def _retiring(names: Names, streams: Sequence[int]) -> Action:
     return Action(
         name="end replication",
         summary="drop subscription, slot and publication"
-        f" {', '.join(map(names.stream, generations))}: nothing fills the source's disk",
+        f" {', '.join(map(names.stream, streams))}: nothing fills the source's disk",
         where=Side.TARGET,
         statements=(
             *described.dropping_tracker(names),
-            *(dropped if split else ()),
-            *(statement for g in generations for statement in described.clearing(names, g)),
+            *described.all_told(described.unsplitting(names), described.SOURCE, "where tables were split"),
+            *(statement for g in streams for statement in described.clearing(names, g)),
         ),
         locks=("SHARE UPDATE EXCLUSIVE on each published table of the source, for an instant",),
         needs=(needs.SUBSCRIBING, needs.CREATE, *needs.on(Side.SOURCE, needs.OWNERSHIP, needs.REPLICATION)),

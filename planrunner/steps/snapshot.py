@@ -324,7 +324,11 @@ def _copying(units: Sequence[Unit], *, summary: str) -> Action:
         name="copy",
         summary=summary,
         where=Side.TARGET,
-        statements=(*described.copying(units), "-- meanwhile the indexes of what is in, as below"),
+        statements=(
+            *described.copying(units),
+            described.DUMP_LOCKS + "; where the schema was created by an earlier run",
+            "-- meanwhile the indexes of what is in, as below",
+        ),
         locks=(
             "ACCESS SHARE on the source's tables",
             "ROW EXCLUSIVE on the target's, ACCESS EXCLUSIVE on big ones",
@@ -365,6 +369,7 @@ def _building(count: str) -> Action:
         where=Side.TARGET,
         statements=(
             "-- pg_dump --schema-only, section post-data, what is small in batches, each a transaction",
+            described.DUMP_LOCKS + "; where the rows were copied by an earlier run",
             *described.POST_DATA,
         ),
         locks=("SHARE on each table of the target while its index is built",),

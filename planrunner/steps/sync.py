@@ -50,19 +50,26 @@ class Sync:
         space = workspace(run)
         there = subscriptions.existing(run.target, space.names)
         held = space.ledger.generations()
-        coming = held or (1,)
+        streams = snapshot_option(run, "streams", 1)
+        tables = verify.followed_tables(space)
+        coming = generations.coming(space, tables, streams) or (1,)
+        left = bool(generations.remaining(space, tables))
         done = space.ledger.effects(STEP)
         found = [
-            _subscribe(run, g, adjusts=g in there) for g in coming if g not in there or not there[g].enabled
+            _subscribe(run, g, adjusts=g in there, left=left)
+            for g in coming
+            if g not in there or not there[g].enabled
         ]
         if CAUGHT_UP not in done:
             found = [*_lost(run, held, done.keys()), *found, _catch_up(size(run.option("max_lag", "16MB")))]
         former = sorted(set(generations.left(space)) - set(held)) if held else []
         if former:
             found.append(_clear_former(space.names, former))
-        if len(held) > snapshot_option(run, "streams", 1):
-            found.append(_join(space.names, held, snapshot_option(run, "streams", 1)))
-        if held and restore.FOREIGN_KEYS not in space.ledger.effects(restore.STEP):
+        if len(coming) > streams:
+            found.append(_join(space.names, coming, streams))
+        # One snapshot's foreign keys are added with its other constraints.
+        delayed = len(coming) > 1 if left else bool(held)
+        if delayed and restore.FOREIGN_KEYS not in space.ledger.effects(restore.STEP):
             found.append(_withheld())
         views = restore.materialized_views(space)
         if views and "materialized views" not in done:
@@ -121,7 +128,7 @@ class Sync:
         return found
 
 
-def _subscribe(run: Run, generation: int, *, adjusts: bool) -> Action:
+def _subscribe(run: Run, generation: int, *, adjusts: bool, left: bool) -> Action:
     space = workspace(run)
     tables = verify.followed_tables(space)
     owned = ranges.owned(space, tables, generation)
@@ -131,7 +138,8 @@ def _subscribe(run: Run, generation: int, *, adjusts: bool) -> Action:
     made = (
         described.told(narrowing, described.SOURCE, "where it names more than was copied"),
         *(s.as_string() for s in owned.truncating(space.names, generation)),
-        *described.subscribing(space, generation, others),
+        *(described.owning_ranges(space.names, generation) if left else ()),
+        *described.subscribing(space, generation, others, left=left),
     )
     return _subscribing(space.names, generation, enabling if adjusts else made, adjusts=adjusts)
 
