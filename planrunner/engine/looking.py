@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from planrunner import registry
@@ -37,13 +38,16 @@ class View:
 
     def run(self, spec: StepSpec) -> Run:
         """What that step sees: the steps before it that are not done yet count as planned."""
-        position = self.plan.steps.index(spec)
-        earlier = (s for s in self.plan.steps[:position] if not self.is_done(s))
-        return self.context.run(spec, self.tell, frozenset(s.uses for s in earlier))
+        return self.context.run(spec, self.tell, frozenset(s.uses for s in self.pending_before(spec)))
 
     def is_done(self, spec: StepSpec) -> bool:
         """True when the state says that the step is done."""
         return self.state.status(spec.id) is StepStatus.DONE
+
+    def pending_before(self, spec: StepSpec) -> tuple[StepSpec, ...]:
+        """The steps before ``spec`` that are not done, in order."""
+        earlier = takewhile(lambda other: other.id != spec.id, self.plan.steps)
+        return tuple(other for other in earlier if not self.is_done(other))
 
     def pending(self) -> tuple[StepSpec, ...]:
         """The steps that are not done, in order."""

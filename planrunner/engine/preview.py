@@ -93,7 +93,7 @@ def _previewed(view: View, spec: StepSpec, *, estimating: bool) -> PreviewStep:
     if view.is_done(spec):
         return PreviewStep(spec=spec, done=True)
     step, run = view.find(spec.uses), view.run(spec)
-    earlier = [s for s in view.pending() if view.plan.steps.index(s) < view.plan.steps.index(spec)]
+    earlier = view.pending_before(spec)
     begun = spec.id in view.state.steps and view.state.steps[spec.id].touched
     approved = spec.approval is Approval.AUTO or view.state.approves(spec.id, spec.digest)
     try:
