@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from planrunner.model import Json, RdsInstance
 
@@ -25,17 +25,27 @@ _ON_BOTH = frozenset({"rds:ModifyDBInstance"})
 _ON_ALL_INSTANCES = frozenset({"rds:DescribeDBInstances"})
 
 
+def secret_arn(locator: str, region: str | None) -> str:
+    """The ARN of a secret by its name; one that is an ARN already is its own."""
+    if locator.startswith("arn:"):
+        return locator
+    # AWS appends six characters of its own to a secret's name.
+    return f"arn:aws:secretsmanager:{region or '*'}:*:secret:{locator}-??????"
+
+
 def policy(
-    actions: Iterable[str], instance: RdsInstance | None, groups: Sequence[str], others: Mapping[str, str]
+    actions: Iterable[str], instance: RdsInstance | None, groups: Sequence[str]
 ) -> dict[str, Json] | None:
     """A policy that allows ``actions`` and nothing else; None where none is needed.
 
-    ``groups`` are the parameter groups by name, ``others`` the ARN of what each further action is called on.
+    An action is ``SERVICE:ACTION`` or, with what it is called on, ``SERVICE:ACTION on ARN``. ``groups`` are the
+    parameter groups by name.
     """
     by_resource: dict[tuple[str, ...], list[str]] = {}
     for action in sorted(set(actions)):
-        resources = (others[action],) if action in others else _resources(action, instance, groups)
-        by_resource.setdefault(resources, []).append(action)
+        name, named, arn = action.partition(" on ")
+        resources = (arn,) if named else _resources(name, instance, groups)
+        by_resource.setdefault(resources, []).append(name)
     if not by_resource:
         return None
     return {

@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from planrunner.aws.policy import policy
+from planrunner.aws.policy import policy, secret_arn
 from planrunner.model import SecretKind, Side
 from planrunner.postgres import grant_script, needs
 from planrunner.postgres.failures import dsn_parameters
@@ -20,14 +20,10 @@ if TYPE_CHECKING:
 
     from planrunner.engine.context import World
     from planrunner.engine.preview import Preview
-    from planrunner.model import Endpoint, Json, Plan, SecretRef
+    from planrunner.model import Endpoint, Json, Plan
     from planrunner.postgres.grant_script import Line
 
 _GROUP = re.compile(r"--db-parameter-group-name\s+(\S+)")
-_SECRETS = {
-    SecretKind.AWS_SECRETSMANAGER: ("secretsmanager:GetSecretValue", "secretsmanager", "secret:"),
-    SecretKind.AWS_SSM: ("ssm:GetParameter", "ssm", "parameter/"),
-}
 _REMARKS = {
     needs.GIVING_ROLES: "only for the step grant to give the login its memberships; the script gives them itself",
     needs.GIVING_ACCESS: "only for the step grant to give the login what it lacks; the script gives it itself",
@@ -101,28 +97,23 @@ def _drafted(endpoint: Endpoint, sequences: tuple[tuple[str, str], ...] = ()) ->
 def _policy(plan: Plan, preview: Preview, actions: set[str]) -> Mapping[str, Json] | None:
     found = [m[1] for a in preview.actions for s in a.statements for m in _GROUP.finditer(s)]
     groups = [shlex.split(group)[0] for group in dict.fromkeys(found)]
-    others = dict(_secrets(plan))
     named = {action for action in actions if ":" in action}
     known = [group.replace(ANYTHING, "*") for group in groups]
-    return policy({*named, *others}, plan.source.rds, known, others)
+    return policy({*named, *_secrets(plan)}, plan.source.rds, known)
 
 
-def _secrets(plan: Plan) -> Iterator[tuple[str, str]]:
+def _secrets(plan: Plan) -> Iterator[str]:
     for endpoint in (plan.source, plan.target):
+        region = endpoint.rds.region if endpoint.rds else None
         ref = endpoint.password
-        if ref is not None and ref.kind in _SECRETS:
-            yield _secret(ref, endpoint)
+        if ref is not None and ref.kind is SecretKind.AWS_SECRETSMANAGER:
+            yield f"secretsmanager:GetSecretValue on {secret_arn(ref.locator, region)}"
+        if ref is not None and ref.kind is SecretKind.AWS_SSM:
+            name = ref.locator.removeprefix("/")
+            arn = (
+                ref.locator if name.startswith("arn:") else f"arn:aws:ssm:{region or '*'}:*:parameter/{name}"
+            )
+            yield f"ssm:GetParameter on {arn}"
         if endpoint.rds_iam:
             user = dsn_parameters(endpoint).get("user", "*")
-            region = (endpoint.rds.region if endpoint.rds else None) or "*"
-            yield "rds-db:connect", f"arn:aws:rds-db:{region}:*:dbuser:*/{user}"
-
-
-def _secret(ref: SecretRef, endpoint: Endpoint) -> tuple[str, str]:
-    action, service, prefix = _SECRETS[ref.kind]
-    if ref.locator.startswith("arn:"):
-        return action, ref.locator
-    region = (endpoint.rds.region if endpoint.rds else None) or "*"
-    # AWS appends six characters of its own to a secret's name.
-    tail = "-??????" if ref.kind is SecretKind.AWS_SECRETSMANAGER else ""
-    return action, f"arn:aws:{service}:{region}:*:{prefix}{ref.locator.removeprefix('/')}{tail}"
+            yield f"rds-db:connect on arn:aws:rds-db:{region or '*'}:*:dbuser:*/{user}"

@@ -39,7 +39,7 @@ def sided(where: Side, needs: Iterable[str]) -> frozenset[tuple[Side, str]]:
 
 
 def _sided(where: Side, need: str) -> tuple[Side, str]:
-    for side in (Side.SOURCE, Side.TARGET):
+    for side in (Side.SOURCE, Side.TARGET, Side.AWS):
         if need.startswith(f"{side.value}: "):
             return side, need.removeprefix(f"{side.value}: ")
     return where, need

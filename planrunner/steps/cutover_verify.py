@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from planrunner import clearing, crossings, lifting, unfollowed
+from planrunner import clearing, crossings, lifting, returning, unfollowed
 from planrunner.model import Finding, Json, Side, Upkeep, Verification, VerifyTerms
 from planrunner.postgres import catalog, needs
 from planrunner.replication import (
@@ -121,11 +121,11 @@ class CutoverVerify:
 
     def rollback(self, run: Run) -> Sequence[Action]:
         """What is missing until writers are back on the source and the target follows it again."""
-        return crossings.missing_rollback(run)
+        return returning.missing_rollback(run)
 
     def rollback_rehearsal(self, run: Run) -> Sequence[Action]:
         """The rollback without its commit."""
-        return [crossings.rollback_rehearsal(run)]
+        return [returning.rollback_rehearsal(run)]
 
     def leftovers(self, run: Run) -> Sequence[Action]:
         """The way back, fences, and what the ledger says of the cutover; a closed source stays closed."""
