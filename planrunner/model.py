@@ -246,6 +246,18 @@ class Estimate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Upkeep:
+    """What a step's work keeps beside its actions: its records, markers and sessions; nothing of the user's.
+
+    ``text`` is the line that a preview shows, ``statements`` are shapes as ``planrunner.shapes`` reads them.
+    """
+
+    text: str
+    where: Side
+    statements: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class TableVerdict:
     """What verification found for one table; ``detail`` says how the sides differ, ``how`` how they were compared.
 

@@ -7,7 +7,7 @@ after the last one. Optional abilities are the small protocols at the end of thi
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, cast, runtime_checkable
 
 from planrunner.errors import SecretUnavailable
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         SecretRef,
         Side,
         StepSpec,
+        Upkeep,
         Verification,
         VerifyTerms,
     )
@@ -34,6 +35,11 @@ if TYPE_CHECKING:
     from planrunner.postgres.connection import Server
 
 T = TypeVar("T")
+
+NO_LOCKS = ("none",)
+NO_NEEDS = ("nothing beyond a session",)
+# What an undo begins with that can't be had.
+IRREVERSIBLE = "irreversible"
 
 
 def nowhere(ref: SecretRef) -> Secret:
@@ -144,9 +150,12 @@ class Action:
     """One change that is missing, and the only thing that may make it.
 
     ``name`` is stable within its step. ``statements`` are the exact SQL or AWS calls, secrets as
-    references. ``asks`` is a question that must be answered (approve, --yes) before it is performed;
+    references, with shapes and remarks as ``planrunner.shapes`` reads them. ``locks``, ``needs`` and
+    ``undo`` are always told, be it as NO_LOCKS, NO_NEEDS and IRREVERSIBLE. ``adjusts``: something is there
+    and is changed. ``asks`` is a question that must be answered (approve, --yes) before it is performed;
     ``blocked`` says why it can't be performed at all and what a person must do. ``unobservable``
-    actions leave no trace that a resume could look for. ``perform`` is re-entrant.
+    actions leave no trace that a resume could look for. ``recovery``: only an interruption made it necessary.
+    ``perform`` is re-entrant.
     """
 
     name: str
@@ -159,10 +168,30 @@ class Action:
     undo: str | None = None
     asks: str | None = None
     blocked: str | None = None
+    adjusts: bool = False
     destructive: bool = False
     restarts: bool = False
     observable: bool = True
     decided_at_run_time: bool = False
+    recovery: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """What a step sees of the plan alone, with no server: its own entry, and the plan id where a state tells it."""
+
+    plan: Plan
+    spec: StepSpec
+    plan_id: str
+
+    def option(self, name: str, default: T) -> T:
+        """The step's option ``name``, or the default."""
+        return cast("T", self.spec.options.get(name, default))
+
+    def option_of(self, uses: str, name: str, default: T) -> T:
+        """An option of the plan's step of kind ``uses``."""
+        options = next((spec.options for spec in self.plan.steps if spec.uses == uses), {})
+        return cast("T", options.get(name, default))
 
 
 class Step(Protocol):
@@ -173,6 +202,11 @@ class Step(Protocol):
     def actions(self, run: Run) -> Sequence[Action]:
         """What is missing, in order; reads only. Nothing missing: an empty sequence."""
         ...
+
+
+def outlined(actions: Sequence[Action]) -> tuple[Action, ...]:
+    """Actions of an outline: whether each is needed at all, the run decides."""
+    return tuple(replace(action, decided_at_run_time=True) for action in actions)
 
 
 @runtime_checkable
@@ -190,6 +224,34 @@ class Estimating(Protocol):
 
     def estimates(self, run: Run) -> Sequence[Estimate]:
         """Sizes, times, and how they came about; reads only, and measures for a few seconds at most."""
+        ...
+
+
+@runtime_checkable
+class Outlining(Protocol):
+    """A step that can say what it may do from the plan alone."""
+
+    def outline(self, draft: Draft) -> Sequence[Action]:
+        """The actions it may come to, their statements with ``…`` for what the servers decide; nothing is asked."""
+        ...
+
+
+@runtime_checkable
+class Acquainted(Protocol):
+    """A step that can say what it found as it should be."""
+
+    def satisfied(self, run: Run) -> Sequence[str]:
+        """What is there already, a sentence each; reads only."""
+        ...
+
+
+@runtime_checkable
+class Upkeeping(Protocol):
+    """A step whose work keeps records, markers or sessions beside its actions."""
+
+    @property
+    def upkeep(self) -> Sequence[Upkeep]:
+        """All of it, whatever its actions are."""
         ...
 
 

@@ -5,27 +5,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from planrunner.model import Side
-from planrunner.postgres import catalog
+from planrunner.postgres import catalog, needs
 from planrunner.replication import (
     decisions,
+    described,
     identities,
     large_objects,
     late,
+    ledger,
     roles,
     uncarried,
     verify,
 )
 from planrunner.replication.choices import Way
 from planrunner.replication.schema_dump import Wishes
-from planrunner.step import Action
+from planrunner.step import NO_LOCKS, NO_NEEDS, Action
 from planrunner.units import human_bytes
 from planrunner.workspace import workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from planrunner.postgres.catalog import Table
-    from planrunner.step import Run
+    from planrunner.step import Draft, Run
 
 
 def wishes(run: Run) -> Wishes:
@@ -38,6 +40,29 @@ def wishes(run: Run) -> Wishes:
 def preparations(run: Run) -> Sequence[Action]:
     """What comes before the capture: refusals, decisions, replica identities."""
     return [*_refusals(run), *_decided(run), *_identities(run)]
+
+
+def outline(draft: Draft) -> Sequence[Action]:
+    """What the plan's choices may come to: identities, roles, large objects."""
+    found: list[Action] = []
+    if draft.option("without_replica_identity", None) is not None:
+        found.append(_identifying([identities.Change(table=catalog.ANY_TABLE, index=None)]))
+    if "keep" in {draft.option("owners", "keep"), draft.option("grants", "keep")}:
+        made = ("CREATE ROLE …  -- of each role that is named and missing", "GRANT … TO …  -- memberships")
+        found.append(_creating_roles("the missing roles", made, lambda _: None))
+    if draft.option("large_objects", "refuse") == "copy":
+        found.append(_copying_large_objects("the large objects"))
+    return found
+
+
+def satisfied(run: Run) -> Sequence[str]:
+    """What a migration would have had to bring and is there."""
+    found = []
+    if wishes(run).owners or wishes(run).grants:
+        there = len(roles.named(run.source)) - len(roles.missing(run.source, run.target))
+        found += [f"{there} of the roles that are named exist on the target"] if there else []
+    copied = workspace(run).ledger.effects(large_objects.STEP)
+    return [*found, *(["the large objects are copied"] if large_objects.COPIED in copied else [])]
 
 
 def _bare(run: Run) -> list[Table]:
@@ -57,6 +82,10 @@ def _refusals(run: Run) -> Sequence[Action]:
             name=f"uncarried {number}",
             summary="decide about what is not carried",
             where=Side.LOCAL,
+            statements=("-- none before somebody decides",),
+            locks=NO_LOCKS,
+            needs=NO_NEEDS,
+            undo="nothing is done",
             perform=lambda _: None,
             blocked=text,
         )
@@ -149,6 +178,9 @@ def _decided(run: Run) -> Sequence[Action]:
             summary=f"note {len(new)} things that are not carried exactly",
             where=Side.LOCAL,
             statements=tuple(f"-- {d.text}" for d in new),
+            locks=NO_LOCKS,
+            needs=needs.on(Side.TARGET, needs.CREATE),
+            undo="planrunner cleanup forgets them",
             perform=lambda run: decisions.tell(workspace(run), new),
         )
     ]
@@ -166,19 +198,37 @@ def _identities(run: Run) -> Sequence[Action]:
     wanted, _ = identities.changes(run.source, _bare(run), workspace(run).choices)
     if not wanted:
         return ()
+    return [_identifying(wanted)]
+
+
+def identities_coming(run: Run) -> tuple[identities.Change, ...]:
+    """The identities that the source's tables are still to be given, for want of one or for a row filter."""
+    wanted, _ = identities.changes(run.source, _bare(run), workspace(run).choices)
+    return (*wanted, *filter_identities(run))
+
+
+def filter_identities(run: Run) -> tuple[identities.Change, ...]:
+    """The identities that row filters need."""
+    space = workspace(run)
+    if space.selection.everything or not space.selection.identity_full:
+        return ()
+    filtered = [t for t in verify.followed_tables(space) if t.where and t.identifiable]
+    return tuple(identities.Change(table=t, index=None) for t in filtered if t.replica_identity == "d")
+
+
+def _identifying(wanted: Sequence[identities.Change]) -> Action:
     told = ", ".join(f"{c.table.qualified} ({c.index or 'FULL'})" for c in wanted)
-    return [
-        Action(
-            name="identities",
-            summary=f"set a replica identity on {len(wanted)} tables without one: {told}",
-            where=Side.SOURCE,
-            statements=tuple(c.statement().as_string() for c in wanted),
-            locks=("ACCESS EXCLUSIVE on each table, for an instant",),
-            needs=("ownership of the tables",),
-            undo="cleanup puts the former identity back",
-            perform=lambda run: identities.change(workspace(run), wanted),
-        )
-    ]
+    return Action(
+        name="identities",
+        summary=f"set a replica identity on {len(wanted)} tables without one: {told}",
+        where=Side.SOURCE,
+        statements=tuple(c.statement().as_string() for c in wanted),
+        locks=("ACCESS EXCLUSIVE on each table, for an instant",),
+        needs=(needs.OWNERSHIP,),
+        undo="cleanup puts the former identity back",
+        adjusts=True,
+        perform=lambda run: identities.change(workspace(run), wanted),
+    )
 
 
 def restore_identities(run: Run) -> Action:
@@ -188,7 +238,15 @@ def restore_identities(run: Run) -> Action:
         name="restore identities",
         summary=f"put back the replica identity of {len(statements)} tables, on both sides",
         where=Side.SOURCE,
-        statements=tuple(s.as_string() for s in statements),
+        statements=(
+            *(s.as_string() for s in statements),
+            *described.all_told(statements, described.TARGET, "where it is not back there"),
+            ledger.forgetting(run.plan_id, identities.STEP).as_string() + "  -- on the target",
+        ),
+        locks=("ACCESS EXCLUSIVE on each table, for an instant",),
+        needs=(needs.OWNERSHIP, *needs.on(Side.TARGET, needs.ACTING_AS)),
+        undo="ALTER TABLE … REPLICA IDENTITY …, by hand",
+        adjusts=True,
         perform=lambda run: identities.restore(workspace(run)),
     )
 
@@ -199,18 +257,20 @@ def large_objects_missing(run: Run) -> Sequence[Action]:
     count, size = large_objects.size(run.source)
     if run.option("large_objects", "refuse") != "copy" or large_objects.COPIED in done or not count:
         return ()
-    return [
-        Action(
-            name="large objects",
-            summary=f"copy {count} large objects, {human_bytes(size)}; what changes of them follows at cutover",
-            where=Side.TARGET,
-            statements=(
-                "SELECT lo_create(oid), lo_put(oid, offset, data)  -- in pieces of 1 MB, with owner and grants",
-            ),
-            undo="SELECT lo_unlink(oid), by hand",
-            perform=_perform_large_objects,
-        )
-    ]
+    return [_copying_large_objects(f"{count} large objects, {human_bytes(size)}")]
+
+
+def _copying_large_objects(what: str) -> Action:
+    return Action(
+        name="large objects",
+        summary=f"copy {what}; what changes of them follows at cutover",
+        where=Side.TARGET,
+        statements=described.LARGE_OBJECTS,
+        locks=NO_LOCKS,
+        needs=(needs.ACTING_AS, *needs.on(Side.SOURCE, needs.READING)),
+        undo="SELECT lo_unlink(oid), by hand",
+        perform=_perform_large_objects,
+    )
 
 
 def _perform_large_objects(run: Run) -> None:
@@ -235,15 +295,12 @@ def roles_missing(run: Run) -> Sequence[Action]:
         made += tuple(
             roles.joining(m, options=who.major >= 16) for m in roles.joinings(workspace(run), absent)
         )
+        called = f"{len(absent)} roles without passwords: {', '.join(r.name for r in absent)}"
         found.append(
-            Action(
-                name="roles",
-                summary=f"create {len(absent)} roles without passwords: {', '.join(r.name for r in absent)}",
-                where=Side.TARGET,
-                statements=tuple(s.as_string() for s in made),
-                needs=("CREATEROLE",),
-                undo="DROP ROLE, by hand: roles belong to the whole server",
-                perform=lambda run: roles.create(workspace(run), absent),
+            _creating_roles(
+                called,
+                tuple(s.as_string() for s in made),
+                lambda run: roles.create(workspace(run), absent),
             )
         )
     strangers = roles.unassumable(run.source, run.target) if wishes(run).owners else ()
@@ -253,9 +310,26 @@ def roles_missing(run: Run) -> Sequence[Action]:
                 name="assume roles",
                 summary=f"own objects as {', '.join(strangers)}",
                 where=Side.TARGET,
+                statements=tuple(f'GRANT "{role}" TO "{who.user}"' for role in strangers),
+                locks=NO_LOCKS,
+                needs=(needs.BY_OTHERS,),
+                undo="REVOKE, by hand",
                 perform=lambda _: None,
                 blocked=f'the target\'s login "{who.user}" may not act as {", ".join(strangers)}. Run on the target as'
                 f' an administrator: GRANT "{strangers[0]}" TO "{who.user}"; or set owners: login in the snapshot step',
             )
         )
     return found
+
+
+def _creating_roles(what: str, statements: tuple[str, ...], perform: Callable[[Run], None]) -> Action:
+    return Action(
+        name="roles",
+        summary=f"create {what}",
+        where=Side.TARGET,
+        statements=statements,
+        locks=NO_LOCKS,
+        needs=(needs.ROLES,),
+        undo="DROP ROLE, by hand: roles belong to the whole server",
+        perform=perform,
+    )

@@ -1,5 +1,6 @@
 """``planrunner run``: bring a plan about, or go on where it stopped."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,6 +27,10 @@ def run(
     rerun: Annotated[
         list[str] | None, typer.Option(metavar="STEP", help="Ask a step again, even a finished one.")
     ] = None,
+    expect: Annotated[
+        Path | None,
+        typer.Option(metavar="PREVIEW", help="A saved preview; exit 8 when the world has changed since."),
+    ] = None,
     state: StateFile = None,
     var: Vars = None,
     var_file: VarFiles = None,
@@ -35,7 +40,8 @@ def run(
     """Bring the plan about; run it again to go on where it stopped.
 
     Exit codes: 0 done, 1 a step failed (resumable), 2 invalid plan, 4 waits for approval,
-    5 another run is at work, 6 the state does not fit, 7 differences found, 130 interrupted (resumable).
+    5 another run is at work, 6 the state does not fit, 7 differences found, 8 the preview is stale,
+    130 interrupted (resumable).
     """
     from planrunner.cli.opening import open_plan
     from planrunner.cli.preview import show_preview
@@ -48,6 +54,7 @@ def run(
     from planrunner.cli.opening import person
     from planrunner.engine.performing import Answers
     from planrunner.engine.runner import RunOptions
+    from planrunner.engine.saved_preview import read
 
     options = RunOptions(
         answers=Answers(yes=yes, who=person()),
@@ -55,6 +62,7 @@ def run(
         begin=begin,
         accept=frozenset(accept or ()),
         rerun=frozenset(rerun or ()),
+        expected=read(expect) if expect is not None else None,
     )
     asking = output is Output.TEXT and may_ask(no_input=no_input)
     _launch(opened, options, output, asking=asking)

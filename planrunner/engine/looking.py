@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from planrunner import registry
@@ -39,9 +40,7 @@ class View:
 
     def run(self, spec: StepSpec) -> Run:
         """What that step sees: the steps before it that are not done yet count as planned."""
-        position = self.plan.steps.index(spec)
-        earlier = (s for s in self.plan.steps[:position] if not self.is_done(s))
-        run = self.context.run(spec, self.tell, frozenset(s.uses for s in earlier))
+        run = self.context.run(spec, self.tell, frozenset(s.uses for s in self.pending_before(spec)))
         return replace(run, others=PlanOthers(plan=self.plan, own=spec.id, find=self.find, run=self.run))
 
     def is_done(self, spec: StepSpec) -> bool:
@@ -52,6 +51,11 @@ class View:
         """Why a run would skip the step, as far as it is known, and whether only the run can decide."""
         world = self.context.world
         return known_skip(self.plan, spec, self.state, (world.source, world.target))
+
+    def pending_before(self, spec: StepSpec) -> tuple[StepSpec, ...]:
+        """The steps before ``spec`` that are not done, in order."""
+        earlier = takewhile(lambda other: other.id != spec.id, self.plan.steps)
+        return tuple(other for other in earlier if not self.is_done(other))
 
     def pending(self) -> tuple[StepSpec, ...]:
         """The steps that are not done, in order."""

@@ -10,14 +10,14 @@ from planrunner.engine.preflight import Checked, checked
 from planrunner.errors import PlanrunnerError, StepFailed
 from planrunner.masking import without_hushed
 from planrunner.model import Approval, Estimate
-from planrunner.step import Checking, Estimating
+from planrunner.step import Acquainted, Checking, Estimating, Upkeeping
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
     from planrunner.engine.looking import View
-    from planrunner.model import StepSpec
+    from planrunner.model import StepSpec, Upkeep
     from planrunner.step import Action, Run, Step
 
 
@@ -26,6 +26,9 @@ class PreviewStep:
     """One step: done already, or what it misses. ``problem`` says why it can't be planned at all.
 
     ``skipped`` says why a run would skip it, ``condition`` what a run will decide that by.
+    ``satisfied`` is what it found as it should be, ``upkeep`` what its work keeps beside its actions.
+    ``begun``: a run has begun it, and may have performed some of its actions. ``asked`` is False where nobody
+    was asked what is there.
     """
 
     spec: StepSpec
@@ -34,6 +37,10 @@ class PreviewStep:
     actions: tuple[Action, ...] = ()
     checked: Checked | None = None
     estimates: tuple[Estimate, ...] = ()
+    satisfied: tuple[str, ...] = ()
+    upkeep: tuple[Upkeep, ...] = ()
+    begun: bool = False
+    asked: bool = True
     problem: str | None = None
     skipped: str | None = None
     condition: str | None = None
@@ -41,7 +48,10 @@ class PreviewStep:
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """The whole plan at one moment; ``source`` and ``target`` are places without credentials."""
+    """The whole plan at one moment; ``source`` and ``target`` are places without credentials.
+
+    ``offline``: nothing was asked, everything is from the plan alone.
+    """
 
     plan: str
     path: str
@@ -50,6 +60,7 @@ class Preview:
     source: str
     target: str
     steps: tuple[PreviewStep, ...]
+    offline: bool = False
 
     @property
     def actions(self) -> tuple[Action, ...]:
@@ -68,8 +79,11 @@ class Preview:
         return open_checks + sum(step.problem is not None for step in self.steps)
 
 
-def preview(view: View) -> Preview:
-    """Ask every step that is not done; changes nothing. ConnectionFailed when a server is away."""
+def preview(view: View, *, estimating: bool = True) -> Preview:
+    """Ask every step that is not done; changes nothing. ConnectionFailed when a server is away.
+
+    Without ``estimating`` nothing is measured, which takes some seconds.
+    """
     found = Preview(
         plan=view.plan.name,
         path=str(view.plan.path),
@@ -77,13 +91,13 @@ def preview(view: View) -> Preview:
         at=view.context.clock.now(),
         source=_place(view.context.identities.source),
         target=_place(view.context.identities.target),
-        steps=tuple(_previewed(view, spec) for spec in view.plan.steps),
+        steps=tuple(_previewed(view, spec, estimating=estimating) for spec in view.plan.steps),
     )
     # Here, and not once it is text: there a value may be broken over lines or escaped.
     return without_hushed(found)
 
 
-def _previewed(view: View, spec: StepSpec) -> PreviewStep:
+def _previewed(view: View, spec: StepSpec, *, estimating: bool) -> PreviewStep:
     if view.is_done(spec):
         return PreviewStep(spec=spec, done=True)
     try:
@@ -93,14 +107,17 @@ def _previewed(view: View, spec: StepSpec) -> PreviewStep:
     if skipped is not None:
         return PreviewStep(spec=spec, done=False, skipped=skipped)
     step, run = view.find(spec.uses), view.run(spec)
-    earlier = [s for s in view.pending() if view.plan.steps.index(s) < view.plan.steps.index(spec)]
+    earlier = view.pending_before(spec)
+    begun = spec.id in view.state.steps and view.state.steps[spec.id].touched
     approved = spec.approval is Approval.AUTO or view.state.approves(spec.id, spec.digest)
     try:
         findings = checked(step, run, earlier) if isinstance(step, Checking) else None
         actions = _with_hooks(view, spec, step.actions(run))
-        estimates = _estimated(step, run)
+        estimates = _estimated(step, run) if estimating else ()
     except StepFailed as error:
-        return PreviewStep(spec=spec, done=False, waits_for_approval=not approved, problem=str(error))
+        return PreviewStep(
+            spec=spec, done=False, waits_for_approval=not approved, begun=begun, problem=str(error)
+        )
     return PreviewStep(
         spec=spec,
         done=False,
@@ -108,6 +125,9 @@ def _previewed(view: View, spec: StepSpec) -> PreviewStep:
         actions=actions,
         checked=findings,
         estimates=estimates,
+        satisfied=_satisfied(step, run),
+        upkeep=tuple(step.upkeep) if isinstance(step, Upkeeping) and (actions or findings) else (),
+        begun=begun,
         condition=spec.flow.when.text if undecided and spec.flow.when else None,
     )
 
@@ -117,6 +137,15 @@ def _with_hooks(view: View, spec: StepSpec, actions: Sequence[Action]) -> tuple[
     known = view.state.steps.get(spec.id)
     performed = known.performed if known else ()
     return tuple(a for a in (*before, *actions, *after) if a.observable or a.name not in performed)
+
+
+def _satisfied(step: Step, run: Run) -> tuple[str, ...]:
+    if not isinstance(step, Acquainted):
+        return ()
+    try:
+        return tuple(step.satisfied(run))
+    except PlanrunnerError as error:
+        return (f"what is there could not be told: {error.message}",)
 
 
 def _estimated(step: Step, run: Run) -> tuple[Estimate, ...]:

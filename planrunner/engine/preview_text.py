@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from planrunner.engine.verdicts import of_action, of_step
+from planrunner.masking import masked
 from planrunner.model import Mark
 
 if TYPE_CHECKING:
@@ -19,8 +21,10 @@ MARKS = {Mark.PASS: "✓", Mark.WARN: "!", Mark.FAIL: "✗"}
 
 def to_text(preview: Preview) -> str:
     """Every step with its findings and actions, then one line that sums up."""
+    asked = ["  offline: nothing was asked, what depends on the servers is decided at run time"]
     head = [
         f"plan {preview.plan} ({preview.path}), plan id {preview.plan_id}",
+        *(asked if preview.offline else []),
         f"  source  {preview.source}",
         f"  target  {preview.target}",
     ]
@@ -44,17 +48,14 @@ def headline(preview: Preview) -> str:
 
 
 def verdict(action: Action) -> str:
-    """How the action stands: do, blocked, asks or decided at run time."""
-    if action.blocked is not None:
-        return "blocked"
-    if action.asks is not None:
-        return "asks"
-    return "decided at run time" if action.decided_at_run_time else "do"
+    """The action's verdict as a word."""
+    return of_action(action).value
 
 
 def flags(action: Action) -> tuple[str, ...]:
     """What a reviewer must not overlook."""
     named = (
+        (action.asks is not None, "asks"),
         (action.destructive, "destructive"),
         (action.restarts, "restarts the server"),
         (not action.observable, "can't be observed"),
@@ -122,7 +123,7 @@ def status_of(step: PreviewStep) -> str:
     if step.skipped is not None:
         return "skipped"
     if not step.actions:
-        return "nothing missing"
+        return "nothing missing" if step.asked else "not asked"
     return "waits for approval" if step.waits_for_approval else "pending"
 
 
@@ -135,21 +136,23 @@ def condition_lines(step: PreviewStep) -> Iterator[str]:
 
 
 def _step(step: PreviewStep) -> Iterator[str]:
-    yield f"{step.spec.id} ({step.spec.uses}): {status_of(step)}"
+    yield f"{step.spec.id} ({step.spec.uses}): {status_of(step)}; verdict: {of_step(step).value}"
     yield from (f"  {line}" for line in condition_lines(step))
     if step.problem is not None:
         yield from (f"  ✗ {line}" for line in step.problem.splitlines())
     if step.checked is not None:
         yield from (f"  {line}" for line in finding_lines(step.checked))
     yield from (f"  {line}" for line in estimate_lines(step.estimates))
+    yield from (f"  = already there: {text}" for text in step.satisfied)
     for action in step.actions:
         yield from _action(action)
+    yield from (f"  ~ {kept.where.value}: {kept.text}" for kept in step.upkeep)
 
 
 def _action(action: Action) -> Iterator[str]:
     marked = "".join(f" [{flag}]" for flag in flags(action))
     yield f"  - {verdict(action)}, {action.where.value}: {action.summary}{marked}"
-    for statement in action.statements:
+    for statement in map(masked, action.statements):
         yield from (f"      {line}" for line in statement.splitlines())
     for name, text in details(action):
         yield f"      {name}: {text}"

@@ -11,6 +11,7 @@ from planrunner.engine.context import opened
 from planrunner.engine.course import Course
 from planrunner.engine.events import EventKind
 from planrunner.engine.exclusive import TargetLock
+from planrunner.engine.expectation import refuse_stale
 from planrunner.engine.facts import known_skip, skipped
 from planrunner.engine.fit import fitted
 from planrunner.engine.notify import Notifier
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from planrunner.engine.context import Context
+    from planrunner.engine.saved_preview import Saved
     from planrunner.engine.setup import Setup
     from planrunner.model import Json, Plan, StepSpec
     from planrunner.state.record import State
@@ -37,7 +39,8 @@ if TYPE_CHECKING:
 class RunOptions:
     """What the operator says: how far to go, what to answer, what to do about edited steps.
 
-    ``until`` is the last step to run, ``begin`` the first; steps outside stay as they are.
+    ``until`` is the last step to run, ``begin`` the first; steps outside stay as they are. ``expected`` is a saved
+    preview that must still hold.
     """
 
     answers: Answers = field(default_factory=Answers)
@@ -45,6 +48,7 @@ class RunOptions:
     begin: str | None = None
     accept: frozenset[str] = frozenset()
     rerun: frozenset[str] = frozenset()
+    expected: Saved | None = None
 
 
 def run_plan(setup: Setup, options: RunOptions) -> State:
@@ -64,6 +68,9 @@ def run_plan(setup: Setup, options: RunOptions) -> State:
         lock = TargetLock(context.world.target, context.plan_id, setup.clock)
         context.held.put("target lock", lock)
         lock.hold()
+        if options.expected is not None:
+            with setup.interruption.interruptible():
+                refuse_stale(options.expected, setup.plan, book.state, context, setup.find)
         book.identify(context)
         _Runner(setup, book, context, lock, options.answers).go(selected)
     return book.state

@@ -104,6 +104,39 @@ class Table:
         return tuple(c for c in self.columns if not c.generated)
 
 
+# For outlines: a table of which nothing is known; its names are shapes.
+ANY_TABLE = Table(
+    oid=0,
+    schema="…",
+    name="…",
+    owner="…",
+    partitioned=False,
+    unlogged=False,
+    replica_identity="d",
+    is_partition=False,
+    rows=0,
+    bytes=0,
+    data_bytes=0,
+    pages=0,
+    identifiable=True,
+    toasted=False,
+    row_security=False,
+    key=(),
+    columns=(),
+)
+
+
+def index_count(server: Server) -> int:
+    """How many indexes a user's tables have."""
+    return int(
+        server.value(
+            "SELECT count(*) FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid"
+            " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname NOT LIKE 'pg\\_%'"
+            " AND n.nspname NOT IN ('information_schema', 'planrunner')"
+        )
+    )
+
+
 def qualified(schema: str, name: str) -> str:
     """``schema.name``, quoted where a dot or mark in a name would make it mean another table too."""
     words = [f'"{w.replace(chr(34), chr(34) * 2)}"' if set(w) & set('."#') else w for w in (schema, name)]

@@ -197,12 +197,17 @@ def _probe(line: Line, schema: str, *, superuser: bool) -> Finding:
     return _passwordless(line)
 
 
-def _probe_by_subscription(line: Line, *, superuser: bool) -> Finding:
-    """Let it dial as the subscription will, in a transaction that is rolled back, with a wrong password."""
-    command = sql.SQL(
+def probing(dial: str) -> sql.Composed:
+    """What makes the server dial as a subscription will; executed in a transaction that is rolled back."""
+    return sql.SQL(
         "CREATE SUBSCRIPTION planrunner_probe CONNECTION {} PUBLICATION planrunner_probe"
         " WITH (enabled = false, create_slot = false, slot_name = NONE)"
-    ).format(sql.Literal(conninfo.make_conninfo("", **{**line.dial, "password": _NOT_A_PASSWORD})))
+    ).format(sql.Literal(dial))
+
+
+def _probe_by_subscription(line: Line, *, superuser: bool) -> Finding:
+    """Let it dial as the subscription will, in a transaction that is rolled back, with a wrong password."""
+    command = probing(conninfo.make_conninfo("", **{**line.dial, "password": _NOT_A_PASSWORD}))
     session = line.subscriber.open(read_only=False, autocommit=False)
     try:
         with line.subscriber.translated(f"dial the {line.whom}"):

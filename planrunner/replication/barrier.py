@@ -70,12 +70,20 @@ def wait(
 def mark(publisher: Server, barrier: str) -> uuid.UUID:
     """Write a marker into the table ``barrier`` of the side that publishes; its token."""
     token = uuid.uuid4()
-    table = sql.Identifier(SCHEMA, barrier)
     with publisher.transaction() as session:
-        # Another process may wait for a marker of its own.
-        session.execute(sql.SQL("DELETE FROM {} WHERE at < now() - interval '1 hour'").format(table))
-        session.execute(sql.SQL("INSERT INTO {} (token) VALUES (%s)").format(table), [token])
+        for statement in marking(barrier, str(token)):
+            session.execute(statement)
     return token
+
+
+def marking(barrier: str, token: str) -> tuple[sql.Composed, ...]:
+    """What ``mark`` executes."""
+    table = sql.Identifier(SCHEMA, barrier)
+    return (
+        # Another process may wait for a marker of its own.
+        sql.SQL("DELETE FROM {} WHERE at < now() - interval '1 hour'").format(table),
+        sql.SQL("INSERT INTO {} (token) VALUES ({})").format(table, sql.Literal(token)),
+    )
 
 
 def arrived(subscriber: Server, barrier: str, token: uuid.UUID) -> bool:

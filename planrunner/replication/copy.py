@@ -87,6 +87,11 @@ def incoming(unit: Unit, *, freeze: bool = False) -> sql.Composed:
     return sql.SQL("COPY {}{} FROM STDIN ({})").format(table_name(unit.table), _columns(unit.table), form)
 
 
+def incoming_shape(unit: Unit) -> str:
+    """``incoming`` as it may be: with FREEZE where the table is copied alone, without it in a batch."""
+    return incoming(unit).as_string().removesuffix(")") + "…)"
+
+
 def _columns(table: Table) -> sql.Composed:
     # A table may have no column that holds data; COPY then takes no column list.
     if not table.stored:

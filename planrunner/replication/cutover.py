@@ -104,6 +104,13 @@ def guarded_tables(workspace: Workspace) -> tuple[Table, ...]:
     return tuple(t for t in catalog.tables(workspace.target) if t.qualified in carried)
 
 
+def to_guard(workspace: Workspace) -> tuple[Table, ...]:
+    """The same once the schema is there: until then as the source has them."""
+    if restore.PRE_DATA in workspace.ledger.effects(restore.STEP):
+        return guarded_tables(workspace)
+    return workspace.selection.carried(catalog.tables(workspace.source))
+
+
 def cut_over(workspace: Workspace, terms: Terms) -> None:
     """Stop writes on the source for good, open the target and lead the traffic there; or roll everything back."""
     _crossed(workspace, terms, rehearse=False)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from planrunner.replication.workspace import Workspace
 
 LOCK_PATIENCE_SECONDS = 60.0
+BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 _AT_ONCE = 50
 # How long a writer waits behind us at the most, when triggers are taken away from tables that are in use.
 _POLITE_MILLISECONDS = 30
@@ -203,7 +204,7 @@ def _no_locks(patience: float) -> StepFailed:
 
 
 def _begin(session: Session, fence: Fence) -> None:
-    session.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+    session.execute(BEGIN)
     session.execute(
         "SELECT set_config('lock_timeout', %s, true), set_config('idle_in_transaction_session_timeout', %s, true),"
         " set_config('client_min_messages', 'warning', true)",
@@ -253,7 +254,11 @@ def opening(names: Names) -> sql.Composed:
 def lower_statements(server: Server, names: Names) -> tuple[sql.Composed, ...]:
     """What takes a fence away again, open or closed."""
     held = standing(server, names).tables
-    tables = [t for t in catalog.tables(server) if t.qualified in held]
+    return lowering(names, [t for t in catalog.tables(server) if t.qualified in held])
+
+
+def lowering(names: Names, tables: Iterable[Table]) -> tuple[sql.Composed, ...]:
+    """The same for a fence that ``tables`` carry."""
     function = sql.Identifier(SCHEMA, names.fence_function)
     return (*_drops(tables), sql.SQL("DROP FUNCTION IF EXISTS {}()").format(function))
 

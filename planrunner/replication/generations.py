@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from planrunner.errors import StepFailed
+from planrunner.postgres import catalog
 from planrunner.replication import drift, inserts, publications, ranges, slots, subscriptions
 from planrunner.replication.snapshot import HeldSnapshot, capture
 from planrunner.replication.workspace import Round
@@ -70,6 +71,21 @@ def remaining(workspace: Workspace, tables: Sequence[Table]) -> tuple[Unit, ...]
     """The units of ``tables`` that are not copied yet."""
     copied = workspace.ledger.units()
     return tuple(unit for unit in ranges.units(workspace, tables) if unit.id not in copied)
+
+
+def coming(workspace: Workspace, tables: Sequence[Table], streams: int) -> tuple[int, ...]:
+    """The generations there are once everything is copied: those that hold units, and those that copy the rest."""
+    now = outlook(workspace, streams)
+    left = {unit.table.oid for unit in remaining(workspace, tables)}
+    return (*now.finished, *now.next[: len(left)])
+
+
+def joined(generations: Sequence[int], tables: Sequence[Table], streams: int) -> tuple[int, ...]:
+    """The generations that follow once more than ``streams`` of them are joined."""
+    if len(generations) <= streams:
+        return tuple(generations)
+    first = max(generations) + 1
+    return tuple(range(first, first + min(streams, len(tables))))
 
 
 def begin(workspace: Workspace, tables: Sequence[Table], division: Division) -> None:
@@ -239,6 +255,18 @@ def clear_all(workspace: Workspace) -> None:
         clear(workspace, generation)
 
 
+def emptying_begun(workspace: Workspace) -> tuple[sql.Composed, ...]:
+    """What empties the target's tables of which an attempt that broke off has copied some chunks."""
+    begun = set(workspace.ledger.begun())
+    known = catalog.tables(workspace.source) if begun else ()
+    return tuple(emptying(table) for table in known if table.qualified in begun)
+
+
+def emptying(table: Table) -> sql.Composed:
+    """What empties a table of the target, not its partitions."""
+    return sql.SQL("TRUNCATE ONLY {}").format(sql.Identifier(table.schema, table.name))
+
+
 def truncate_begun(workspace: Workspace, units: Sequence[Unit]) -> None:
     """Finish units whose every chunk is in, and empty the tables of those that a lost snapshot cut short."""
     by_id = {unit.id: unit for unit in units}
@@ -247,6 +275,5 @@ def truncate_begun(workspace: Workspace, units: Sequence[Unit]) -> None:
             if workspace.ledger.join_chunks(session, name) is not None:
                 continue
             if name in by_id:
-                table = by_id[name].table
-                session.execute(sql.SQL("TRUNCATE ONLY {}").format(sql.Identifier(table.schema, table.name)))
+                session.execute(emptying(by_id[name].table))
             workspace.ledger.drop_chunks(session, name)

@@ -47,6 +47,11 @@ class Change:
             name, sql.Identifier(self.index)
         )
 
+    def back(self) -> sql.Composed:
+        """What puts the table's present identity back later."""
+        table = self.table
+        return back({"schema": table.schema, "name": table.name, "was": table.replica_identity})
+
 
 def table_name(table: Table) -> sql.Identifier:
     """The table's name, schema-qualified and quoted."""

@@ -41,7 +41,7 @@ def statements(names: Names, generation: int, units: Sequence[Unit]) -> tuple[sq
 
 
 def _members(units: Sequence[Unit]) -> sql.Composed:
-    return sql.SQL(", ").join([published(unit) for unit in units])
+    return sql.SQL(", ").join([published(unit) for unit in sorted(units, key=lambda unit: unit.id)])
 
 
 def create(source: Server, names: Names, generation: int, units: Sequence[Unit]) -> None:

@@ -54,7 +54,7 @@ def bring(workspace: Workspace, tables: Sequence[Table], *, timeout: float) -> d
         for session in (reader, writer):
             session.execute("SELECT set_config('statement_timeout', %s, true)", limit)
         enabling = _silence(writer, tables)
-        writer.execute(sql.SQL("TRUNCATE ONLY {}").format(_names(tables)))
+        writer.execute(emptying(tables))
         for table in tables:
             taken, moved = _copy(reader, writer, Unit(table=table))
             rows, size = rows + taken, size + moved
@@ -63,8 +63,11 @@ def bring(workspace: Workspace, tables: Sequence[Table], *, timeout: float) -> d
     return {"tables": len(tables), "rows": rows, "bytes": size}
 
 
-def _names(tables: Sequence[Table]) -> sql.Composed:
-    return sql.SQL(", ONLY ").join([table_name(table) for table in tables])
+def emptying(tables: Sequence[Table]) -> sql.Composed:
+    """What empties the target's tables before they are filled."""
+    return sql.SQL("TRUNCATE ONLY {}").format(
+        sql.SQL(", ONLY ").join([table_name(table) for table in tables])
+    )
 
 
 def _silence(writer: Session, tables: Sequence[Table]) -> list[sql.Composed]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 
 from psycopg import sql
 
@@ -38,6 +38,13 @@ CREATE = (
     " key text NOT NULL, xid bigint NOT NULL)",
     "CREATE TABLE IF NOT EXISTS planrunner.effect (plan_id text, step text, name text, detail jsonb NOT NULL,"
     " done timestamptz NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY (plan_id, step, name))",
+)
+
+# Once no plan has anything in it.
+DROP: tuple[LiteralString, ...] = (
+    "DROP TABLE IF EXISTS planrunner.proof, planrunner.touched",
+    "DROP TABLE planrunner.effect, planrunner.unit, planrunner.chunk, planrunner.lease",
+    "DROP SCHEMA planrunner",
 )
 
 
@@ -196,33 +203,42 @@ class Ledger:
         if not self.exists():
             return
         with self._target.transaction() as session:
-            session.execute(
-                "DELETE FROM planrunner.effect WHERE plan_id = %s AND step = %s", [self._plan_id, step]
-            )
+            session.execute(forgetting(self._plan_id, step))
             if step == "snapshot":
-                session.execute("DELETE FROM planrunner.unit WHERE plan_id = %s", [self._plan_id])
-                session.execute("DELETE FROM planrunner.chunk WHERE plan_id = %s", [self._plan_id])
-                for table in self._proof_tables():
-                    session.execute(
-                        sql.SQL("DELETE FROM {} WHERE plan_id = %s").format(table), [self._plan_id]
-                    )
+                for table in ("unit", "chunk", *self._proof_tables()):
+                    session.execute(_emptying(self._plan_id, table))
             left = session.execute(
                 "SELECT (SELECT count(*) FROM planrunner.effect) + (SELECT count(*) FROM planrunner.unit)"
                 " + (SELECT count(*) FROM planrunner.lease WHERE plan_id <> %s)",
                 [self._plan_id],
             ).fetchone()
             if left == (0,):
-                session.execute(
-                    "DROP TABLE IF EXISTS planrunner.proof, planrunner.touched;"
-                    " DROP TABLE planrunner.effect, planrunner.unit, planrunner.chunk, planrunner.lease"
-                )
+                for statement in DROP[:2]:
+                    session.execute(statement)
                 _drop_empty_schema(session)
 
-    def _proof_tables(self) -> tuple[sql.Identifier, ...]:
+    def _proof_tables(self) -> tuple[str, ...]:
         # A ledger that an older release made has none until its lease is taken again.
         there = self._target.value("SELECT to_regclass('planrunner.proof') IS NOT NULL")
-        names = ("proof", "touched") if there else ()
-        return tuple(sql.Identifier("planrunner", name) for name in names)
+        return ("proof", "touched") if there else ()
+
+
+def forgetting(plan_id: str, step: str) -> sql.Composed:
+    """What removes the effects that a kind of step recorded."""
+    return sql.SQL("DELETE FROM planrunner.effect WHERE plan_id = {} AND step = {}").format(
+        sql.Literal(plan_id), sql.Literal(step)
+    )
+
+
+def forgetting_all(plan_id: str) -> tuple[sql.Composed, ...]:
+    """What removes everything else of a plan, and the ledger's tables once no plan has anything in them."""
+    deletes = [_emptying(plan_id, table) for table in ("unit", "chunk", "proof", "touched")]
+    return (*deletes, *(sql.SQL(text).format() for text in DROP))
+
+
+def _emptying(plan_id: str, table: str) -> sql.Composed:
+    name = sql.Identifier("planrunner", table)
+    return sql.SQL("DELETE FROM {} WHERE plan_id = {}").format(name, sql.Literal(plan_id))
 
 
 def _drop_empty_schema(session: Session) -> None:
@@ -232,7 +248,7 @@ def _drop_empty_schema(session: Session) -> None:
         " AND refobjid = to_regnamespace('planrunner'))"
     ).fetchone()
     if held == (False,):
-        session.execute("DROP SCHEMA planrunner")
+        session.execute(DROP[2])
 
 
 class Lease:

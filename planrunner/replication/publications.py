@@ -28,6 +28,8 @@ BARRIER_COLUMNS = sql.SQL(
     "(token uuid PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp(), truncated int, stop boolean)"
 )
 
+DROP_SCHEMA = sql.SQL("DROP SCHEMA IF EXISTS {}").format(sql.Identifier(SCHEMA))
+
 
 def barrier_table(names: Names, generation: int) -> sql.Composed:
     """What makes a generation's barrier table, on either side."""
@@ -65,7 +67,8 @@ def named(
 
 def _members(units: Sequence[Unit], barrier: str | None) -> sql.Composed:
     marker = [sql.SQL("ONLY {}").format(sql.Identifier(SCHEMA, barrier))] if barrier else []
-    return sql.SQL(", ").join([*marker, *map(published, units)])
+    # In an order that does not depend on how busy the tables are: a preview must not differ from the next.
+    return sql.SQL(", ").join([*marker, *map(published, sorted(units, key=lambda unit: unit.id))])
 
 
 def create(source: Server, names: Names, generation: int, units: Sequence[Unit]) -> None:
@@ -95,10 +98,13 @@ def existing(source: Server, names: Names) -> dict[int, frozenset[str]]:
 
 def narrow(source: Server, names: Names, generation: int, units: Sequence[Unit]) -> None:
     """Leave only ``units`` and the barrier in a generation's publication: those it has copied."""
-    source.execute(
-        sql.SQL("ALTER PUBLICATION {} SET TABLE {}").format(
-            sql.Identifier(names.stream(generation)), _members(units, names.barrier(generation))
-        )
+    source.execute(narrowing(names, generation, units))
+
+
+def narrowing(names: Names, generation: int, units: Sequence[Unit]) -> sql.Composed:
+    """What ``narrow`` executes."""
+    return sql.SQL("ALTER PUBLICATION {} SET TABLE {}").format(
+        sql.Identifier(names.stream(generation)), _members(units, names.barrier(generation))
     )
 
 
@@ -106,21 +112,38 @@ def drop(source: Server, names: Names, generation: int) -> None:
     """Drop a generation's publication and its barrier table on the source."""
     with source.transaction() as session:
         session.execute("SET LOCAL client_min_messages = warning")
-        session.execute(
-            sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(names.stream(generation)))
-        )
+        session.execute(dropping(names.stream(generation)))
     drop_barrier(source, names, generation)
+
+
+def dropping(publication: str) -> sql.Composed:
+    """What drops a publication that may be gone."""
+    return sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(publication))
 
 
 def drop_barrier(server: Server, names: Names, generation: int) -> None:
     """Drop a generation's barrier table on one side, with its trigger and that one's function."""
-    table = sql.Identifier(SCHEMA, names.barrier(generation))
-    functions = (names.truncate_part_function(generation), names.stop_function(generation))
     with server.transaction() as session:
         session.execute("SET LOCAL client_min_messages = warning")
-        session.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
-        for function in functions:
-            session.execute(sql.SQL("DROP FUNCTION IF EXISTS {}()").format(sql.Identifier(SCHEMA, function)))
+        for statement in dropping_barrier(names, generation):
+            session.execute(statement)
+
+
+def dropping_barrier(names: Names, generation: int) -> tuple[sql.Composed, ...]:
+    """What ``drop_barrier`` executes."""
+    functions = (names.truncate_part_function(generation), names.stop_function(generation))
+    return (
+        dropping_marker(names.barrier(generation)),
+        *(
+            sql.SQL("DROP FUNCTION IF EXISTS {}()").format(sql.Identifier(SCHEMA, function))
+            for function in functions
+        ),
+    )
+
+
+def dropping_marker(name: str) -> sql.Composed:
+    """What drops the barrier table of that name, on either side."""
+    return sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(SCHEMA, name))
 
 
 def drop_empty_schema(source: Server) -> None:
@@ -130,4 +153,4 @@ def drop_empty_schema(source: Server) -> None:
         " AND refobjid = to_regnamespace('planrunner'))"
     )
     if not left:
-        source.execute(sql.SQL("DROP SCHEMA IF EXISTS {}").format(sql.Identifier(SCHEMA)))
+        source.execute(DROP_SCHEMA)

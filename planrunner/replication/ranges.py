@@ -297,10 +297,16 @@ def drop(workspace: Workspace) -> None:
         "SELECT pubname::text FROM pg_publication WHERE pubname ~ %s", [f"^{names.plan_prefix}[rs][0-9]"]
     )
     drops = [sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(row[0])) for row in found]
-    function = sql.Identifier(SCHEMA, names.truncate_function)
     if made(workspace):
-        # CASCADE takes the triggers, which are the only things that can depend on it.
-        workspace.source.execute(*drops, sql.SQL("DROP FUNCTION IF EXISTS {}() CASCADE").format(function))
+        workspace.source.execute(*drops, dropping_function(names))
+
+
+def dropping_function(names: Names) -> sql.Composed:
+    """What drops the trigger function of split tables, and their triggers with it."""
+    # CASCADE takes the triggers, which are the only things that can depend on it.
+    return sql.SQL("DROP FUNCTION IF EXISTS {}() CASCADE").format(
+        sql.Identifier(SCHEMA, names.truncate_function)
+    )
 
 
 def generations_of(workspace: Workspace, name: str) -> frozenset[int]:

@@ -111,12 +111,24 @@ def materialized_views(workspace: Workspace) -> tuple[tuple[str, str], ...]:
     return tuple((row[0], row[1]) for row in found if f"{row[0]}.{row[1]}" not in gone)
 
 
+def refreshing(views: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """What ``refresh`` executes."""
+    return tuple(statement.as_string() for view in views for statement in _refreshing(view))
+
+
+def _refreshing(view: tuple[str, str]) -> tuple[sql.Composed, ...]:
+    name = sql.Identifier(*view)
+    return (
+        sql.SQL("REFRESH MATERIALIZED VIEW {}").format(name),
+        # What was never analysed is planned badly until the server comes by.
+        sql.SQL("ANALYZE {}").format(name),
+    )
+
+
 def refresh(workspace: Workspace, views: Sequence[tuple[str, str]], *, step: str) -> None:
     """Refresh and analyse the target's materialized views in that order, and record it for ``step``."""
-    for schema, name in views:
+    for view in views:
         with workspace.writing() as session:
-            view = sql.Identifier(schema, name)
-            session.execute(sql.SQL("REFRESH MATERIALIZED VIEW {}").format(view))
-            # What was never analysed is planned badly until the server comes by.
-            session.execute(sql.SQL("ANALYZE {}").format(view))
+            for statement in _refreshing(view):
+                session.execute(statement)
     workspace.done(step, "materialized views", {"refreshed": len(views)})

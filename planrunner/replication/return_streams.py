@@ -18,14 +18,13 @@ from planrunner.failpoints import failpoint
 from planrunner.postgres import quiet
 from planrunner.replication import barrier, generations, ledger, publications, slots, subscriptions
 from planrunner.replication.ends import Ends
-from planrunner.replication.names import SCHEMA
 from planrunner.replication.units import Unit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from planrunner.postgres.catalog import Table
-    from planrunner.postgres.connection import Server, Session
+    from planrunner.postgres.connection import Server
     from planrunner.postgres.lsn import Lsn
     from planrunner.replication.workspace import Workspace
 
@@ -88,9 +87,9 @@ class Back:
             session.execute("SET LOCAL client_min_messages = warning")
             with quiet.unrecorded(session):
                 session.execute(_subscription(space, enabled=False))
-            _own(session, space, name)
+            session.execute(subscriptions.owning(space.names, name))
             subscriptions.begin_at(session, name, aligned)
-            session.execute(sql.SQL("ALTER SUBSCRIPTION {} ENABLE").format(sql.Identifier(name)))
+            session.execute(subscriptions.starting(name))
         failpoint("back.started")
 
     def forget(self) -> None:
@@ -190,14 +189,6 @@ def subscription_statement(
     )
 
 
-def _own(session: Session, workspace: Workspace, name: str) -> None:
-    session.execute(
-        sql.SQL("COMMENT ON SUBSCRIPTION {} IS {}").format(
-            sql.Identifier(name), sql.Literal(workspace.names.owner_mark)
-        )
-    )
-
-
 def _try(server: Server, statement: sql.Composed) -> None:
     """Execute a statement in a transaction that is rolled back: what it would be refused for is known beforehand."""
     session = server.open(read_only=False, autocommit=False)
@@ -216,14 +207,13 @@ def drop_back(workspace: Workspace) -> None:
     names = workspace.names
     subscriptions.drop_named(workspace, workspace.source, names.back)
     slots.drop_named(workspace, workspace.target, names.back)
-    barrier_table = sql.Identifier(SCHEMA, names.back_barrier)
     with workspace.writing_to(workspace.target) as session:
         session.execute("SET LOCAL client_min_messages = warning")
-        session.execute(sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(names.back)))
+        session.execute(publications.dropping(names.back))
     for server in (workspace.source, workspace.target):
         with workspace.writing_to(server) as session:
             session.execute("SET LOCAL client_min_messages = warning")
-            session.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(barrier_table))
+            session.execute(publications.dropping_marker(names.back_barrier))
 
 
 def following_back(workspace: Workspace) -> bool:

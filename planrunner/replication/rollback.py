@@ -57,6 +57,16 @@ def impossible(workspace: Workspace, where: Position) -> str | None:
     return None
 
 
+def next_generation(workspace: Workspace) -> int:
+    """The generation by which the target follows the source again after the last rollback, or after the next one."""
+    found = workspace.ledger.effects(STEP).get(RETURNED)
+    return _following(workspace) if found is None else int(found["generation"])
+
+
+def _following(workspace: Workspace) -> int:
+    return max(workspace.ledger.generations(), default=0) + 1
+
+
 def returned(workspace: Workspace) -> bool:
     """True when the last crossing was a rollback."""
     return RETURNED in workspace.ledger.effects(STEP)
@@ -93,7 +103,7 @@ def _led(workspace: Workspace, terms: Terms, *, rehearse: bool) -> Pause:
     onward = return_streams.Onward(
         workspace=workspace,
         tables=cut.followed,
-        generation=max(workspace.ledger.generations(), default=0) + 1,
+        generation=_following(workspace),
     )
     made = crossing.Crossing(
         workspace=workspace,

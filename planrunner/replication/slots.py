@@ -104,17 +104,22 @@ def create_exporting(workspace: Workspace, replication: Session, generation: int
     A failed attempt leaves no slot. Any later command on ``replication`` destroys the snapshot.
     """
     name = workspace.names.stream(generation)
-    options = sql.SQL(_creation_options(replication.info.server_version, failover=workspace.terms.failover))
-    command = sql.SQL("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput ").format(sql.Identifier(name))
+    command = exporting(name, replication.info.server_version, failover=workspace.terms.failover)
     deadline = workspace.clock.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            row = replication.execute(command + options).fetchone()
+            row = replication.execute(command).fetchone()
         except errors.LockNotAvailable as error:
             _tell_blockers(workspace, workspace.source, deadline, error)
         else:
             assert row is not None
             return str(row[2])
+
+
+def exporting(name: str, version: int, *, failover: bool) -> sql.Composed:
+    """The command of the replication protocol that makes slot ``name`` and exports its snapshot."""
+    options = sql.SQL(_creation_options(version, failover=failover))
+    return sql.SQL("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput ").format(sql.Identifier(name)) + options
 
 
 def _creation_options(version: int, *, failover: bool) -> LiteralString:
@@ -133,18 +138,35 @@ def create_plain(workspace: Workspace, generation: int) -> None:
 def create_named(workspace: Workspace, server: Server, name: str) -> None:
     """Make slot ``name`` on either side, without a snapshot; StepFailed after ten minutes of open transactions."""
     deadline = workspace.clock.monotonic() + PATIENCE_SECONDS
-    # PostgreSQL 17 and later: name, plugin, temporary, twophase, failover.
-    newer = server.version() >= FAILOVER_SINCE and workspace.terms.failover
-    made = "SELECT pg_create_logical_replication_slot(%s, 'pgoutput'"
+    made = creating(name, server.version(), failover=workspace.terms.failover)
     while True:
         with server.session() as session:
             session.execute("SET lock_timeout = '3s'")
             try:
-                session.execute(made + (", false, false, true)" if newer else ")"), [name])
+                session.execute(made)
             except errors.LockNotAvailable as error:
                 _tell_blockers(workspace, server, deadline, error)
             else:
                 return
+
+
+def creating(name: str, version: int, *, failover: bool) -> sql.Composed:
+    """What makes slot ``name`` without a snapshot."""
+    # PostgreSQL 17 and later: name, plugin, temporary, twophase, failover.
+    more = ", false, false, true" if version >= FAILOVER_SINCE and failover else ""
+    return sql.SQL("SELECT pg_create_logical_replication_slot({}, 'pgoutput'{})").format(
+        sql.Literal(name), sql.SQL(more)
+    )
+
+
+def advancing(name: str) -> tuple[LiteralString | sql.Composed, ...]:
+    """What moves slot ``name`` past everything that is committed, as ``advance_to_now`` says."""
+    return (
+        "SELECT pg_logical_emit_message(true, 'planrunner', '')",
+        sql.SQL(
+            "SELECT end_lsn::text FROM pg_replication_slot_advance({}, pg_current_wal_flush_lsn())"
+        ).format(sql.Literal(name)),
+    )
 
 
 def advance_to_now(server: Server, name: str, *, timeout: float) -> Lsn:
@@ -156,10 +178,9 @@ def advance_to_now(server: Server, name: str, *, timeout: float) -> Lsn:
     with server.session() as session:
         session.execute("SET synchronous_commit = on")
         session.execute("SELECT set_config('statement_timeout', %s, false)", [str(int(timeout * 1000))])
-        session.execute("SELECT pg_logical_emit_message(true, 'planrunner', '')")
-        row = session.execute(
-            "SELECT end_lsn::text FROM pg_replication_slot_advance(%s, pg_current_wal_flush_lsn())", [name]
-        ).fetchone()
+        waiting, moving = advancing(name)
+        session.execute(waiting)
+        row = session.execute(moving).fetchone()
     assert row is not None
     return Lsn.parse(row[0])
 
@@ -197,13 +218,17 @@ def drop_named(workspace: Workspace, server: Server, name: str) -> None:
     )
 
 
+def dropping(name: str) -> sql.Composed:
+    """What drops slot ``name`` where it is there."""
+    return sql.SQL(
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = {}"
+    ).format(sql.Literal(name))
+
+
 def _dropped(source: Server, name: str) -> bool:
     with source.session() as session:
         try:
-            session.execute(
-                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s",
-                [name],
-            )
+            session.execute(dropping(name))
         except errors.ObjectInUse:
             return False
     return True

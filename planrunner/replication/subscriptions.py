@@ -22,11 +22,7 @@ if TYPE_CHECKING:
     from planrunner.replication.ranges import Owned
     from planrunner.replication.workspace import Workspace
 
-_ADVANCE_ORIGIN = """
-SELECT CASE WHEN has_function_privilege('pg_replication_origin_advance(text, pg_lsn)', 'EXECUTE')
-       THEN pg_replication_origin_advance('pg_' || oid, %s::pg_lsn) END
-FROM pg_subscription WHERE subname = %s
-"""
+_MAY_ADVANCE = "SELECT has_function_privilege('pg_replication_origin_advance(text, pg_lsn)', 'EXECUTE')"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +150,6 @@ def create_in(
     """The same in the caller's transaction."""
     secret = workspace.source.password()
     slot = slots.existing(workspace.source, workspace.names).get(generation)
-    name = sql.Identifier(workspace.names.stream(generation))
     session.execute("SET LOCAL client_min_messages = warning")
     for trigger in owned.truncating(workspace.names, generation):
         session.execute(trigger)
@@ -168,9 +163,7 @@ def create_in(
     )
     with quiet.unrecorded(session):
         session.execute(made)
-    session.execute(
-        sql.SQL("COMMENT ON SUBSCRIPTION {} IS {}").format(name, sql.Literal(workspace.names.owner_mark))
-    )
+    session.execute(owning(workspace.names, workspace.names.stream(generation)))
     # Should someone drop it, a second one would apply again what the first had applied.
     workspace.ledger.record_effect(session, "sync", subscribed(generation), {})
 
@@ -182,15 +175,31 @@ def subscribed(generation: int) -> str:
 
 def enable(workspace: Workspace, generation: int) -> None:
     """Start the generation's apply worker; a stop marker that is still on its way stops it no more."""
-    barrier = sql.Identifier(SCHEMA, workspace.names.barrier(generation))
     with workspace.writing() as session:
         session.execute("SET LOCAL client_min_messages = warning")
-        session.execute(
-            sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(sql.Identifier(STOP_TRIGGER), barrier)
-        )
-        session.execute(
-            sql.SQL("ALTER SUBSCRIPTION {} ENABLE").format(sql.Identifier(workspace.names.stream(generation)))
-        )
+        for made in enabling(workspace.names, generation):
+            session.execute(made)
+
+
+def enabling(names: Names, generation: int) -> tuple[sql.Composed, ...]:
+    """What ``enable`` executes."""
+    barrier = sql.Identifier(SCHEMA, names.barrier(generation))
+    return (
+        sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(sql.Identifier(STOP_TRIGGER), barrier),
+        starting(names.stream(generation)),
+    )
+
+
+def starting(subscription: str) -> sql.Composed:
+    """What starts a subscription's apply worker."""
+    return sql.SQL("ALTER SUBSCRIPTION {} ENABLE").format(sql.Identifier(subscription))
+
+
+def owning(names: Names, subscription: str) -> sql.Composed:
+    """The mark on a subscription that says whose it is."""
+    return sql.SQL("COMMENT ON SUBSCRIPTION {} IS {}").format(
+        sql.Identifier(subscription), sql.Literal(names.owner_mark)
+    )
 
 
 def begin_at(session: Session, subscription: str, aligned: Lsn | None) -> None:
@@ -198,8 +207,16 @@ def begin_at(session: Session, subscription: str, aligned: Lsn | None) -> None:
 
     A crash of the publisher before its next checkpoint puts the slot back to where it was made.
     """
-    if aligned is not None:
-        session.execute(_ADVANCE_ORIGIN, [str(aligned), subscription])
+    # Asked by itself: the server refuses a whole statement that only names a function one may not call.
+    if aligned is not None and session.execute(_MAY_ADVANCE).fetchone() == (True,):
+        session.execute(beginning(subscription, str(aligned)))
+
+
+def beginning(subscription: str, lsn: str) -> sql.Composed:
+    """What tells a subscription's origin that everything up to ``lsn`` is there."""
+    return sql.SQL(
+        "SELECT pg_replication_origin_advance('pg_' || oid, {}::pg_lsn) FROM pg_subscription WHERE subname = {}"
+    ).format(sql.Literal(lsn), sql.Literal(subscription))
 
 
 def drop(workspace: Workspace, generation: int) -> None:
@@ -212,7 +229,7 @@ def drop_named(workspace: Workspace, server: Server, name: str) -> None:
     if not shown(server, name):
         return
     with workspace.writing_to(server) as session:
-        session.execute(sql.SQL("ALTER SUBSCRIPTION {} DISABLE").format(sql.Identifier(name)))
+        session.execute(dropping(name)[0])
     for _ in range(300):
         if shown(server, name)[name].pid is None:
             break
@@ -232,6 +249,15 @@ def drop_in(workspace: Workspace, session: Session, generation: int) -> None:
 
 
 def _drop_disabled(session: Session, subscription: str) -> None:
+    for statement in dropping(subscription)[1:]:
+        session.execute(statement)
+
+
+def dropping(subscription: str) -> tuple[sql.Composed, ...]:
+    """What disables a subscription, and, once its worker has ended, drops it without its slot."""
     name = sql.Identifier(subscription)
-    session.execute(sql.SQL("ALTER SUBSCRIPTION {} SET (slot_name = NONE)").format(name))
-    session.execute(sql.SQL("DROP SUBSCRIPTION {}").format(name))
+    return (
+        sql.SQL("ALTER SUBSCRIPTION {} DISABLE").format(name),
+        sql.SQL("ALTER SUBSCRIPTION {} SET (slot_name = NONE)").format(name),
+        sql.SQL("DROP SUBSCRIPTION {}").format(name),
+    )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
+from planrunner.postgres.catalog import ANY_TABLE
 from planrunner.replication.identities import table_name
 
 if TYPE_CHECKING:
@@ -75,6 +76,10 @@ class Unit:
             # The plan's own words; what they may be was checked before anything was built.
             parts.append(sql.SQL("({})").format(sql.SQL(self.table.where)))  # pyright: ignore[reportArgumentType]
         return sql.SQL(" AND ").join(parts) if parts else None
+
+
+# For outlines: a table of which nothing is known.
+ANY_UNIT = Unit(table=ANY_TABLE)
 
 
 def published(unit: Unit) -> sql.Composed:

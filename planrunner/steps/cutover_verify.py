@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from planrunner import crossings
-from planrunner.model import Finding, Json, Side, Verification, VerifyTerms
+from planrunner import clearing, crossings, lifting, returning, unfollowed
+from planrunner.model import Finding, Json, Side, Upkeep, Verification, VerifyTerms
+from planrunner.postgres import catalog, needs
 from planrunner.replication import (
     comparison,
     crossing,
     cutover,
     decisions,
+    described,
     fence,
+    generations,
     identities,
     ranges,
     restore,
@@ -19,9 +22,13 @@ from planrunner.replication import (
     slots,
     subscriptions,
     tracker,
+    upkeep,
+    verify,
 )
 from planrunner.replication.crossing import Position
-from planrunner.step import Action, Run
+from planrunner.replication.names import Names
+from planrunner.step import IRREVERSIBLE, NO_LOCKS, Action, Draft, Run, outlined
+from planrunner.units import seconds
 from planrunner.workspace import workspace
 
 if TYPE_CHECKING:
@@ -32,6 +39,13 @@ class CutoverVerify:
     """Moves the point of truth to the target, or leaves everything as it was."""
 
     uses: ClassVar[str] = crossing.STEP
+    upkeep: ClassVar[tuple[Upkeep, ...]] = (
+        *upkeep.OWN,
+        upkeep.MARKS,
+        upkeep.MARKS_BACK,
+        upkeep.DIALS,
+        upkeep.DIALS_BACK,
+    )
 
     def actions(self, run: Run) -> Sequence[Action]:
         """The cutover itself, the end of replication, the way back, and a last refresh: what is missing of them."""
@@ -47,7 +61,42 @@ class CutoverVerify:
         views = restore.materialized_views(space)
         if views and "materialized views" not in space.ledger.effects(cutover.STEP):
             found.append(_refresh(views))
-        return [*found, *crossings.lift_guard(run, where)]
+        return [*found, *lifting.lift_guard(run, where)]
+
+    def outline(self, draft: Draft) -> Sequence[Action]:
+        """The cutover of tables of which nothing is known but what the plan says."""
+        names, some = Names(plan_id=draft.plan_id), [catalog.ANY_TABLE]
+        back = draft.option("reverse", False)  # noqa: FBT003  # the option's default
+        nowhere = fence.Standing(closed=False, tables=frozenset(), whole=frozenset())
+        closing = described.closing(names, some, "…", nowhere)
+        fenced = (fence.BEGIN, fence.lock_statement(some).as_string(), *closing)
+        guard = crossings.guarding("the", closing)
+        if draft.option("rehearse", False):  # noqa: FBT003  # the option's default
+            return outlined([guard, crossings.rehearsing((*fenced, "ROLLBACK"), draft.spec.id)])
+        opening = described.told(fence.opening(names), described.TARGET)
+        crossed = (*fenced, f"{described.SEQUENCES}; {described.TARGET}", "COMMIT", opening)
+        budget = seconds(draft.option("write_pause_budget", "5s"))
+        return outlined(
+            [
+                _carrying_settings("the", _SETTINGS),
+                guard,
+                crossings.cutting_over("the selected tables", budget, crossed, reversible=back),
+                _retiring(names, (1,)),
+                *([crossings.leading_back(names.back, ("CREATE SUBSCRIPTION …",))] if back else []),
+                _refresh([("…", "…")]),
+                *([] if back else [lifting.lifting(names, some, Side.TARGET)]),
+            ]
+        )
+
+    def satisfied(self, run: Run) -> Sequence[str]:
+        """How far a crossing is already."""
+        space = workspace(run)
+        where = crossing.position(space)
+        found = ["writers are on the target"] if where is Position.TARGET else []
+        done = space.ledger.effects(settings.STEP)
+        found += ["settings and grants of the database are carried"] if settings.CARRIED in done else []
+        there = fence.standing(run.target, space.names)
+        return [*found, *([f"{len(there.whole)} tables of the target are closed"] if there.closed else [])]
 
     def findings(self, run: Run) -> Sequence[Finding]:
         """What would keep traffic from being led, or the way back from being had."""
@@ -76,11 +125,11 @@ class CutoverVerify:
 
     def rollback(self, run: Run) -> Sequence[Action]:
         """What is missing until writers are back on the source and the target follows it again."""
-        return crossings.missing_rollback(run)
+        return returning.missing_rollback(run)
 
     def rollback_rehearsal(self, run: Run) -> Sequence[Action]:
         """The rollback without its commit."""
-        return [crossings.rollback_rehearsal(run)]
+        return [returning.rollback_rehearsal(run)]
 
     def leftovers(self, run: Run) -> Sequence[Action]:
         """The way back, fences, and what the ledger says of the cutover; a closed source stays closed."""
@@ -92,22 +141,10 @@ class CutoverVerify:
                 f" its triggers: {lower}; …",
                 {"fenced": True},
             )
-        found = [*crossings.leftovers(run)]
+        found = [*lifting.leftovers(run)]
         if not space.ledger.effects(cutover.STEP) and not space.ledger.effects(settings.STEP):
             return found
-        forget = Action(
-            name="forget",
-            summary="remove what the ledger says of the cutover",
-            where=Side.TARGET,
-            statements=("DELETE FROM planrunner.effect WHERE step = 'cutover_verify'",),
-            perform=_forget,
-        )
-        return [*found, forget]
-
-
-def _forget(run: Run) -> None:
-    for step in (settings.STEP, cutover.STEP):
-        workspace(run).ledger.forget(step)
+        return [*found, clearing.forget_step(run.plan_id, settings.STEP, cutover.STEP, what="the cutover")]
 
 
 def _settings(run: Run) -> Sequence[Action]:
@@ -118,17 +155,34 @@ def _settings(run: Run) -> Sequence[Action]:
     made = settings.statements(run.source, run.target, terms)
     if not made:
         return ()
-    return [
-        Action(
-            name="settings",
-            summary=f"carry {len(made)} settings, grants and the owner of the database and its roles",
-            where=Side.TARGET,
-            statements=tuple(s.as_string() for s in made),
-            needs=("ownership of the database", "CREATEROLE for the settings of roles"),
-            undo="ALTER DATABASE … RESET, ALTER ROLE … RESET, by hand",
-            perform=lambda run: settings.carry(workspace(run), _setting_terms(run)),
-        )
-    ]
+    return [_carrying_settings(str(len(made)), tuple(s.as_string() for s in made))]
+
+
+# What a database's settings may come to, for an outline.
+_SETTINGS = (
+    "COMMENT ON DATABASE …",
+    "ALTER DATABASE …",
+    "ALTER ROLE … SET …",
+    "GRANT … ON DATABASE … TO …",
+    "REVOKE … ON DATABASE … FROM PUBLIC",
+)
+
+
+def _carrying_settings(count: str, statements: tuple[str, ...]) -> Action:
+    return Action(
+        name="settings",
+        summary=f"carry {count} settings, grants and the owner of the database and its roles",
+        where=Side.TARGET,
+        statements=(
+            *statements,
+            "GRANT CONNECT ON DATABASE … TO …  -- of our login; where the source's grants would lock it out",
+        ),
+        locks=NO_LOCKS,
+        needs=(needs.DATABASE, needs.ROLES),
+        undo="ALTER DATABASE … RESET, ALTER ROLE … RESET, by hand",
+        adjusts=True,
+        perform=lambda run: settings.carry(workspace(run), _setting_terms(run)),
+    )
 
 
 def _setting_terms(run: Run) -> settings.Terms:
@@ -140,7 +194,9 @@ def _setting_terms(run: Run) -> settings.Terms:
 
 
 def _identities(run: Run) -> Sequence[Action]:
-    made = identities.restore_statements(workspace(run), Side.TARGET)
+    # Those on record, and those that an earlier step is still to change.
+    coming = [change.back() for change in unfollowed.identities_coming(run)]
+    made = (*identities.restore_statements(workspace(run), Side.TARGET), *coming)
     if not made:
         return ()
     return [
@@ -149,6 +205,10 @@ def _identities(run: Run) -> Sequence[Action]:
             summary=f"put back the replica identity of {len(made)} tables",
             where=Side.TARGET,
             statements=tuple(s.as_string() for s in made),
+            locks=("ACCESS EXCLUSIVE on each table, for an instant",),
+            needs=(needs.ACTING_AS,),
+            undo="ALTER TABLE … REPLICA IDENTITY FULL, by hand",
+            adjusts=True,
             perform=lambda run: identities.restore_target(workspace(run)),
         )
     ]
@@ -161,20 +221,30 @@ def _retire(run: Run, where: Position) -> Sequence[Action]:
     )
     if where is Position.TARGET and not alive and not ranges.made(space) and not tracker.exists(space):
         return []
-    streams = [space.names.stream(g) for g in sorted(alive)] or [space.names.stream(1)]
-    return [
-        Action(
-            name="end replication",
-            summary=f"drop subscription, slot and publication {', '.join(streams)}: nothing fills the source's disk",
-            where=Side.TARGET,
-            statements=tuple(
-                statement
-                for s in streams
-                for statement in (f"DROP SUBSCRIPTION {s}", f"SELECT pg_drop_replication_slot('{s}')")
-            ),
-            perform=lambda run: cutover.retire(workspace(run)),
-        )
-    ]
+    if "sync" in run.planned_before:
+        # Those that will be there by then.
+        streams, tables = run.option_of("snapshot", "streams", 1), verify.followed_tables(space)
+        coming = generations.coming(space, tables, streams) or (1,)
+        alive = set(generations.joined(coming, tables, streams))
+    return [_retiring(space.names, sorted(alive) or [1])]
+
+
+def _retiring(names: Names, streams: Sequence[int]) -> Action:
+    return Action(
+        name="end replication",
+        summary="drop subscription, slot and publication"
+        f" {', '.join(map(names.stream, streams))}: nothing fills the source's disk",
+        where=Side.TARGET,
+        statements=(
+            *described.dropping_tracker(names),
+            *described.all_told(described.unsplitting(names), described.SOURCE, "where tables were split"),
+            *(statement for g in streams for statement in described.clearing(names, g)),
+        ),
+        locks=("SHARE UPDATE EXCLUSIVE on each published table of the source, for an instant",),
+        needs=(needs.SUBSCRIBING, needs.CREATE, *needs.on(Side.SOURCE, needs.OWNERSHIP, needs.REPLICATION)),
+        undo=f"{IRREVERSIBLE}: the target follows the source no more; reverse: true makes a way back",
+        perform=lambda run: cutover.retire(workspace(run)),
+    )
 
 
 def _refresh(views: Sequence[tuple[str, str]]) -> Action:
@@ -182,6 +252,9 @@ def _refresh(views: Sequence[tuple[str, str]]) -> Action:
         name="materialized views",
         summary=f"refresh {len(views)} materialized views a last time",
         where=Side.TARGET,
-        statements=tuple(f'REFRESH MATERIALIZED VIEW "{schema}"."{name}"' for schema, name in views),
+        statements=restore.refreshing(views),
+        locks=("ACCESS EXCLUSIVE on each materialized view while it is filled",),
+        needs=(needs.ACTING_AS,),
+        undo="nothing to undo: they are refreshed again at any time",
         perform=lambda run: restore.refresh(workspace(run), views, step=cutover.STEP),
     )

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
+from planrunner import own_server
 from planrunner.aws.names import group_name_for
-from planrunner.errors import ServerError, StepConflict, StepFailed
+from planrunner.aws.outline import UNKNOWN, described_only
+from planrunner.errors import StepConflict, StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.model import Side
-from planrunner.step import Action
+from planrunner.step import IRREVERSIBLE, NO_LOCKS, NO_NEEDS, Action, outlined
 from planrunner.units import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from planrunner.aws.rds import DbInstance, ParameterGroup, Rds
-    from planrunner.step import Run
+    from planrunner.step import Draft, Run
 
 _PARAMETER = "rds.logical_replication"
+# What every look at the instance asks, before, between and after its changes.
+_LOOKING = (
+    "rds:DescribeDBEngineVersions",
+    "rds:DescribeDBInstances",
+    "rds:DescribeDBParameterGroups",
+    "rds:DescribeDBParameters",
+)
 _DESCRIPTION = "Logical replication for a migration by planrunner"
 # How long a server that is available again may still tell the old wal_level.
 _GRACE_SECONDS = 120.0
@@ -39,22 +49,45 @@ class EnableLogical:
         """The missing AWS calls in order, or on other servers ALTER SYSTEM and what a person must do."""
         cloud = run.cloud if run.plan.source.rds else None
         if cloud is None:
-            return () if _level(run) == "logical" else _on_own_server(run)
+            return () if own_server.level(run) == "logical" else own_server.on_own_server(run)
         now = cloud.describe()
         # A server that is rebooting does not answer, which is no reason to fail.
-        level = _level(run) if now.available else _level_if_answering(run)
+        level = own_server.level(run) if now.available else own_server.level_if_answering(run)
         return () if level == "logical" else _on_rds(run, cloud, now)
 
+    def outline(self, draft: Draft) -> Sequence[Action]:
+        """The calls it may come to; which of them are missing, AWS and the source tell."""
+        if draft.plan.source.rds is None:
+            return outlined([own_server.altering()])
+        # Only the words of the calls are asked of it, never AWS.
+        cloud = described_only(draft.plan.source.rds)
+        named = draft.option("parameter_group", "").lower()
+        group = named or "…"
+        return outlined(
+            [
+                _creating(cloud, group, UNKNOWN),
+                _setting(cloud, group, (), adjusts=False),
+                _attaching(cloud, group, replace(UNKNOWN, identifier=cloud.instance.instance)),
+                _rebooting(draft.option("reboot", "ask"), cloud),
+                _waiting(cloud),
+            ]
+        )
 
-def _level(run: Run) -> str:
-    return str(run.source.value("SHOW wal_level"))
-
-
-def _level_if_answering(run: Run) -> str | None:
-    try:
-        return _level(run)
-    except ServerError:
-        return None
+    def satisfied(self, run: Run) -> Sequence[str]:
+        """What of wal_level, parameter group and its parameter is as it should be."""
+        found = ["wal_level is logical already"] if own_server.level_if_answering(run) == "logical" else []
+        cloud = run.cloud if run.plan.source.rds else None
+        if cloud is None:
+            return found
+        now = cloud.describe()
+        name = _group_name(run, now)
+        group = cloud.group(name)
+        if group is None:
+            return found
+        value = cloud.parameter(name, _PARAMETER)
+        found += [f"parameter group {name} exists, of family {group.family}"]
+        found += [f"parameter group {name} is attached to {now.identifier}"] if now.group == name else []
+        return [*found, *([f"{_PARAMETER} is 1 in parameter group {name}"] if value == "1" else [])]
 
 
 def _on_rds(run: Run, cloud: Rds, now: DbInstance) -> list[Action]:
@@ -71,9 +104,9 @@ def _on_rds(run: Run, cloud: Rds, now: DbInstance) -> list[Action]:
     missing = [
         None if now.available else _becoming_available(cloud, now),
         None if group else _creating(cloud, name, now),
-        None if value == "1" else _setting(cloud, name),
+        None if value == "1" else _setting(cloud, name, cloud.others_with(name), adjusts=group is not None),
         None if attached else _attaching(cloud, name, now),
-        _rebooting(run, cloud),
+        _rebooting(run.option("reboot", "ask"), cloud),
         _waiting(cloud),
     ]
     return [action for action in missing if action is not None]
@@ -81,7 +114,7 @@ def _on_rds(run: Run, cloud: Rds, now: DbInstance) -> list[Action]:
 
 def _out_of_reach(cloud: Rds, now: DbInstance) -> Action | None:
     if now.engine != "postgres":
-        return _blocked(
+        return own_server.blocked_action(
             "engine",
             f"{now.identifier} is of engine {now.engine}, whose {_PARAMETER} is set for the whole cluster",
             f"Set {_PARAMETER}=1 in the cluster's own parameter group (aws rds"
@@ -89,7 +122,7 @@ def _out_of_reach(cloud: Rds, now: DbInstance) -> Action | None:
             where=Side.AWS,
         )
     if now.status in _LASTING:
-        return _blocked(
+        return own_server.blocked_action(
             "status",
             f"{now.identifier} is {now.status}",
             "Bring it to the status available, then run again: "
@@ -135,17 +168,17 @@ def _creating(cloud: Rds, name: str, now: DbInstance) -> Action:
         where=Side.AWS,
         perform=perform,
         statements=(cloud.command("create-db-parameter-group", *group, *family),),
-        needs=("rds:CreateDBParameterGroup",),
+        locks=NO_LOCKS,
+        needs=("rds:CreateDBParameterGroup", *_LOOKING),
         undo=cloud.command("delete-db-parameter-group", *group),
     )
 
 
-def _setting(cloud: Rds, name: str) -> Action:
+def _setting(cloud: Rds, name: str, others: Sequence[str], *, adjusts: bool) -> Action:
     def perform(_: Run) -> None:
         cloud.set_parameter(name, _PARAMETER, "1")
         failpoint("rds.after_set_call")
 
-    others = cloud.others_with(name)
     reach = f" (reaches {', '.join(others)} too, at their next reboot)" if others else ""
     group = ("--db-parameter-group-name", name)
     return Action(
@@ -154,7 +187,9 @@ def _setting(cloud: Rds, name: str) -> Action:
         where=Side.AWS,
         perform=perform,
         statements=(cloud.command("modify-db-parameter-group", *group, "--parameters", _wish("1")),),
-        needs=("rds:ModifyDBParameterGroup",),
+        locks=NO_LOCKS,
+        needs=("rds:ModifyDBParameterGroup", *_LOOKING),
+        adjusts=adjusts,
         undo=cloud.command("modify-db-parameter-group", *group, "--parameters", _wish("0")),
     )
 
@@ -179,15 +214,16 @@ def _attaching(cloud: Rds, name: str, now: DbInstance) -> Action:
         where=Side.AWS,
         perform=perform,
         statements=(call(name),),
-        needs=("rds:ModifyDBInstance",),
+        locks=NO_LOCKS,
+        needs=("rds:ModifyDBInstance", *_LOOKING),
+        adjusts=True,
         undo=call(now.group),
     )
 
 
-def _rebooting(run: Run, cloud: Rds) -> Action:
+def _rebooting(consent: str, cloud: Rds) -> Action:
     instance = cloud.instance.instance
     command = cloud.command("reboot-db-instance", "--db-instance-identifier", instance)
-    consent = run.option("reboot", "ask")
     asks = f"Reboot {instance} now? Its sessions are cut off and it is away for a minute or so."
     blocked = (
         f"{instance} needs a reboot and the plan says reboot: never. Reboot it, then run again: {command}"
@@ -198,7 +234,9 @@ def _rebooting(run: Run, cloud: Rds) -> Action:
         where=Side.AWS,
         perform=partial(_reboot, cloud=cloud),
         statements=(command,),
-        needs=("rds:RebootDBInstance",),
+        locks=("every session is cut off, for a minute or so",),
+        needs=("rds:RebootDBInstance", *_LOOKING),
+        undo=f"{IRREVERSIBLE}: a reboot is over once it is done",
         asks=asks if consent == "ask" else None,
         blocked=blocked if consent == "never" else None,
         restarts=True,
@@ -208,7 +246,7 @@ def _rebooting(run: Run, cloud: Rds) -> Action:
 def _reboot(run: Run, *, cloud: Rds) -> None:
     """Reboot once the group waits for it; a reboot that is under way or done is not repeated."""
     now = cloud.wait_available(_timeout(run), run.tell)
-    if _level(run) == "logical":
+    if own_server.level(run) == "logical":
         return
     if now.apply_status != "pending-reboot":
         raise StepFailed(
@@ -234,6 +272,9 @@ def _becoming_available(cloud: Rds, now: DbInstance) -> Action:
         where=Side.AWS,
         perform=perform,
         statements=(_describing(cloud),),
+        locks=NO_LOCKS,
+        needs=_LOOKING,
+        undo="nothing to undo: it only waits",
     )
 
 
@@ -244,16 +285,19 @@ def _waiting(cloud: Rds) -> Action:
         where=Side.SOURCE,
         perform=partial(_await_logical, cloud=cloud),
         statements=(_describing(cloud), "SHOW wal_level"),
+        locks=NO_LOCKS,
+        needs=NO_NEEDS,
+        undo="nothing to undo: it only waits",
     )
 
 
 def _await_logical(run: Run, *, cloud: Rds) -> None:
     now = cloud.wait_available(_timeout(run), run.tell)
     deadline = run.clock.monotonic() + _GRACE_SECONDS
-    while (level := _level_if_answering(run)) != "logical":
+    while (level := own_server.level_if_answering(run)) != "logical":
         if run.clock.monotonic() > deadline:
             # A server that does not answer at all tells why itself.
-            level = level or _level(run)
+            level = level or own_server.level(run)
             raise StepFailed(
                 f"source: wal_level is {level} although {now.identifier} is available"
                 f" and its parameter group {now.group} is {now.apply_status}",
@@ -273,63 +317,3 @@ def _events(cloud: Rds) -> str:
 
 def _timeout(run: Run) -> float:
     return seconds(run.option("timeout", "30m"))
-
-
-def _on_own_server(run: Run) -> list[Action]:
-    restart = _blocked(
-        "restart",
-        "restart the source, so that wal_level = logical takes effect",
-        "Restart the source's server (systemctl restart postgresql, pg_ctl restart, or your provider's"
-        " console), then run again: wal_level is set to logical and takes effect with the restart.",
-    )
-    if _configured(run):
-        return [restart]
-    if _may_alter_system(run):
-        return [_altering(), restart]
-    return [
-        _blocked(
-            "set_wal_level",
-            "set wal_level = logical on the source and restart it",
-            "wal_level must be logical, and this role may not set it. Run on the source as a superuser:"
-            " ALTER SYSTEM SET wal_level = 'logical'; (or set it in postgresql.conf, or in your provider's"
-            " console), restart the server, then run again.",
-        )
-    ]
-
-
-def _configured(run: Run) -> bool:
-    """True when the files say logical already, as far as the role may see them."""
-    if run.source.value("SELECT has_table_privilege('pg_catalog.pg_file_settings', 'SELECT')"):
-        query = "SELECT setting FROM pg_file_settings WHERE name = 'wal_level' ORDER BY seqno DESC LIMIT 1"
-        return bool(run.source.value(query) == "logical")
-    return bool(run.source.value("SELECT pending_restart FROM pg_settings WHERE name = 'wal_level'"))
-
-
-def _may_alter_system(run: Run) -> bool:
-    identity = run.source.identity()
-    if identity.superuser or identity.major < 15:
-        return identity.superuser
-    return bool(run.source.value("SELECT has_parameter_privilege('wal_level', 'ALTER SYSTEM')"))
-
-
-def _altering() -> Action:
-    def perform(run: Run) -> None:
-        # Not run.source.execute: ALTER SYSTEM refuses to run in a transaction block.
-        with run.source.session() as session:
-            session.execute("ALTER SYSTEM SET wal_level = 'logical'")
-
-    return Action(
-        name="alter_system",
-        summary="set wal_level = logical on the source",
-        where=Side.SOURCE,
-        perform=perform,
-        statements=("ALTER SYSTEM SET wal_level = 'logical'",),
-        undo="ALTER SYSTEM RESET wal_level",
-    )
-
-
-def _blocked(name: str, summary: str, reason: str, *, where: Side = Side.SOURCE) -> Action:
-    def perform(_: Run) -> None:
-        raise StepFailed(summary, remedy=reason)
-
-    return Action(name=name, summary=summary, where=where, perform=perform, blocked=reason)

@@ -6,11 +6,11 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from planrunner.errors import StepBlocked
-from planrunner.model import Side
-from planrunner.postgres import privileges
-from planrunner.postgres.grants import Grant, give, take_back
-from planrunner.replication import relations
-from planrunner.step import Action, Run
+from planrunner.model import Side, Upkeep
+from planrunner.postgres import needs, privileges
+from planrunner.postgres.grants import Grant, Kind, give, take_back
+from planrunner.replication import ledger, relations, upkeep
+from planrunner.step import NO_LOCKS, Action, Draft, Run, outlined
 from planrunner.workspace import selected, workspace
 
 if TYPE_CHECKING:
@@ -19,12 +19,19 @@ if TYPE_CHECKING:
     from planrunner.postgres.privileges import Login
 
 STEP = "grant"
+_RIGHTS = {
+    Kind.DATABASE: "CREATE on the database:",
+    Kind.SCHEMA: "USAGE on schemas:",
+    Kind.TABLE: "SELECT on tables:",
+    Kind.SEQUENCE: "SELECT on sequences:",
+}
 
 
 class GrantRights:
     """Grants only what is missing, as the plan's own login; what it may not do itself is told."""
 
     uses: ClassVar[str] = STEP
+    upkeep: ClassVar[tuple[Upkeep, ...]] = upkeep.OWN
 
     def actions(self, run: Run) -> Sequence[Action]:
         """The replication right, memberships in the roles that own tables, USAGE and SELECT."""
@@ -45,6 +52,31 @@ class GrantRights:
         found += _by_others(held.login, [grant for grant in everything if not grant.possible])
         return found
 
+    def outline(self, draft: Draft) -> Sequence[Action]:
+        """The grants it may come to; which of them are missing, the source tells."""
+        login = "…"
+        found = [_replication(Grant(kind=Kind.ROLE, names=(privileges.RDS_REPLICATION,), login=login))]
+        owners = Grant(kind=Kind.ROLE, names=("…",), login=login)
+        if draft.option("memberships", True):  # noqa: FBT003  # the option's default
+            found += _rest("memberships", "join the roles that own tables", [owners])
+        kinds = (Kind.DATABASE, Kind.SCHEMA, Kind.TABLE, Kind.SEQUENCE)
+        some = [Grant(kind=kind, names=("…",), login=login) for kind in kinds]
+        return outlined([*found, *_rest("access", "allow reading", some)])
+
+    def satisfied(self, run: Run) -> Sequence[str]:
+        """The rights that the login has."""
+        wanted = run.option("memberships", True)  # noqa: FBT003  # the option's default
+        left_out = relations.left_out(run.source, selected(run.plan))
+        held = privileges.rights(run.source, memberships=wanted, left_out=left_out)
+        who = held.login
+        found = [f"{who.name} may replicate"] if who.replicates else []
+        for kind, right in _RIGHTS.items():
+            objects = held.of(kind)
+            having = sum(o.held for o in objects)
+            found += [f"{who.name} has {right} {having} of {len(objects)}"] if having else []
+        owned = sum(t.owned for t in held.of(Kind.TABLE))
+        return [*found, *([f"{who.name} has the owner's rights on {owned} tables"] if owned else [])]
+
     def leftovers(self, run: Run) -> Sequence[Action]:
         """The grants that this plan made, to be taken back; the ledger on the target remembers them."""
         made = [Grant.from_detail(d) for d in workspace(run).ledger.effects(STEP).values()]
@@ -55,7 +87,12 @@ class GrantRights:
                 name="take back",
                 summary=f"take back what {made[0].login} was granted: {_names(made)}",
                 where=Side.SOURCE,
-                statements=tuple(grant.take_back().as_string() for grant in made),
+                statements=(
+                    *(grant.take_back().as_string() for grant in made),
+                    ledger.forgetting(run.plan_id, STEP).as_string() + "  -- on the target",
+                ),
+                locks=NO_LOCKS,
+                needs=(needs.GIVING_ROLES, needs.GIVING_ACCESS),
                 undo=privileges.by_hand(None, made),
                 perform=partial(_take_back, grants=made),
             )
@@ -68,7 +105,8 @@ def _replication(grant: Grant) -> Action:
         summary=f"make {grant.login} a member of {grant.names[0]} and wait until it may replicate",
         where=Side.SOURCE,
         statements=(grant.give().as_string(),),
-        needs=(f"ADMIN OPTION on {grant.names[0]}, or CREATEROLE before PostgreSQL 16",),
+        locks=NO_LOCKS,
+        needs=(needs.GIVING_ROLES, *needs.on(Side.TARGET, needs.CREATE)),
         undo=grant.take_back().as_string(),
         perform=partial(_give_replication, grant=grant),
     )
@@ -89,9 +127,11 @@ def _rest(name: str, aim: str, grants: Sequence[Grant]) -> list[Action]:
             summary=f"{aim}: {_names(mine)}",
             where=Side.SOURCE,
             statements=tuple(grant.give().as_string() for grant in mine),
-            needs=("ADMIN OPTION on the roles, or CREATEROLE before PostgreSQL 16",)
-            if name == "memberships"
-            else ("the owner's rights on the objects",),
+            locks=NO_LOCKS,
+            needs=(
+                needs.GIVING_ROLES if name == "memberships" else needs.GIVING_ACCESS,
+                *needs.on(Side.TARGET, needs.CREATE),
+            ),
             undo=" ".join(f"{grant.take_back().as_string()};" for grant in mine),
             perform=partial(_give, grants=mine),
         )
@@ -144,7 +184,9 @@ def _blocked(*, name: str, summary: str, statements: tuple[str, ...], reason: st
         summary=summary,
         where=Side.SOURCE,
         statements=statements,
-        needs=("the master user on RDS, a superuser or the owners elsewhere",),
+        locks=NO_LOCKS,
+        needs=(needs.BY_OTHERS,),
+        undo="REVOKE, by hand",
         blocked=reason,
         perform=perform,
     )

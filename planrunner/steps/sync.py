@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from planrunner.model import Finding, Json, Side
+from planrunner import clearing
+from planrunner.model import Finding, Json, Side, Upkeep
+from planrunner.postgres import needs
 from planrunner.postgres.preflight_section import Section
 from planrunner.replication import (
     barrier,
+    described,
     generations,
     indexes,
     merge,
@@ -16,12 +19,14 @@ from planrunner.replication import (
     slots,
     subscriptions,
     troubles,
+    upkeep,
     verify,
 )
 from planrunner.replication.health import observe, wal_disk
+from planrunner.replication.names import Names
 from planrunner.replication.schema_dump import Wishes
 from planrunner.replication.watch import Watch
-from planrunner.step import Action, Run
+from planrunner.step import IRREVERSIBLE, NO_LOCKS, Action, Draft, Run, outlined
 from planrunner.units import human_bytes, seconds, size
 from planrunner.workspace import snapshot_option, workspace
 
@@ -31,29 +36,40 @@ if TYPE_CHECKING:
 STEP = "sync"
 CAUGHT_UP = "caught up"
 FOLLOWING = Section("Following")
+_GIVING_UP = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = …"
 
 
 class Sync:
     """Follows the source from exactly where the copy began: no gap, no second copy."""
 
     uses: ClassVar[str] = STEP
+    upkeep: ClassVar[tuple[Upkeep, ...]] = (*upkeep.OWN, upkeep.MARKS)
 
     def actions(self, run: Run) -> Sequence[Action]:
         """Subscriptions, catching up, delayed foreign keys, materialized views: what is missing of them."""
         space = workspace(run)
         there = subscriptions.existing(run.target, space.names)
         held = space.ledger.generations()
-        coming = held or (1,)
+        streams = snapshot_option(run, "streams", 1)
+        tables = verify.followed_tables(space)
+        coming = generations.coming(space, tables, streams) or (1,)
+        left = bool(generations.remaining(space, tables))
         done = space.ledger.effects(STEP)
-        found = [_subscribe(run, g) for g in coming if g not in there or not there[g].enabled]
+        found = [
+            _subscribe(run, g, adjusts=g in there, left=left)
+            for g in coming
+            if g not in there or not there[g].enabled
+        ]
         if CAUGHT_UP not in done:
-            found = [*_lost(run, held, done.keys()), *found, _catch_up(run)]
+            found = [*_lost(run, held, done.keys()), *found, _catch_up(size(run.option("max_lag", "16MB")))]
         former = sorted(set(generations.left(space)) - set(held)) if held else []
         if former:
-            found.append(_clear_former([space.names.stream(g) for g in former]))
-        if len(held) > snapshot_option(run, "streams", 1):
-            found.append(_join(held, snapshot_option(run, "streams", 1)))
-        if held and restore.FOREIGN_KEYS not in space.ledger.effects(restore.STEP):
+            found.append(_clear_former(space.names, former))
+        if len(coming) > streams:
+            found.append(_join(space.names, coming, streams))
+        # One snapshot's foreign keys are added with its other constraints.
+        delayed = len(coming) > 1 if left else bool(held)
+        if delayed and restore.FOREIGN_KEYS not in space.ledger.effects(restore.STEP):
             found.append(_withheld())
         views = restore.materialized_views(space)
         if views and "materialized views" not in done:
@@ -73,6 +89,28 @@ class Sync:
             found.append(_failover(run))
         return found
 
+    def outline(self, draft: Draft) -> Sequence[Action]:
+        """The subscription, and everything that follows from what the copy met."""
+        names = Names(plan_id=draft.plan_id)
+        streams = draft.option_of("snapshot", "streams", 1)
+        made = ("CREATE SUBSCRIPTION …", *described.all_told([subscriptions.owning(names, names.stream(1))]))
+        enabling = described.all_told(subscriptions.enabling(names, 1))
+        limit = size(draft.option("max_lag", "16MB"))
+        return outlined(
+            [
+                _subscribing(names, 1, (*made, *enabling), adjusts=False),
+                _catch_up(limit),
+                _join(names, (1, 2), streams),
+                _withheld(),
+                refreshing([("…", "…")]),
+            ]
+        )
+
+    def satisfied(self, run: Run) -> Sequence[str]:
+        """The subscriptions that apply already."""
+        there = subscriptions.existing(run.target, workspace(run).names)
+        return [f"subscription {s.name} on the target is enabled" for s in there.values() if s.enabled]
+
     def progress(self, run: Run) -> Mapping[str, Json]:
         """Lag and retained WAL in bytes, and the state of each slot and subscription."""
         space = workspace(run)
@@ -84,39 +122,43 @@ class Sync:
     def leftovers(self, run: Run) -> Sequence[Action]:
         """The subscriptions, and what the ledger says of this step."""
         space = workspace(run)
-        found = [
-            _unsubscribe(space.names.stream(g), g) for g in subscriptions.existing(run.target, space.names)
-        ]
+        found = [_unsubscribe(space.names, g) for g in subscriptions.existing(run.target, space.names)]
         if space.ledger.effects(STEP):
-            found.append(
-                Action(
-                    name="forget",
-                    summary="remove what the ledger says of sync",
-                    where=Side.TARGET,
-                    statements=("DELETE FROM planrunner.effect WHERE step = 'sync'",),
-                    perform=lambda run: workspace(run).ledger.forget(STEP),
-                )
-            )
+            found.append(clearing.forget_step(run.plan_id, STEP, what="sync"))
         return found
 
 
-def _subscribe(run: Run, generation: int) -> Action:
+def _subscribe(run: Run, generation: int, *, adjusts: bool, left: bool) -> Action:
     space = workspace(run)
     tables = verify.followed_tables(space)
     owned = ranges.owned(space, tables, generation)
     others = generations.besides(space, tables, generation)
-    made = subscriptions.statement(run.source, space.names, generation, None, others=others).as_string()
+    enabling = described.all_told(subscriptions.enabling(space.names, generation))
+    narrowing = f"ALTER PUBLICATION {_quoted(space.names.stream(generation))} SET TABLE …"
+    made = (
+        described.told(narrowing, described.SOURCE, "where it names more than was copied"),
+        *(s.as_string() for s in owned.truncating(space.names, generation)),
+        *(described.owning_ranges(space.names, generation) if left else ()),
+        *described.subscribing(space, generation, others, left=left),
+    )
+    return _subscribing(space.names, generation, enabling if adjusts else made, adjusts=adjusts)
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
+
+
+def _subscribing(names: Names, generation: int, statements: tuple[str, ...], *, adjusts: bool) -> Action:
+    stream = names.stream(generation)
     return Action(
         name=f"subscribe {generation}",
-        summary=f"subscribe to slot {space.names.stream(generation)} and start applying",
+        summary=f"subscribe to slot {stream} and start applying",
         where=Side.TARGET,
-        statements=(
-            *(s.as_string() for s in owned.truncating(space.names, generation)),
-            f"{made}  -- and the source's password",
-            f"ALTER SUBSCRIPTION {space.names.stream(generation)} ENABLE",
-        ),
-        needs=("pg_create_subscription and CREATE on the database, or superuser before PostgreSQL 16",),
+        statements=statements,
+        locks=NO_LOCKS,
+        needs=(needs.SUBSCRIBING, needs.CREATE, *needs.on(Side.SOURCE, needs.REPLICATION)),
         undo="planrunner cleanup drops it",
+        adjusts=adjusts,
         perform=lambda run: _perform_subscribe(run, generation),
     )
 
@@ -130,13 +172,20 @@ def _perform_subscribe(run: Run, generation: int) -> None:
     )
 
 
-def _catch_up(run: Run) -> Action:
-    limit = size(run.option("max_lag", "16MB"))
+def _catch_up(limit: int) -> Action:
     return Action(
         name="catch up",
         summary=f"wait until the target has passed a barrier and lags less than {human_bytes(limit)}",
         where=Side.TARGET,
-        statements=("one row into planrunner.barrier_… on the source; it is there when the target shows it",),
+        statements=(
+            *described.all_told(
+                upkeep.MARKS.statements, described.SOURCE, "it is there when the target shows it"
+            ),
+            described.told(_GIVING_UP, described.SOURCE, "where max_wal_retained.give_up is passed"),
+        ),
+        locks=NO_LOCKS,
+        needs=needs.on(Side.SOURCE, needs.CREATE),
+        undo="nothing to undo: a marker row stays for an hour",
         perform=lambda run: _perform_catch_up(run, limit),
     )
 
@@ -176,6 +225,10 @@ def _lost(run: Run, generations: Sequence[int], done: Collection[str]) -> Sequen
             name=f"{trouble.code} {number}",
             summary="decide about a stream that is lost",
             where=Side.SOURCE,
+            statements=("-- none before somebody decides",),
+            locks=NO_LOCKS,
+            needs=(needs.BY_OTHERS,),
+            undo="nothing is done",
             perform=lambda _: None,
             blocked=f"{trouble.what}. {trouble.remedy}",
         )
@@ -194,29 +247,32 @@ def _failover(run: Run) -> Finding:
     )
 
 
-def _clear_former(streams: Sequence[str]) -> Action:
+def _clear_former(names: Names, streams: Sequence[int]) -> Action:
+    called = ", ".join(names.stream(g) for g in streams)
     return Action(
         name="clear former streams",
-        summary=f"remove {', '.join(streams)}: what an interrupted join left, followed by nobody",
+        summary=f"remove {called}: what an interrupted join left, followed by nobody",
         where=Side.SOURCE,
-        statements=tuple(f"SELECT pg_drop_replication_slot('{stream}')" for stream in streams),
+        statements=tuple(s for stream in streams for s in described.clearing(names, stream)),
+        locks=NO_LOCKS,
+        needs=(needs.OWNERSHIP, needs.REPLICATION),
+        undo=f"{IRREVERSIBLE}: nobody follows them",
+        recovery=True,
+        destructive=True,
         perform=lambda run: merge.undo(workspace(run)),
     )
 
 
-def _join(held: Sequence[int], streams: int) -> Action:
+def _join(names: Names, held: Sequence[int], streams: int) -> Action:
     return Action(
         name="join streams",
         summary=f"join the {len(held)} streams that lost snapshots left into {streams}, at one commit of the source",
         where=Side.TARGET,
-        statements=(
-            "SELECT pg_create_logical_replication_slot(…, 'pgoutput')  -- on the source",
-            "INSERT INTO planrunner.barrier_… (token, stop)  -- on the source, into every stream in one transaction",
-            "ALTER SUBSCRIPTION … DISABLE  -- by a trigger on the target, when the marker arrives",
-            "SELECT pg_replication_slot_advance(…)  -- on the source, to that transaction's end",
-            "DROP SUBSCRIPTION …; CREATE SUBSCRIPTION …  -- in one transaction",
-        ),
+        statements=described.joining(names, held),
+        locks=("SHARE UPDATE EXCLUSIVE on each table of the source, for an instant",),
+        needs=(needs.SUBSCRIBING, needs.CREATE, *needs.on(Side.SOURCE, needs.OWNERSHIP, needs.REPLICATION)),
         undo="until the new subscription is made, the old streams are enabled again",
+        recovery=True,
         perform=lambda run: merge.merge(
             workspace(run), verify.followed_tables(workspace(run)), streams=streams
         ),
@@ -228,7 +284,11 @@ def _withheld() -> Action:
         name="foreign keys",
         summary="add the foreign keys and unique indexes that several snapshots delayed",
         where=Side.TARGET,
-        statements=("ALTER TABLE … ADD CONSTRAINT … FOREIGN KEY, as pg_dump gives them",),
+        statements=described.FOREIGN_KEYS,
+        locks=("SHARE ROW EXCLUSIVE on both tables of a foreign key, SHARE on a table whose index is built",),
+        needs=(needs.ACTING_AS,),
+        undo="ALTER TABLE … DROP CONSTRAINT …, DROP INDEX …, by hand",
+        recovery=True,
         perform=_perform_withheld,
     )
 
@@ -245,25 +305,24 @@ def refreshing(views: Sequence[tuple[str, str]]) -> Action:
         name="materialized views",
         summary=f"refresh {len(views)} materialized views in the order of their dependencies",
         where=Side.TARGET,
-        statements=tuple(
-            f'{verb} "{schema}"."{name}"'
-            for schema, name in views
-            for verb in ("REFRESH MATERIALIZED VIEW", "ANALYZE")
-        ),
+        statements=restore.refreshing(views),
+        locks=("ACCESS EXCLUSIVE on each materialized view while it is filled",),
+        needs=(needs.ACTING_AS,),
+        undo="REFRESH MATERIALIZED VIEW … WITH NO DATA, by hand",
         perform=lambda run: restore.refresh(workspace(run), views, step=STEP),
     )
 
 
-def _unsubscribe(stream: str, generation: int) -> Action:
+def _unsubscribe(names: Names, generation: int) -> Action:
+    stream = names.stream(generation)
     return Action(
         name=f"unsubscribe {stream}",
         summary=f"drop subscription {stream}",
         where=Side.TARGET,
-        statements=(
-            f"ALTER SUBSCRIPTION {stream} DISABLE",
-            f"ALTER SUBSCRIPTION {stream} SET (slot_name = NONE)",
-            f"DROP SUBSCRIPTION {stream}",
-        ),
+        statements=described.all_told(subscriptions.dropping(stream)),
+        locks=NO_LOCKS,
+        needs=(needs.SUBSCRIBING, needs.CREATE),
+        undo=f"{IRREVERSIBLE}: a stream that is cut off can't be taken up again, only begun anew",
         destructive=True,
         perform=lambda run: subscriptions.drop(workspace(run), generation),
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from planrunner.model import Finding, Mark
+from planrunner.model import Finding, Mark, Upkeep
 from planrunner.postgres.preflight import preflight
 from planrunner.postgres.preflight_section import Needs
-from planrunner.replication import relations, roles, subscriptions
+from planrunner.replication import relations, roles, subscriptions, upkeep
 from planrunner.replication.names import Names
 from planrunner.workspace import chosen, selected
 
@@ -16,16 +16,21 @@ if TYPE_CHECKING:
 
     from planrunner.model import Json
     from planrunner.postgres.connection import Server
-    from planrunner.step import Action, Run
+    from planrunner.step import Action, Draft, Run
 
 
 class Validate:
     """Checks both servers, the line between them and this machine; changes nothing."""
 
     uses: ClassVar[str] = "validate"
+    upkeep: ClassVar[tuple[Upkeep, ...]] = (upkeep.DIALS,)
 
     def actions(self, run: Run) -> Sequence[Action]:  # noqa: ARG002  # every step has this shape
         """Nothing is ever missing: what the checks find is told by ``findings``."""
+        return ()
+
+    def outline(self, draft: Draft) -> Sequence[Action]:  # noqa: ARG002  # every step has this shape
+        """It changes nothing."""
         return ()
 
     def findings(self, run: Run) -> Sequence[Finding]:

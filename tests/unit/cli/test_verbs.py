@@ -45,9 +45,10 @@ def test_preview_shows_the_statements_and_tells_by_its_exit_code(cli: Any, plan:
     assert "CREATE PUBLICATION" in ended.stdout
     dry = cli("run", str(plan), "--dry-run")
     assert unmeasured(dry.stdout) == unmeasured(ended.stdout)
-    out = plan.with_name("preview.md")
-    assert cli("preview", str(plan), "--format", "markdown", "--out", str(out)).returncode == 0
-    assert "<details>" in out.read_text()
+    out = plan.with_name("preview.json")
+    shown = cli("preview", str(plan), "--format", "markdown", "--out", str(out))
+    assert (shown.returncode, "<details>" in shown.stdout) == (0, True)
+    assert json.loads(out.read_text())["kind"] == "planrunner preview"
     tree = json.loads(cli("preview", str(plan), "--format", "json").stdout)
     assert tree["steps"][0]["id"] == "copy"
     assert not plan.with_name("shop.yaml.state.json").exists()

@@ -57,7 +57,7 @@ def test_text_tells_marks_menders_statements_and_questions(bench: Any, tiny: Any
     )
     for expected in (
         "one (touch): waits for approval",
-        "- asks, local: create a",
+        "- do, local: create a [asks]",
         "touch a",
         "asks: really?",
         "- blocked, local: create b",
@@ -76,7 +76,7 @@ def test_text_tells_marks_menders_statements_and_questions(bench: Any, tiny: Any
 def test_json_holds_every_action(bench: Any) -> None:
     tree = json.loads(preview_json.to_json(previewed(bench, bench.touch("one", "a", ask=["a"]))))
     action = tree["steps"][0]["actions"][0]
-    assert (action["name"], action["verdict"], action["statements"]) == ("a", "asks", ["touch a"])
+    assert (action["name"], action["verdict"], action["statements"]) == ("a", "do", ["touch a"])
     assert tree["changes"] is True
 
 
@@ -146,3 +146,52 @@ def test_only_a_preview_asks_for_estimates(bench: Any, tiny: Any) -> None:
     step = tiny.spec("copy", "guess", log=str(log))
     run_plan(bench.setup(step), RunOptions())
     assert not log.exists()
+
+
+# Names that a database may hold and that mean something to Markdown, HTML or a terminal.
+EVIL = (
+    "a|b",
+    "`code` ``` more",
+    "</details><script>alert(1)</script>",
+    "[link](https://example.com) @everyone #1",
+    "**bold** _it_ ~~no~~",
+    "two\nlines\n## heading",
+    "right\u202eleft\x1b[31m",
+    "&lt;img src=x&gt;",
+)
+
+
+def rendered(text: str) -> str:
+    """The Markdown as GitHub's parser, markdown-it with tables, makes HTML of it."""
+    parser = pytest.importorskip("markdown_it").MarkdownIt("commonmark", {"html": True}).enable("table")
+    return str(parser.render(text))
+
+
+@pytest.mark.parametrize("name", EVIL)
+def test_no_name_breaks_the_markdown(bench: Any, name: str) -> None:
+    text = preview_markdown.to_markdown(
+        previewed(bench, bench.touch("one", f"{name} one", "two", blocked=[]))
+    )
+    assert "\u202e" not in text
+    assert "\x1b" not in text
+    table = [line for line in text.splitlines() if line.startswith("| one |")]
+    assert [line.count("|") for line in table] == [9]
+    html = rendered(text)
+    assert html.count("<details>") == html.count("</details>") == 1
+    assert not any(tag in html for tag in ("<script", "<a ", "<img", "<h3", "<strong>bold"))
+
+
+def test_five_thousand_tables_with_long_names_fit_a_comment_and_say_what_is_left_out(bench: Any) -> None:
+    names = [f"{'schema' * 9}.{'table' * 11}{number}" for number in range(5000)]
+    text = preview_markdown.to_markdown(previewed(bench, bench.touch("one", *names), bench.touch("two", "a")))
+    assert len(text) < 60_000
+    assert "Left out for length: everything about one. See it with <code>planrunner preview" in text
+    assert "| two | touch |" in text
+
+
+def test_a_plan_of_many_steps_fits_a_comment(bench: Any) -> None:
+    text = preview_markdown.to_markdown(
+        previewed(bench, *(bench.touch(f"step-{n}-{'x' * 50}", f"f{n}") for n in range(150)))
+    )
+    assert len(text) < 60_000
+    assert "… and 50 steps more" in text

@@ -1,0 +1,58 @@
+"""What the data plane keeps for itself: the ledger, markers in the streams, and no former runner's sessions."""
+
+from __future__ import annotations
+
+from planrunner.model import Side, Upkeep
+from planrunner.postgres import preflight_network
+from planrunner.replication import barrier, ledger
+from planrunner.shapes import ANYTHING
+
+_WRITTEN = ("lease", "unit", "chunk", "effect", "proof", "touched")
+LEDGER = Upkeep(
+    text="writes its ledger: schema planrunner on the target, made if it is missing",
+    where=Side.TARGET,
+    statements=(
+        *ledger.CREATE,
+        *(f"{verb} planrunner.{table} …" for verb in ("INSERT INTO", "DELETE FROM") for table in _WRITTEN),
+        *(f'{verb} "planrunner"."{table}" …' for verb in ("DELETE FROM",) for table in _WRITTEN),
+        "UPDATE planrunner.unit SET …",
+        "WITH … INSERT INTO planrunner.…",
+    ),
+)
+SESSIONS = tuple(
+    Upkeep(
+        text=f"ends what a former runner of this plan left running on the {side.value}",
+        where=side,
+        statements=(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = current_user"
+            " AND application_name LIKE …",
+        ),
+    )
+    for side in (Side.SOURCE, Side.TARGET)
+)
+_MARKS = tuple(
+    statement.as_string().replace('"."…"', '"."barrier_…"')
+    for statement in barrier.marking(ANYTHING, ANYTHING)
+)
+MARKS = Upkeep(
+    text="writes marker rows into planrunner.barrier_… on the source, to see them arrive on the target",
+    where=Side.SOURCE,
+    statements=_MARKS,
+)
+MARKS_BACK = Upkeep(
+    text="writes marker rows into planrunner.barrier_… on the target, to see them arrive on the source",
+    where=Side.TARGET,
+    statements=_MARKS,
+)
+DIALS = Upkeep(
+    text="lets the target dial the source: CREATE SUBSCRIPTION in a transaction that is rolled back",
+    where=Side.TARGET,
+    statements=(preflight_network.probing(ANYTHING).as_string(),),
+)
+DIALS_BACK = Upkeep(
+    text="lets the source dial the target: CREATE SUBSCRIPTION in a transaction that is rolled back",
+    where=Side.SOURCE,
+    statements=(preflight_network.probing(ANYTHING).as_string(),),
+)
+# What every step has that changes something.
+OWN = (LEDGER, *SESSIONS)
