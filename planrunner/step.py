@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, cast, runtime_checkable
 
 from planrunner.errors import SecretUnavailable
+from planrunner.steering import unsteered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     )
     from planrunner.ports import Clock
     from planrunner.postgres.connection import Server
+    from planrunner.steering import Steering
 
 T = TypeVar("T")
 
@@ -85,6 +87,7 @@ class Run:
     ``uses`` of the steps that stand earlier in the plan and are not done yet, so that a step can be
     planned before they ran. ``cloud`` is None when the plan names no RDS instance. ``shield`` holds back a
     signal for the length of a block that must not be torn. ``resolve`` looks a secret of the step's options up.
+    ``steering`` tells what operators ask for now; long work heeds it at each of its unit boundaries.
     """
 
     plan: Plan
@@ -99,6 +102,7 @@ class Run:
     planned_before: frozenset[str] = field(default_factory=frozenset)
     shield: Callable[[], AbstractContextManager[None]] = nullcontext
     resolve: Callable[[SecretRef], Secret] = nowhere
+    steering: Steering = unsteered
 
     def option(self, name: str, default: T) -> T:
         """The step's option ``name``, or the default; its type was checked by the schema."""
@@ -170,6 +174,15 @@ class Progressing(Protocol):
 
     def progress(self, run: Run) -> Mapping[str, Json]:
         """Figures for status and report; recorded when the step is done."""
+        ...
+
+
+@runtime_checkable
+class Sampling(Protocol):
+    """A step that can be watched: asked every few seconds while it is at work."""
+
+    def sample(self, run: Run) -> Mapping[str, Json]:
+        """How far it is, by one cheap query a server; reads only."""
         ...
 
 

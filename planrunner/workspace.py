@@ -34,6 +34,7 @@ def workspace(run: Run) -> Workspace:
         )
         found.choices = chosen(run.plan)
         found.shield = run.shield
+        found.steering = run.steering
         run.held.put("workspace", found)
     return found
 

@@ -6,9 +6,11 @@ import getpass
 import os
 import shlex
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from planrunner.cli.homes import home_of, is_remote
 from planrunner.clock import SystemClock
 from planrunner.engine.files import run_files
 from planrunner.errors import UsageError
@@ -16,36 +18,55 @@ from planrunner.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from planrunner.engine.context import Connect, Tell, World
-    from planrunner.engine.events import Listener
+    from planrunner.engine.events import Event, Listener
     from planrunner.engine.files import RunFiles
     from planrunner.engine.launch import Parts
     from planrunner.engine.looking import View
     from planrunner.model import Plan
+    from planrunner.ports import StateHome
     from planrunner.state.record import State
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpenedPlan:
-    """A loaded plan with its files; ``flags`` are the options that lead to the same plan and state."""
+    """A loaded plan with its files; ``flags`` are the options that lead to the same plan and state.
+
+    ``place`` is what --state says, None for the file beside the plan.
+    """
 
     plan: Plan
     files: RunFiles
     flags: tuple[str, ...]
+    place: str | None = None
 
     def parts(self, *listeners: Listener) -> Parts:
         """What the engine is plugged into."""
         from planrunner.engine.launch import Parts
 
-        return Parts(connect=connector(), clock=SystemClock(), listeners=listeners, flags=self.flags)
+        return Parts(
+            connect=connector(),
+            clock=SystemClock(),
+            listeners=listeners,
+            flags=self.flags,
+            home=self.home(),
+        )
+
+    def home(self) -> StateHome:
+        """Where the state is kept; each call reads it for itself."""
+        return home_of(self.plan, self.place, self.files.state)
+
+    def events(self) -> tuple[Event, ...]:
+        """Every event of the plan's runs, on whatever machine they ran."""
+        from planrunner.engine.events import parsed, read_events
+
+        shared = self.home().events()
+        return read_events(self.files.events) if shared is None else tuple(parsed(shared.splitlines()))
 
     def state(self) -> State | None:
         """The saved state, None when the plan never ran."""
-        from planrunner.state.file import FileStore
-
-        return FileStore(self.files.state).load()
+        return self.home().load()
 
     def looking(self, tell: Tell | None = None) -> AbstractContextManager[View]:
         """Open the servers for reading; ``tell`` hears what the steps say meanwhile."""
@@ -55,14 +76,17 @@ class OpenedPlan:
 
 
 def open_plan(
-    path: Path, state: Path | None, variables: Sequence[str] | None, var_files: Sequence[Path] | None
+    path: Path, state: str | None, variables: Sequence[str] | None, var_files: Sequence[Path] | None
 ) -> OpenedPlan:
     """Load the plan; PlanInvalid with all its problems, UsageError for a malformed option."""
     plan = load_plan(path, variables, var_files)
     flags = [f"--state={state}"] if state else []
     flags += [f"--var={given}" for given in variables or ()]
     flags += [f"--var-file={given}" for given in var_files or ()]
-    return OpenedPlan(plan=plan, files=run_files(path, state), flags=tuple(map(shlex.quote, flags)))
+    elsewhere = is_remote(state)
+    files = run_files(path, None if state is None or elsewhere else Path(state))
+    opened = OpenedPlan(plan=plan, files=files, flags=tuple(map(shlex.quote, flags)), place=state)
+    return replace(opened, files=replace(files, elsewhere=opened.home().place)) if elsewhere else opened
 
 
 def load_plan(path: Path, variables: Sequence[str] | None, var_files: Sequence[Path] | None) -> Plan:
@@ -72,12 +96,12 @@ def load_plan(path: Path, variables: Sequence[str] | None, var_files: Sequence[P
     return load(path, variables=pairs(variables or ()), var_files=tuple(var_files or ()), environ=os.environ)
 
 
-def pairs(given: Sequence[str]) -> dict[str, str]:
-    """``NAME=VALUE`` options as a mapping."""
+def pairs(given: Sequence[str], what: str = "--var") -> dict[str, str]:
+    """``NAME=VALUE`` words as a mapping; ``what`` takes them, for the message."""
     split = [entry.partition("=") for entry in given]
     for (name, equals, _), entry in zip(split, given, strict=True):
         if not equals or not name:
-            raise UsageError(f"--var {entry}: expected NAME=VALUE")
+            raise UsageError(f"{what} {entry}: expected NAME=VALUE")
     return {name: value for name, _, value in split}
 
 

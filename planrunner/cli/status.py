@@ -32,10 +32,9 @@ def status(
     """Show how far each step is, with live figures where the servers answer."""
     from planrunner.cli.opening import open_plan
     from planrunner.cli.screen import out
-    from planrunner.state.lock import holder
 
     opened = open_plan(plan, state, var, var_file)
-    at_work = holder(opened.files.lock)
+    at_work = opened.home().holder()
     steps, unreachable = _steps(opened, running=at_work is not None, drift=drift)
     if output is Output.JSON:
         out(json.dumps(_as_json(opened, steps, at_work, unreachable), indent=2, ensure_ascii=False))

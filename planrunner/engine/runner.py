@@ -9,7 +9,8 @@ from planrunner.engine.book import Book, fresh_state
 from planrunner.engine.context import opened
 from planrunner.engine.events import EventKind
 from planrunner.engine.exclusive import TargetLock
-from planrunner.engine.fit import fitted
+from planrunner.engine.fit import fitted, refuse_unready
+from planrunner.engine.helm import Helm
 from planrunner.engine.performing import Answers, Performer
 from planrunner.engine.preflight import check_all, checked, refuse_failures
 from planrunner.errors import DecisionNeeded, Interrupted, PlanrunnerError, UsageError
@@ -30,12 +31,13 @@ if TYPE_CHECKING:
 class RunOptions:
     """What the operator says: how far to go, what to answer, what to do about edited steps.
 
-    ``until`` is the last step to run, ``begin`` the first; steps outside stay as they are.
+    ``until`` is the last step to run, ``begin`` the first, ``only`` both; steps outside stay as they are.
     """
 
     answers: Answers = field(default_factory=Answers)
     until: str | None = None
     begin: str | None = None
+    only: str | None = None
     accept: frozenset[str] = frozenset()
     rerun: frozenset[str] = frozenset()
 
@@ -49,21 +51,29 @@ def run_plan(setup: Setup, options: RunOptions) -> State:
     state = setup.store.load() or fresh_state(setup.plan)
     state = fitted(state, setup.plan, accept=options.accept, rerun=options.rerun)
     selected = selection(setup.plan, options)
+    if options.only is not None:
+        refuse_unready(setup.plan, state, options.only)
     book = Book(state, store=setup.store, journal=setup.journal, clock=setup.clock)
+    helm = Helm(setup)
     with (
         setup.interruption.listening(),
+        helm.looking(),
         opened(setup.plan, setup.connect, setup.clock, book.known()) as context,
     ):
         lock = TargetLock(context.world.target, context.plan_id, setup.clock)
         context.held.put("target lock", lock)
         lock.hold()
         book.identify(context)
-        _Runner(setup, book, context, lock, options.answers).go(selected)
+        _Runner(setup, book, context, lock, options.answers, helm).go(selected)
     return book.state
 
 
 def selection(plan: Plan, options: RunOptions) -> tuple[StepSpec, ...]:
     """The steps from ``begin`` to ``until``; UsageError when there are none such."""
+    if options.only is not None:
+        if options.begin is not None or options.until is not None:
+            raise UsageError("--only names the one step to run; it goes with neither --from nor --until")
+        options = replace(options, begin=options.only, until=options.only)
     ids = [spec.id for spec in plan.steps]
     for wanted in (options.begin, options.until):
         if wanted is not None and wanted not in ids:
@@ -76,9 +86,16 @@ def selection(plan: Plan, options: RunOptions) -> tuple[StepSpec, ...]:
 
 
 class _Runner:
-    def __init__(
-        self, setup: Setup, book: Book, context: Context, lock: TargetLock, answers: Answers
+    def __init__(  # the parts of one run
+        self,
+        setup: Setup,
+        book: Book,
+        context: Context,
+        lock: TargetLock,
+        answers: Answers,
+        helm: Helm,
     ) -> None:
+        self._helm = helm
         self._find = setup.find
         self._interruption = setup.interruption
         self._resume = setup.command("run")
@@ -86,7 +103,7 @@ class _Runner:
         self._context = context
         self._lock = lock
         self._current: str | None = None
-        self._performer = Performer(setup=setup, book=book, answers=answers)
+        self._performer = Performer(setup=setup, book=book, answers=answers, helm=helm)
 
     def go(self, selected: tuple[StepSpec, ...]) -> None:
         self._journal(EventKind.RUN_STARTED, f"plan {self._context.plan.name} begins", "started", 0)
@@ -133,6 +150,7 @@ class _Runner:
         self._current = spec.id
         self._book.begin(spec)
         try:
+            self._helm.wait(self._interruption)
             self._bring_about(step, run)
         except PlanrunnerError as error:
             self._record(spec, self._told(error))
@@ -183,7 +201,8 @@ class _Runner:
     def _run(self, spec: StepSpec, pending: list[StepSpec]) -> Run:
         earlier = pending[: pending.index(spec)] if spec in pending else []
         uses = frozenset(other.uses for other in earlier)
-        return replace(self._context.run(spec, self._tell, uses), shield=self._interruption.shielded)
+        run = self._context.run(spec, self._tell, uses)
+        return replace(run, shield=self._interruption.shielded, steering=self._helm.steer)
 
     def _tell(self, message: str, fields: Mapping[str, Json]) -> None:
         # What steps share keeps the first one's ``tell``; its news are of the step that is at work now.

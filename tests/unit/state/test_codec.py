@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from planrunner.errors import StateUnfit
 from planrunner.model import Secret, StepStatus
 from planrunner.state.codec import from_json, to_json
-from planrunner.state.record import State, StepState
+from planrunner.state.record import FORMAT_VERSION, State, StepState
 
 EMPTY = State(lineage="l", plan="orders", plan_digest="d", steps={"copy": StepState(uses="snapshot")})
 
@@ -34,8 +34,8 @@ def test_any_progress_survives(progress: dict[str, object]) -> None:
 
 def test_a_newer_format_is_refused_with_the_way_out() -> None:
     with pytest.raises(StateUnfit) as refused:
-        from_json(changed("format_version", value=2))
-    assert "format version 2" in refused.value.message
+        from_json(changed("format_version", value=FORMAT_VERSION + 1))
+    assert f"format version {FORMAT_VERSION + 1}" in refused.value.message
     assert "newer" in (refused.value.remedy or "")
 
 
