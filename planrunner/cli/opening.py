@@ -68,11 +68,15 @@ class OpenedPlan:
         """The saved state, None when the plan never ran."""
         return self.home().load()
 
-    def looking(self, tell: Tell | None = None) -> AbstractContextManager[View]:
+    def looking(
+        self, tell: Tell | None = None, connect: Connect | None = None
+    ) -> AbstractContextManager[View]:
         """Open the servers for reading; ``tell`` hears what the steps say meanwhile."""
         from planrunner.engine.looking import looking_at
 
-        return looking_at(self.plan, self.state(), connect=connector(), clock=SystemClock(), tell=tell)
+        return looking_at(
+            self.plan, self.state(), connect=connect or connector(), clock=SystemClock(), tell=tell
+        )
 
 
 def open_plan(
@@ -129,6 +133,16 @@ def connector() -> Connect:
         )
 
     return connect
+
+
+def onlooker() -> Connect:
+    """The same under a name of its own: a runner ends the sessions that seem to be a former runner's."""
+    connect = connector()
+
+    def connected(plan: Plan, label: str) -> World:
+        return connect(plan, label.replace("planrunner/", "planrunner-watch/", 1))
+
+    return connected
 
 
 def person() -> str:

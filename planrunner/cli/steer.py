@@ -1,5 +1,6 @@
 """``planrunner pause``, ``resume`` and ``throttle``: ask something of a run from a second terminal."""
 
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -135,7 +136,7 @@ def _specs(plan: "Plan") -> "Sequence[tuple[str, str]]":
 
 
 def _command(opened: "OpenedPlan", verb: str) -> str:
-    return " ".join(("planrunner", verb, str(opened.plan.path), *opened.flags))
+    return " ".join(("planrunner", verb, shlex.quote(str(opened.plan.path)), *opened.flags))
 
 
 def _say(text: str) -> None:

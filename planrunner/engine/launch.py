@@ -61,17 +61,19 @@ def at_work(plan: Plan, files: RunFiles, parts: Parts) -> Iterator[Setup]:
         listeners = parts.listeners if mirror is None else (mirror.hear, *parts.listeners)
         journal = Journal(files.events, clock=parts.clock, listeners=listeners)
         store.load()
+        setup = Setup(
+            plan=plan,
+            store=store,
+            journal=journal,
+            connect=parts.connect,
+            clock=parts.clock,
+            find=parts.find,
+            flags=parts.flags,
+            home=store,
+        )
+        setup.interruption.onward = setup.command("run"), setup.command("cleanup")
         try:
-            yield Setup(
-                plan=plan,
-                store=store,
-                journal=journal,
-                connect=parts.connect,
-                clock=parts.clock,
-                find=parts.find,
-                flags=parts.flags,
-                home=store,
-            )
+            yield setup
         except BaseException:
             # What stopped the work is the news, not that its report can't be written either.
             with suppress(PlanrunnerError):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, LiteralString, TypeAlias
 import psycopg
 from psycopg import conninfo, sql
 
+from planrunner import remains
 from planrunner.model import Endpoint, Secret, SecretRef, Side
 from planrunner.postgres.failures import connection_failure, dsn_parameters, query_failure
 
@@ -122,6 +123,7 @@ class Server:
         except psycopg.Error as error:
             raise connection_failure(error, self.endpoint) from error
         self.pids.add(session.info.backend_pid)
+        remains.session(self.side.value, session)
         if "replication" not in extra:
             self._pin(session, settings)
         return session

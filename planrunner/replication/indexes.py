@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 
 from psycopg import sql
 
+from planrunner import remains
 from planrunner.errors import Interrupted, QueryFailed
 from planrunner.failpoints import failpoint
 from planrunner.postgres import catalog
@@ -225,6 +226,7 @@ class Builder:
             self._refuse_stopped()
             try:
                 with self._places.one(), self._workspace.target.session() as session:
+                    remains.purpose(session, "builds indexes")
                     self._send(Wire(session, self._refuse_stopped), pieces, analyzing)
             except QueryFailed as error:
                 if error.sqlstate != "40P01" or attempt == _DEADLOCK_ATTEMPTS:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from planrunner.model import Json
     from planrunner.ports import Clock
     from planrunner.postgres.connection import Server, Session
+    from planrunner.replication.sampling import Totals
     from planrunner.replication.schema_dump import Schema
     from planrunner.replication.snapshot import HeldSnapshot
     from planrunner.steering import Steering
@@ -75,6 +76,7 @@ class Workspace:
         self.round: Round | None = None
         self.schema: Schema | None = None
         self.analyzed: set[str] = set()
+        self.totals: Totals | None = None
         self._lease: Lease | None = None
         self._taking = threading.Lock()
 

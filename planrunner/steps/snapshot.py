@@ -32,7 +32,7 @@ from planrunner.replication.generations import Division
 from planrunner.step import Action, Run
 from planrunner.unfollowed import wishes
 from planrunner.units import human_bytes, size
-from planrunner.workspace import workspace
+from planrunner.workspace import sampled, workspace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -97,6 +97,10 @@ class Snapshot:
             "streams": streams,
             "decisions": list[Json](decisions.told(space)),
         }
+
+    def sample(self, run: Run) -> Mapping[str, Json]:
+        """Units, rows and bytes, and how the streams do."""
+        return sampled(run)
 
     def leftovers(self, run: Run) -> Sequence[Action]:
         """Slots, publications, barrier tables, changed identities and the ledger."""
