@@ -29,7 +29,7 @@ FENCED, COMMITTED, OPENED = "cutover.fenced", "cutover.after_commit", "cutover.o
 
 @pytest.fixture(scope="module")
 def scene() -> Iterator[Stage]:
-    with stage(None, None, scale=0.2) as made:
+    with stage(None, None, scale=1.0) as made:
         # One stream, so that the first commit surely leaves a rest, and indexes to build for the next run.
         text = made.plan.read_text()
         one = text.replace("without_replica_identity: full", "without_replica_identity: full, jobs: 1")
@@ -61,7 +61,8 @@ def wait_until_stopped(child: subprocess.Popen[str], point: str) -> None:
 
 def signalled(child: subprocess.Popen[str], *numbers: signal.Signals) -> str:
     """Send the signals to the whole group, as Ctrl-C does, let it go on, and return what it said on stderr."""
-    for number in (*numbers, signal.SIGCONT):
+    # Thawed first: to a frozen process the kernel gives a signal in whichever thread wakes up first.
+    for number in (signal.SIGCONT, *numbers):
         os.killpg(child.pid, number)
     _, err = child.communicate(timeout=90)
     assert child.returncode == 130, err
