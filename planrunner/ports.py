@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
     from datetime import datetime
 
+    from planrunner.state.control import Control
+    from planrunner.state.lock import Holder
     from planrunner.state.record import State
 
 
@@ -35,4 +40,100 @@ class StateStore(Protocol):
 
     def save(self, state: State) -> None:
         """Make ``state`` the last saved one, whole or not at all."""
+        ...
+
+
+class StateHome(StateStore, Protocol):
+    """A store that several processes know: with a lock, backups, and what one asks of another.
+
+    See ``state.file`` (all beside the plan) and ``state.remote`` (in a bucket or a database).
+    """
+
+    @property
+    def place(self) -> str:
+        """What a person calls it: a path or a URL, never with a secret."""
+        ...
+
+    def history(self) -> tuple[State, ...]:
+        """The previous states that are kept and can be read, newest first."""
+        ...
+
+    def locked(self, clock: Clock) -> AbstractContextManager[None]:
+        """Keep others away for the length of the block; LockedByAnother names who has it."""
+        ...
+
+    def holder(self) -> Holder | None:
+        """Who holds the lock right now; None when nobody does."""
+        ...
+
+    def control(self) -> Control:
+        """What operators ask of the run; the default when nobody ever asked."""
+        ...
+
+    def steer(self, control: Control) -> None:
+        """Ask it; a run that is at work reads it within seconds."""
+        ...
+
+    def events(self) -> bytes | None:
+        """The events as they were pushed; None where the journal itself is shared."""
+        ...
+
+    def push_events(self, first: int, lines: bytes) -> None:
+        """Keep ``lines``, whole ones from serial ``first`` on; a longer text replaces the one of that serial."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """A text in a cabinet: ``tag`` changes with every write, ``age`` is in seconds by the cabinet's own clock."""
+
+    text: str
+    tag: str
+    age: float
+
+
+class Cabinet(Protocol):
+    """Texts by name, written only over what the writer has seen; see ``aws.bucket`` and ``postgres.cabinet``."""
+
+    def read(self, name: str) -> Kept | None:
+        """The text of that name, None when there is none."""
+        ...
+
+    def write(self, name: str, text: str, *, over: str | None) -> str | None:
+        """Write over the text of tag ``over`` (None: over nothing) and return the new tag.
+
+        None, and nothing is changed, when the text that is there is another one.
+        """
+        ...
+
+    def put(self, name: str, text: str) -> None:
+        """Write whatever is there."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Remove it; harmless when it is not there."""
+        ...
+
+    def names(self, prefix: str) -> Sequence[str]:
+        """The names that begin so, in order."""
+        ...
+
+    def restoring(self, name: str, over: str) -> str:
+        """The command that puts the text ``name`` in the place of ``over``."""
+        ...
+
+
+class Signed(Protocol):
+    """A lock that carries a text of its holder; see ``state.lease`` and ``postgres.cabinet``."""
+
+    def held(self, signature: str, clock: Clock) -> AbstractContextManager[None]:
+        """Hold it for the length of the block; LockedByAnother, its signature as the message, when another does."""
+        ...
+
+    def signature(self) -> str | None:
+        """What its holder signed with; None when nobody holds it."""
+        ...
+
+    def check(self) -> None:
+        """LockedByAnother when the lock was ours and is no longer."""
         ...

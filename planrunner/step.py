@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, cast, runtime_checkable
 
 from planrunner.errors import SecretUnavailable
+from planrunner.steering import unsteered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     )
     from planrunner.ports import Clock
     from planrunner.postgres.connection import Server
+    from planrunner.steering import Steering
 
 T = TypeVar("T")
 
@@ -119,6 +121,7 @@ class Run:
     planned before they ran. ``cloud`` is None when the plan names no RDS instance. ``shield`` holds back a
     signal for the length of a block that must not be torn. ``resolve`` looks a secret of the step's options up.
     ``others`` tells what the plan's other steps left behind.
+    ``steering`` tells what operators ask for now; long work heeds it at each of its unit boundaries.
     """
 
     plan: Plan
@@ -134,6 +137,7 @@ class Run:
     shield: Callable[[], AbstractContextManager[None]] = nullcontext
     resolve: Callable[[SecretRef], Secret] = nowhere
     others: Others = field(default_factory=_Alone)
+    steering: Steering = unsteered
 
     def option(self, name: str, default: T) -> T:
         """The step's option ``name``, or the default; its type was checked by the schema."""
@@ -261,6 +265,15 @@ class Progressing(Protocol):
 
     def progress(self, run: Run) -> Mapping[str, Json]:
         """Figures for status and report; recorded when the step is done."""
+        ...
+
+
+@runtime_checkable
+class Sampling(Protocol):
+    """A step that can be watched: asked every few seconds while it is at work."""
+
+    def sample(self, run: Run) -> Mapping[str, Json]:
+        """How far it is, by one cheap query a server; reads only."""
         ...
 
 

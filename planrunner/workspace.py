@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from planrunner.replication import choices
+from planrunner.replication import choices, sampling
 from planrunner.replication.selection import Selection
 from planrunner.replication.terms import terms
 from planrunner.replication.workspace import Workspace
@@ -34,8 +34,16 @@ def workspace(run: Run) -> Workspace:
         )
         found.choices = chosen(run.plan)
         found.shield = run.shield
+        found.steering = run.steering
         run.held.put("workspace", found)
     return found
+
+
+def sampled(run: Run) -> Mapping[str, Json]:
+    """How far the data plane is, cheap enough to be asked every few seconds."""
+    space = workspace(run)
+    figures, space.totals = sampling.sample(space, space.totals)
+    return figures
 
 
 def snapshot_option(run: Run, name: str, default: T) -> T:

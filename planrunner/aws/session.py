@@ -32,6 +32,8 @@ def client(
     service: Literal["ssm"], instance: RdsInstance | None, *, region: str | None = None
 ) -> SSMClient: ...
 @overload
+def client(service: Literal["s3"], instance: RdsInstance | None, *, region: str | None = None) -> Any: ...
+@overload
 # Its stubs would be one more package for three calls: see Route53Client.
 def client(
     service: Literal["route53"], instance: RdsInstance | None, *, region: str | None = None
@@ -39,7 +41,7 @@ def client(
 
 
 def client(
-    service: Literal["rds", "secretsmanager", "ssm", "route53"],
+    service: Literal["rds", "secretsmanager", "ssm", "s3", "route53"],
     instance: RdsInstance | None,
     *,
     region: str | None = None,

@@ -25,6 +25,7 @@ from planrunner.cli import (
     schema,
     state,
     status,
+    steer,
     verify,
 )
 from planrunner.errors import ChecksFailed, PlanInvalid, PlanrunnerError
@@ -47,6 +48,9 @@ for _verb in (
     run.run,
     approve.approve,
     status.status,
+    steer.pause,
+    steer.resume,
+    steer.throttle,
     verify.verify,
     cutover.cutover,
     rollback.rollback,

@@ -6,9 +6,11 @@ import getpass
 import os
 import shlex
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from planrunner.cli.homes import home_of, is_remote
 from planrunner.clock import SystemClock
 from planrunner.engine.files import run_files
 from planrunner.errors import UsageError
@@ -16,48 +18,71 @@ from planrunner.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from planrunner.engine.context import Connect, Tell, World
-    from planrunner.engine.events import Listener
+    from planrunner.engine.events import Event, Listener
     from planrunner.engine.files import RunFiles
     from planrunner.engine.launch import Parts
     from planrunner.engine.looking import View
     from planrunner.loading.variables import Given
     from planrunner.model import Plan
+    from planrunner.ports import StateHome
     from planrunner.state.record import State
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpenedPlan:
-    """A loaded plan with its files; ``flags`` are the options that lead to the same plan and state."""
+    """A loaded plan with its files; ``flags`` are the options that lead to the same plan and state.
+
+    ``place`` is what --state says, None for the file beside the plan.
+    """
 
     plan: Plan
     files: RunFiles
     flags: tuple[str, ...]
+    place: str | None = None
 
     def parts(self, *listeners: Listener) -> Parts:
         """What the engine is plugged into."""
         from planrunner.engine.launch import Parts
 
-        return Parts(connect=connector(), clock=SystemClock(), listeners=listeners, flags=self.flags)
+        return Parts(
+            connect=connector(),
+            clock=SystemClock(),
+            listeners=listeners,
+            flags=self.flags,
+            home=self.home(),
+        )
+
+    def home(self) -> StateHome:
+        """Where the state is kept; each call reads it for itself."""
+        return home_of(self.plan, self.place, self.files.state)
+
+    def events(self) -> tuple[Event, ...]:
+        """Every event of the plan's runs, on whatever machine they ran."""
+        from planrunner.engine.events import parsed, read_events
+
+        shared = self.home().events()
+        return read_events(self.files.events) if shared is None else tuple(parsed(shared.splitlines()))
 
     def state(self) -> State | None:
         """The saved state, None when the plan never ran."""
-        from planrunner.state.file import FileStore
+        return self.home().load()
 
-        return FileStore(self.files.state).load()
-
-    def looking(self, tell: Tell | None = None) -> AbstractContextManager[View]:
+    def looking(
+        self, tell: Tell | None = None, connect: Connect | None = None
+    ) -> AbstractContextManager[View]:
         """Open the servers for reading; ``tell`` hears what the steps say meanwhile."""
         from planrunner.engine.looking import looking_at
 
-        return looking_at(self.plan, self.state(), connect=connector(), clock=SystemClock(), tell=tell)
+        return looking_at(
+            self.plan, self.state(), connect=connect or connector(), clock=SystemClock(), tell=tell
+        )
 
 
 def open_plan(
     path: Path,
-    state: Path | None,
+    state: str | None,
     variables: Sequence[str] | None,
     var_files: Sequence[Path] | None,
     *,
@@ -71,7 +96,10 @@ def open_plan(
     flags = [f"--state={state}"] if state else []
     flags += [f"--var={given}" for given in variables or ()]
     flags += [f"--var-file={given}" for given in var_files or ()]
-    return OpenedPlan(plan=plan, files=run_files(path, state), flags=tuple(map(shlex.quote, flags)))
+    elsewhere = is_remote(state)
+    files = run_files(path, None if state is None or elsewhere else Path(state))
+    opened = OpenedPlan(plan=plan, files=files, flags=tuple(map(shlex.quote, flags)), place=state)
+    return replace(opened, files=replace(files, elsewhere=opened.home().place)) if elsewhere else opened
 
 
 def load_plan(
@@ -106,11 +134,11 @@ def given(variables: Sequence[str] | None, var_files: Sequence[Path] | None) -> 
     return Given(variables=pairs(variables or ()), var_files=tuple(var_files or ()), environ=dict(os.environ))
 
 
-def pairs(given: Sequence[str]) -> dict[str, str]:
-    """``NAME=VALUE`` options as a mapping; what is malformed may be a secret and is not repeated."""
+def pairs(given: Sequence[str], what: str = "--var") -> dict[str, str]:
+    """``NAME=VALUE`` words as a mapping; ``what`` takes them. The message repeats no word: it may be a secret."""
     split = [entry.partition("=") for entry in given]
     if not all(name and equals for name, equals, _ in split):
-        raise UsageError("--var: expected NAME=VALUE", remedy="For example: --var region=eu-central-1")
+        raise UsageError(f"{what}: expected NAME=VALUE", remedy="For example: region=eu-central-1 or jobs=4")
     return {name: value for name, _, value in split}
 
 
@@ -138,6 +166,16 @@ def connector() -> Connect:
         )
 
     return connect
+
+
+def onlooker() -> Connect:
+    """The same under a name of its own: a runner ends the sessions that seem to be a former runner's."""
+    connect = connector()
+
+    def connected(plan: Plan, label: str) -> World:
+        return connect(plan, label.replace("planrunner/", "planrunner-watch/", 1))
+
+    return connected
 
 
 def person() -> str:

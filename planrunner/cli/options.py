@@ -16,8 +16,13 @@ class Output(Enum):
 
 PlanFile: TypeAlias = Annotated[Path, typer.Argument(metavar="PLAN", help="The plan file.")]
 StateFile: TypeAlias = Annotated[
-    Path | None,
-    typer.Option("--state", metavar="FILE", help="The state file; default PLAN.state.json."),
+    str | None,
+    typer.Option(
+        "--state",
+        metavar="WHERE",
+        envvar="PLANRUNNER_STATE",
+        help="Where the state is kept: a file (default PLAN.state.json), s3://BUCKET/KEY, postgresql://…, or target.",
+    ),
 ]
 Vars: TypeAlias = Annotated[
     list[str] | None, typer.Option("--var", metavar="NAME=VALUE", help="Set a variable of the plan.")

@@ -32,18 +32,16 @@ def report(
     """Write the evidence of a migration from state and journal; asks no server."""
     from planrunner.cli import screen
     from planrunner.cli.opening import open_plan
-    from planrunner.engine.events import read_events
     from planrunner.engine.report import build_report
-    from planrunner.state.lock import holder
 
     opened = open_plan(plan, state, var, var_file, looking_up=False)
     found = build_report(
         opened.plan,
         opened.state(),
-        read_events(opened.files.events),
+        opened.events(),
         opened.files,
         flags=opened.flags,
-        running=holder(opened.files.lock) is not None,
+        running=opened.home().holder() is not None,
     )
     screen.out(_written(found, style), out)
 

@@ -18,6 +18,7 @@ def run(
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done: preview.")] = False,
     yes: Yes = False,
+    only: Annotated[str | None, typer.Option(metavar="STEP", help="Run this step alone.")] = None,
     until: Annotated[str | None, typer.Option(metavar="STEP", help="Stop after this step.")] = None,
     begin: Annotated[str | None, typer.Option("--from", metavar="STEP", help="Begin at this step.")] = None,
     accept: Annotated[
@@ -60,6 +61,7 @@ def run(
         answers=Answers(yes=yes, who=person()),
         until=until,
         begin=begin,
+        only=only,
         accept=frozenset(accept or ()),
         rerun=frozenset(rerun or ()),
         expected=read(expect) if expect is not None else None,
@@ -101,15 +103,14 @@ def _ask(display: "Display", question: str) -> str | None:
 def _point_onward(opened: "OpenedPlan") -> None:
     from planrunner.cli.screen import note
 
-    if opened.files.state.exists():
+    if opened.state() is not None:
         command = " ".join(("planrunner run", str(opened.plan.path), *opened.flags))
-        note(f"The state is saved in {opened.files.state}. Once mended, go on with: {command}")
+        note(f"The state is saved in {opened.files.place}. Once mended, go on with: {command}")
 
 
 def _summarise(opened: "OpenedPlan") -> None:
     from planrunner.cli.screen import out
-    from planrunner.engine.events import read_events
     from planrunner.engine.report import build_report, summary
 
     files = opened.files
-    out("\n" + summary(build_report(opened.plan, opened.state(), read_events(files.events), files)))
+    out("\n" + summary(build_report(opened.plan, opened.state(), opened.events(), files)))

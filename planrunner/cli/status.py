@@ -21,9 +21,14 @@ BYTES = "_bytes"
 
 def status(
     plan: PlanFile,
+    *,
     drift: Annotated[
         bool, typer.Option("--drift", help="Ask finished steps again whether something is missing.")
     ] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again and again until the run ends.")] = False,
+    interval: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.2, help="How often --watch looks.")
+    ] = 2.0,
     state: StateFile = None,
     var: Vars = None,
     var_file: VarFiles = None,
@@ -32,10 +37,14 @@ def status(
     """Show how far each step is, with live figures where the servers answer."""
     from planrunner.cli.opening import open_plan
     from planrunner.cli.screen import out
-    from planrunner.state.lock import holder
 
     opened = open_plan(plan, state, var, var_file)
-    at_work = holder(opened.files.lock)
+    if watch:
+        from planrunner.cli.watch import watch as watched
+
+        watched(opened, interval=interval, output=output)
+        return
+    at_work = opened.home().holder()
     steps, unreachable = _steps(opened, running=at_work is not None, drift=drift)
     if output is Output.JSON:
         out(json.dumps(_as_json(opened, steps, at_work, unreachable), indent=2, ensure_ascii=False))
@@ -44,6 +53,7 @@ def status(
 
 
 def _steps(opened: "OpenedPlan", *, running: bool, drift: bool) -> "tuple[tuple[StepView, ...], str | None]":
+    from planrunner.cli.opening import onlooker
     from planrunner.engine.looking import live, recorded
     from planrunner.errors import PlanrunnerError, StateUnfit
 
@@ -52,7 +62,7 @@ def _steps(opened: "OpenedPlan", *, running: bool, drift: bool) -> "tuple[tuple[
     if known is None:
         return steps, None
     try:
-        with opened.looking() as view:
+        with opened.looking(connect=onlooker()) as view:
             return live(view, steps, drift=drift), None
     except StateUnfit:
         raise
@@ -66,6 +76,7 @@ def _as_text(
     opened: "OpenedPlan", steps: "tuple[StepView, ...]", at_work: "Holder | None", unreachable: str | None
 ) -> str:
     from planrunner.cli.screen import table
+    from planrunner.steering import Steer
 
     rows = [(s.id, s.uses, s.status, _seconds(s), _figures(s)) for s in steps]
     lines = [
@@ -76,6 +87,11 @@ def _as_text(
     streams = {name: f"{s.id}: {name}: {told}" for s in steps for name, told in _streams(s)}
     lines += streams.values()
     lines += [f"{s.id}: {s.error}" for s in steps if s.error]
+    known = opened.state()
+    lines += [f"{mark.step}: {mark}" for mark in known.marks] if known else []
+    asked = opened.home().control()
+    if asked.steer != Steer():
+        lines.append(f"asked: {asked}")
     for step in steps:
         lines += [f"{step.id} is done, but this is missing again: {action.summary}" for action in step.drift]
     if unreachable is not None:
@@ -117,6 +133,7 @@ def _as_json(
     return {
         "plan": opened.plan.name,
         "running": str(at_work) if at_work else None,
+        "asked": str(opened.home().control()),
         "servers": unreachable or "reachable",
         "steps": [
             {

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from planrunner.engine.events import EventKind
-from planrunner.engine.fit import parts_of
+from planrunner.engine.fit import parts_of, values_of
 from planrunner.model import StepStatus
-from planrunner.state.record import ApprovalRecord, State, StepState
+from planrunner.state.record import ApprovalRecord, MarkRecord, State, StepState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,6 +72,7 @@ class Book:
             status=StepStatus.RUNNING,
             digest=spec.digest,
             parts=parts_of(spec),
+            values=values_of(spec),
             started=before.started or self._clock.now(),
             resumed=self._clock.now(),
             finished=None,
@@ -148,6 +149,11 @@ class Book:
         """Someone approved the step or one of its actions."""
         self.save(approvals=(*self.state.approvals, record))
         self._tell(EventKind.DECISION, spec, f"{record.who} approved {record.action}: {record.why}")
+
+    def mark(self, spec: StepSpec, record: MarkRecord, step: StepState) -> None:
+        """Someone says how far the step is."""
+        self.save(marks=(*self.state.marks, record), steps={**self.state.steps, spec.id: step})
+        self._tell(EventKind.DECISION, spec, str(record), {"marked": record.status, "who": record.who})
 
     def find(self, spec: StepSpec, finding: Finding) -> None:
         """One line of a preflight."""

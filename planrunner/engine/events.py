@@ -129,10 +129,11 @@ def read_events(path: Path) -> tuple[Event, ...]:
     if not path.exists():
         return ()
     with path.open("rb") as file:
-        return tuple(_parsed(file))
+        return tuple(parsed(file))
 
 
-def _parsed(lines: BinaryIO | Sequence[bytes]) -> Iterator[Event]:
+def parsed(lines: BinaryIO | Sequence[bytes]) -> Iterator[Event]:
+    """The events of ``lines``; a line that is none is passed over."""
     for line in lines:
         try:
             tree = json.loads(line)
@@ -165,4 +166,4 @@ def _opened(path: Path) -> BinaryIO:
 def _last_serial(path: Path) -> int:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-        return max((event.serial for event in _parsed(file)), default=0)
+        return max((event.serial for event in parsed(file)), default=0)

@@ -21,10 +21,19 @@ class RunFiles:
     report_markdown: Path
     report_json: Path
     report_html: Path
+    elsewhere: str | None = None
+
+    @property
+    def place(self) -> str:
+        """Where the state is kept, as a person calls it; ``elsewhere`` when that is no file of these."""
+        return self.elsewhere or str(self.state)
 
 
-def run_files(plan: Path, state: Path | None = None) -> RunFiles:
-    """``orders.yaml`` gives ``orders.yaml.state.json`` and its companions; ``state`` renames them all."""
+def run_files(plan: Path, state: Path | None = None, *, elsewhere: str | None = None) -> RunFiles:
+    """``orders.yaml`` gives ``orders.yaml.state.json`` and its companions; ``state`` renames them all.
+
+    With the state ``elsewhere`` (a URL) journal and reports still lie beside the plan.
+    """
     chosen = state or plan.with_name(plan.name + _SUFFIX)
     stem = chosen.name.removesuffix(_SUFFIX)
     return RunFiles(
@@ -34,4 +43,5 @@ def run_files(plan: Path, state: Path | None = None) -> RunFiles:
         report_markdown=chosen.with_name(f"{stem}.report.md"),
         report_json=chosen.with_name(f"{stem}.report.json"),
         report_html=chosen.with_name(f"{stem}.report.html"),
+        elsewhere=elsewhere,
     )

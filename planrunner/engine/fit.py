@@ -7,15 +7,19 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from planrunner.engine.edits import ABSENT, difference, plain
 from planrunner.errors import DecisionNeeded, StateUnfit, UsageError
 from planrunner.model import StepStatus
 from planrunner.state.record import StepState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
-    from planrunner.model import Plan, StepSpec
+    from planrunner.model import Json, Plan, StepSpec
     from planrunner.state.record import State
+
+# A step that was passed over by its condition holds nobody up.
+_SETTLED = frozenset({"done", "skipped"})
 
 
 def fitted(state: State, plan: Plan, *, accept: Collection[str], rerun: Collection[str]) -> State:
@@ -47,6 +51,41 @@ def parts_of(spec: StepSpec) -> Mapping[str, str]:
     return {name: _digest(value) for name, value in fields.items()}
 
 
+def values_of(spec: StepSpec) -> Mapping[str, Json]:
+    """Each field of a step as it may be recorded: references to secrets, and no value that is sensitive."""
+    recorded: Mapping[str, Json] = getattr(spec, "recorded", None) or spec.options
+    return {"uses": spec.uses, **{f"with.{name}": plain(value) for name, value in recorded.items()}}
+
+
+def refuse_unready(plan: Plan, state: State, step_id: str) -> None:
+    """UsageError when a step that ``step_id`` needs is not done: run alone it would build on nothing."""
+    spec = plan.step(step_id)
+    assert spec is not None
+    missing = [i for i in _needs(plan, spec) if state.status(i).value not in _SETTLED]
+    if missing:
+        told = ", ".join(f"{i} ({state.status(i).value})" for i in missing)
+        raise UsageError(
+            f"step {step_id} needs steps that are not done: {told}",
+            remedy=f"Run up to it: planrunner run {plan.path} --until {step_id}",
+        )
+
+
+def _needs(plan: Plan, spec: StepSpec) -> Collection[str]:
+    """The ids that must be done before ``spec``, all of them: what it needs needs others in turn."""
+    direct: Callable[[StepSpec], Collection[str]] | None = getattr(plan, "needs", None)
+    if direct is None:
+        return [other.id for other in plan.steps[: plan.steps.index(spec)]]
+    found: dict[str, None] = {}
+    waiting = [*direct(spec)]
+    while waiting:
+        step_id = waiting.pop()
+        other = plan.step(step_id)
+        if step_id not in found and other is not None:
+            found[step_id] = None
+            waiting += direct(other)
+    return [other.id for other in plan.steps if other.id in found]
+
+
 def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
@@ -66,7 +105,13 @@ def _accepted(state: State, step_id: str, spec: StepSpec | None) -> State:
     return state.with_step(
         step_id,
         replace(
-            step, uses=spec.uses, digest=spec.digest, parts=parts_of(spec), intent=None, performed=performed
+            step,
+            uses=spec.uses,
+            digest=spec.digest,
+            parts=parts_of(spec),
+            values=values_of(spec),
+            intent=None,
+            performed=performed,
         ),
     )
 
@@ -107,6 +152,12 @@ def _check_step(step_id: str, step: StepState, plan: Plan) -> None:
 
 
 def _changed(step: StepState, spec: StepSpec) -> str:
-    now = parts_of(spec)
+    now, values = parts_of(spec), values_of(spec)
     names = sorted(n for n in {*now, *step.parts} if now.get(n) != step.parts.get(n))
-    return ", ".join(names) or "its definition"
+    told = [
+        line
+        for name in names
+        for line in difference(name, step.values.get(name, ABSENT), values.get(name, ABSENT))
+    ]
+    # A state of an older format has no values, and what is sensitive looks the same before and after.
+    return "".join(f"\n  {line}" for line in told) if told else ", ".join(names) or "its definition"

@@ -1,12 +1,17 @@
-"""Turns SIGINT and SIGTERM into an Interrupted error at a point where everything is on record."""
+"""Turns SIGINT, SIGTERM and SIGHUP into an Interrupted error at a point where everything is on record."""
 
 from __future__ import annotations
 
+import os
 import signal
+import stat
+import sys
 import threading
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, NoReturn
 
+from planrunner import remains
 from planrunner.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -15,7 +20,10 @@ if TYPE_CHECKING:
 
     from planrunner.errors import PlanrunnerError
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# A terminal that goes away, or a shell that passes a signal on, may deliver one signal twice.
+_SAME_SECONDS = 0.3
+_SHOW_CURSOR = b"\x1b[?25h"
 
 
 class _Signalled(Interrupted, KeyboardInterrupt):
@@ -26,13 +34,17 @@ class _Signalled(Interrupted, KeyboardInterrupt):
 class Interruption:
     """Lets a signal through only while a step works; records and files are always written whole.
 
-    The second signal gets the system's own treatment, so that an unwinding that hangs can be ended.
+    The first signal ends the work safely. A second SIGINT or SIGTERM stops at once, whatever is under way, and
+    lists what is left where. A lost terminal (SIGHUP) is never told twice. ``onward`` are the command lines that go
+    on and that clean up.
     """
 
     def __init__(self) -> None:
         self._open = False
         self._received: int | None = None
         self._struck: PlanrunnerError | None = None
+        self._at = 0.0
+        self.onward: tuple[str, str] = ("planrunner run PLAN", "planrunner cleanup PLAN")
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -40,7 +52,9 @@ class Interruption:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        former = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+        # nohup has its reason.
+        heard = [n for n in _SIGNALS if n != signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN]
+        former = {number: signal.signal(number, self._receive) for number in heard}
         try:
             yield
         finally:
@@ -93,12 +107,52 @@ class Interruption:
         self._struck = None
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
-        self._received = number
-        for each in _SIGNALS:
-            signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL)
+        if number == signal.SIGHUP:
+            _leave_terminal()
+        if self._received is not None:
+            again = number == self._received and time.monotonic() - self._at < _SAME_SECONDS
+            if number != signal.SIGHUP and not again:
+                self._stop_at_once(number)
+            return
+        self._received, self._at = number, time.monotonic()
         if self._open:
             self._open = False
             raise _interrupted(number)
+
+    def _stop_at_once(self, number: int) -> NoReturn:
+        run, cleanup = self.onward
+        left = [f"  {line}" for line in remains.listed()] or ["  nothing that is known of"]
+        lines = [
+            f"stopped at once by a second signal ({signal.Signals(number).name}); what was finished stays finished.",
+            "What is left:",
+            *left,
+            "A transaction that is open is rolled back by its server once it notices; one that is being committed, or",
+            "an index that is being built, may still go through: the next run finds out.",
+            f"Go on with: {run}",
+            f"Or remove everything: {cleanup}",
+        ]
+        for child in remains.children():
+            if child.ours_to_end:
+                with suppress(OSError):
+                    os.kill(child.pid, signal.SIGTERM)
+        with suppress(OSError):
+            os.write(2, ("\n".join(["", *lines, ""])).encode())
+        if sys.stdout is not None and os.isatty(1):
+            # A display that is redrawn hides it.
+            with suppress(OSError):
+                os.write(1, _SHOW_CURSOR)
+        os._exit(Interrupted.exit_code)
+
+
+def _leave_terminal() -> None:
+    """Let what would be written to a terminal that is gone go nowhere: the run must end in its own way."""
+    with suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            with suppress(OSError):
+                if stat.S_ISCHR(os.fstat(descriptor).st_mode):
+                    os.dup2(nowhere, descriptor)
+        os.close(nowhere)
 
 
 def _interrupted(number: int) -> Interrupted:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from planrunner import registry
 from planrunner.engine.events import Journal
+from planrunner.engine.mirror import mirrored
 from planrunner.engine.report import write_report
 from planrunner.engine.runner import run_plan
 from planrunner.engine.setup import Setup
 from planrunner.errors import PlanrunnerError
 from planrunner.state.file import FileStore
-from planrunner.state.lock import locked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from planrunner.engine.files import RunFiles
     from planrunner.engine.runner import RunOptions
     from planrunner.model import Plan
-    from planrunner.ports import Clock
+    from planrunner.ports import Clock, StateHome
     from planrunner.state.record import State
     from planrunner.step import Step
 
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 class Parts:
     """What the command line plugs into the engine; ``listeners`` hear every event.
 
-    ``flags`` are the options that lead to the same plan and state again.
+    ``flags`` are the options that lead to the same plan and state again; ``home`` keeps the state, None: a file
+    beside the plan.
     """
 
     connect: Connect
@@ -40,6 +41,7 @@ class Parts:
     listeners: tuple[Listener, ...] = ()
     find: Callable[[str], Step] = registry.step
     flags: tuple[str, ...] = ()
+    home: StateHome | None = None
 
 
 def launch(plan: Plan, files: RunFiles, options: RunOptions, parts: Parts) -> State:
@@ -54,26 +56,30 @@ def launch(plan: Plan, files: RunFiles, options: RunOptions, parts: Parts) -> St
 @contextmanager
 def at_work(plan: Plan, files: RunFiles, parts: Parts) -> Iterator[Setup]:
     """Hold the plan's lock and journal for the length of the block, and write the report at its end."""
-    with locked(files.lock, parts.clock):
-        journal = Journal(files.events, clock=parts.clock, listeners=parts.listeners)
-        store = FileStore(files.state)
+    store = parts.home or FileStore(files.state)
+    with store.locked(parts.clock), mirrored(store, files.events) as mirror:
+        listeners = parts.listeners if mirror is None else (mirror.hear, *parts.listeners)
+        journal = Journal(files.events, clock=parts.clock, listeners=listeners)
         store.load()
+        setup = Setup(
+            plan=plan,
+            store=store,
+            journal=journal,
+            connect=parts.connect,
+            clock=parts.clock,
+            find=parts.find,
+            flags=parts.flags,
+            home=store,
+        )
+        setup.interruption.onward = setup.command("run"), setup.command("cleanup")
         try:
-            yield Setup(
-                plan=plan,
-                store=store,
-                journal=journal,
-                connect=parts.connect,
-                clock=parts.clock,
-                find=parts.find,
-                flags=parts.flags,
-            )
+            yield setup
         except BaseException:
             # What stopped the work is the news, not that its report can't be written either.
             with suppress(PlanrunnerError):
-                write_report(plan, files, flags=parts.flags)
+                write_report(plan, files, store, flags=parts.flags)
             raise
         else:
-            write_report(plan, files, flags=parts.flags)
+            write_report(plan, files, store, flags=parts.flags)
         finally:
             journal.close()

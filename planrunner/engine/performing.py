@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from planrunner.engine.book import Book
+    from planrunner.engine.helm import Helm
     from planrunner.engine.setup import Setup
     from planrunner.flow import Hook
     from planrunner.model import StepSpec
@@ -38,11 +39,12 @@ class Answers:
 
 @dataclass(frozen=True, kw_only=True)
 class Performer:
-    """Performs the actions of one plan's steps."""
+    """Performs the actions of one plan's steps; between two of them ``helm`` may ask for a pause."""
 
     setup: Setup
     book: Book
     answers: Answers
+    helm: Helm | None = None
 
     def missing(self, actions: Callable[[Run], Sequence[Action]], run: Run) -> tuple[Action, ...]:
         """What the step misses, without the unobservable actions that are on record as done."""
@@ -94,6 +96,8 @@ class Performer:
             raise StepBlocked(f"step {spec.id}: {action.summary}: blocked", remedy=action.blocked)
         if action.asks is not None:
             self._answer(spec, action.name, action.asks)
+        if self.helm is not None:
+            self.helm.wait(self.setup.interruption)
         self.setup.interruption.check()
         self.book.intend(spec, action)
         failpoint(f"{spec.id}.{action.name}.before")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from planrunner.engine.report_figures import Figures
     from planrunner.engine.report_model import Attempt
     from planrunner.model import Json, Plan
+    from planrunner.ports import StateStore
     from planrunner.state.record import State
 
 
@@ -84,16 +85,18 @@ def build_report(
         warnings=tuple(dict.fromkeys(_warnings(events))),
         approvals=_approvals(state),
         way_back=tuple(way_back(plan.path, plan_id, _standing(word, pauses, reverse, events), flags)),
-        state_file=str(files.state),
+        state_file=files.place,
         report_file=str(files.report_markdown),
         html_file=str(files.report_html),
     )
     return without_passwords(made)
 
 
-def write_report(plan: Plan, files: RunFiles, *, flags: Sequence[str] = ()) -> Report | None:
+def write_report(
+    plan: Plan, files: RunFiles, store: StateStore | None = None, *, flags: Sequence[str] = ()
+) -> Report | None:
     """Write the report as page, Markdown and JSON beside the state; None when there is no state to tell of."""
-    state = FileStore(files.state).load()
+    state = (store or FileStore(files.state)).load()
     if state is None:
         return None
     report = build_report(plan, state, read_events(files.events), files, flags=flags)
@@ -171,6 +174,9 @@ def _approvals(state: State | None) -> tuple[ApprovalLine, ...]:
     return tuple(
         ApprovalLine(step=a.step, action=a.action, who=a.who, when=a.when, why=a.why)
         for a in (state.approvals if state else ())
+    ) + tuple(
+        ApprovalLine(step=m.step, action=f"marked {m.status}", who=m.who, when=m.when, why=m.why)
+        for m in (state.marks if state else ())
     )
 
 

@@ -13,7 +13,8 @@ from planrunner.engine.events import EventKind
 from planrunner.engine.exclusive import TargetLock
 from planrunner.engine.expectation import refuse_stale
 from planrunner.engine.facts import known_skip, skipped
-from planrunner.engine.fit import fitted
+from planrunner.engine.fit import fitted, refuse_unready
+from planrunner.engine.helm import Helm
 from planrunner.engine.notify import Notifier
 from planrunner.engine.others import PlanOthers
 from planrunner.engine.performing import Answers, Performer
@@ -39,13 +40,14 @@ if TYPE_CHECKING:
 class RunOptions:
     """What the operator says: how far to go, what to answer, what to do about edited steps.
 
-    ``until`` is the last step to run, ``begin`` the first; steps outside stay as they are. ``expected`` is a saved
-    preview that must still hold.
+    ``until`` is the last step to run, ``begin`` the first, ``only`` both; steps outside stay as they are.
+    ``expected`` is a saved preview that must still hold.
     """
 
     answers: Answers = field(default_factory=Answers)
     until: str | None = None
     begin: str | None = None
+    only: str | None = None
     accept: frozenset[str] = frozenset()
     rerun: frozenset[str] = frozenset()
     expected: Saved | None = None
@@ -60,9 +62,13 @@ def run_plan(setup: Setup, options: RunOptions) -> State:
     state = setup.store.load() or fresh_state(setup.plan)
     state = fitted(state, setup.plan, accept=options.accept, rerun=options.rerun)
     selected = selection(setup.plan, options)
+    if options.only is not None:
+        refuse_unready(setup.plan, state, options.only)
     book = Book(state, store=setup.store, journal=setup.journal, clock=setup.clock)
+    helm = Helm(setup)
     with (
         setup.interruption.listening(),
+        helm.looking(),
         opened(setup.plan, setup.connect, setup.clock, book.known()) as context,
     ):
         lock = TargetLock(context.world.target, context.plan_id, setup.clock)
@@ -72,12 +78,16 @@ def run_plan(setup: Setup, options: RunOptions) -> State:
             with setup.interruption.interruptible():
                 refuse_stale(options.expected, setup.plan, book.state, context, setup.find)
         book.identify(context)
-        _Runner(setup, book, context, lock, options.answers).go(selected)
+        _Runner(setup, book, context, lock, options.answers, helm).go(selected)
     return book.state
 
 
 def selection(plan: Plan, options: RunOptions) -> tuple[StepSpec, ...]:
     """The steps from ``begin`` to ``until``; UsageError when there are none such."""
+    if options.only is not None:
+        if options.begin is not None or options.until is not None:
+            raise UsageError("--only names the one step to run; it goes with neither --from nor --until")
+        options = replace(options, begin=options.only, until=options.only)
     ids = [spec.id for spec in plan.steps]
     for wanted in (options.begin, options.until):
         if wanted is not None and wanted not in ids:
@@ -94,9 +104,16 @@ _OCCASIONS = {0: Occasion.DONE, 4: Occasion.WAITING, 130: Occasion.INTERRUPTED}
 
 
 class _Runner:
-    def __init__(
-        self, setup: Setup, book: Book, context: Context, lock: TargetLock, answers: Answers
+    def __init__(  # the parts of one run
+        self,
+        setup: Setup,
+        book: Book,
+        context: Context,
+        lock: TargetLock,
+        answers: Answers,
+        helm: Helm,
     ) -> None:
+        self._helm = helm
         self._find = setup.find
         self._interruption = setup.interruption
         self._resume = setup.command("run")
@@ -104,7 +121,7 @@ class _Runner:
         self._context = context
         self._lock = lock
         self._current: str | None = None
-        self._performer = Performer(setup=setup, book=book, answers=answers)
+        self._performer = Performer(setup=setup, book=book, answers=answers, helm=helm)
         self._notifier = Notifier(context=context, journal=book.journal, clock=setup.clock)
         self._attempts = Attempts(setup=setup, book=book, context=context, lock=lock, notifier=self._notifier)
         undoing = Undoing(
@@ -173,6 +190,7 @@ class _Runner:
         self._current = spec.id
         self._book.begin(spec)
         try:
+            self._helm.wait(self._interruption)
             self._attempts.make(step, run, lambda: self._bring_about(step, run))
         except PlanrunnerError as error:
             self._record(spec, self._told(error))
@@ -248,7 +266,7 @@ class _Runner:
             run=lambda other: self._run(other, []),
         )
         run = self._context.run(spec, self._tell, uses)
-        return replace(run, shield=self._interruption.shielded, others=others)
+        return replace(run, shield=self._interruption.shielded, others=others, steering=self._helm.steer)
 
     def _tell(self, message: str, fields: Mapping[str, Json]) -> None:
         # What steps share keeps the first one's ``tell``; its news are of the step that is at work now.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from planrunner.engine.context import Connect
     from planrunner.engine.events import Journal
     from planrunner.model import Plan
-    from planrunner.ports import Clock, StateStore
+    from planrunner.ports import Clock, StateHome, StateStore
     from planrunner.step import Step
 
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 class Setup:
     """The parts of one run. ``find`` gives the step of a ``uses``; ``connect`` opens a plan's servers.
 
-    ``flags`` are the options, quoted for a shell, that lead to the same plan and state again.
+    ``flags`` are the options, quoted for a shell, that lead to the same plan and state again. ``home`` is the store
+    where it is one that operators can ask something of the run through.
     """
 
     plan: Plan
@@ -34,6 +35,7 @@ class Setup:
     find: Callable[[str], Step] = registry.step
     interruption: Interruption = field(default_factory=Interruption)
     flags: tuple[str, ...] = ()
+    home: StateHome | None = None
 
     def command(self, verb: str, *arguments: str) -> str:
         """The command line that does ``verb`` with this plan, to be shown to people."""

@@ -13,6 +13,7 @@ from weakref import WeakSet
 import psycopg
 from psycopg import conninfo, sql
 
+from planrunner import remains
 from planrunner.model import Endpoint, Secret, SecretRef, Side
 from planrunner.postgres.failures import connection_failure, dsn_parameters, query_failure
 
@@ -127,6 +128,7 @@ class Server:
             raise connection_failure(error, self.endpoint) from error
         self.pids.add(session.info.backend_pid)
         self._sessions.add(session)
+        remains.session(self.side.value, session)
         if "replication" not in extra:
             self._pin(session, settings)
         return session

@@ -23,7 +23,7 @@ SELECT format('pid %%s (%%s%%s): %%s', a.pid, coalesce(nullif(a.application_name
        extract(epoch FROM clock_timestamp() - a.xact_start)::float8
 FROM pg_stat_activity a JOIN writing w ON w.pid = a.pid
 WHERE a.datname = current_database() AND a.pid <> ALL (%(pids)s::int[])
-  AND coalesce(a.application_name, '') NOT LIKE 'planrunner/%%'
+  AND coalesce(a.application_name, '') NOT LIKE 'planrunner%%'
   AND a.backend_type IS DISTINCT FROM 'autovacuum worker'
   AND a.pid NOT IN (SELECT s.pid FROM pg_stat_subscription s WHERE s.pid IS NOT NULL
                     AND starts_with(s.subname::text, %(prefix)s))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from planrunner import remains
 from planrunner.errors import (
     ConnectionFailed,
     LeaseLost,
@@ -108,6 +109,7 @@ class StreamSession:
             except BaseException:
                 reader.close()
                 raise
+            remains.purpose(writer, "copies a unit")
             self._sessions = (reader, writer)
         reader, writer = self._sessions
         return Courier(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import psycopg
 
+from planrunner import remains
 from planrunner.errors import PlanrunnerError, StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.model import Side
@@ -222,6 +223,7 @@ def _held(crossing: Crossing, pause: Pause, *, rehearse: bool) -> None:
             pause.parts["hold traffic"] = pause.begun - switch.since
             pause.begun = switch.since
         session = crossing.leaving.open(read_only=False)
+        remains.purpose(session, "the fence: writers wait for its locks")
         try:
             with crossing.leaving.translated("cross over"):
                 _fenced(crossing, session, pause)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 
 from psycopg import sql
 
+from planrunner import remains
 from planrunner.errors import Interrupted, QueryFailed
 from planrunner.failpoints import failpoint
 from planrunner.postgres import catalog
@@ -23,6 +24,7 @@ from planrunner.postgres.wire import Wire
 from planrunner.replication import ranges, restore
 from planrunner.replication.identities import table_name
 from planrunner.replication.ledger import lease_lost
+from planrunner.replication.places import Places
 from planrunner.replication.restore import FOREIGN_KEYS, POST_DATA, STEP
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 # Below this a table's indexes are built in no time, and what counts is the number of messages.
 SMALL_BYTES = 8 << 20
 _AT_ONCE = 100
+# Threads wait for a place; how many places there are may change in mid-run.
+_MOST_BUILDERS = 32
 _ATTEMPTS = 30
 _OWN = frozenset({"INDEX", "CONSTRAINT"})
 _FOREIGN_KEY = "FK CONSTRAINT"
@@ -86,7 +90,8 @@ class Builder:
         for entry in self._script.entries:
             if entry.type in _OWN and entry.key not in finished:
                 self._own[table_of(entry)].append(entry)
-        self._pool = ThreadPoolExecutor(terms.jobs, thread_name_prefix="index")
+        self._pool = ThreadPoolExecutor(max(terms.jobs, _MOST_BUILDERS), thread_name_prefix="index")
+        self._places = Places(self._limit, self._refuse_stopped)
         self._begun: list[Future[None]] = []
         self._stopped = threading.Event()
         self._lock = threading.Lock()
@@ -175,6 +180,10 @@ class Builder:
         with self._lock:
             self._begun.append(self._pool.submit(work))
 
+    def _limit(self) -> int:
+        steer = self._workspace.steering()
+        return 0 if steer.paused else steer.index_jobs or self._terms.jobs
+
     def _refuse_stopped(self) -> None:
         if self._stopped.is_set():
             raise Interrupted("the building of indexes was stopped; the entries in hand are rolled back")
@@ -216,7 +225,8 @@ class Builder:
         for attempt in range(1, _DEADLOCK_ATTEMPTS + 1):
             self._refuse_stopped()
             try:
-                with self._workspace.target.session() as session:
+                with self._places.one(), self._workspace.target.session() as session:
+                    remains.purpose(session, "builds indexes")
                     self._send(Wire(session, self._refuse_stopped), pieces, analyzing)
             except QueryFailed as error:
                 if error.sqlstate != "40P01" or attempt == _DEADLOCK_ATTEMPTS:
@@ -253,11 +263,9 @@ class Builder:
         for entry in plain:
             check = Piece(sql=_checking(entry), key=entry.key, type=entry.type)
             by_table[table_of(entry)].append(check)
-        lanes = [
-            list(chain.from_iterable(list(by_table.values())[n :: self._terms.jobs]))
-            for n in range(self._terms.jobs)
-        ]
-        with ThreadPoolExecutor(self._terms.jobs, thread_name_prefix="check") as pool:
+        count = max(self._terms.jobs, self._workspace.steering().index_jobs or 0)
+        lanes = [list(chain.from_iterable(list(by_table.values())[n::count])) for n in range(count)]
+        with ThreadPoolExecutor(count, thread_name_prefix="check") as pool:
             for _ in pool.map(self._in_messages, lanes):
                 pass
         self._in_messages([Piece(sql=e.sql, key=e.key, type=e.type) for e in entries if e not in plain])

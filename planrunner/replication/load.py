@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from planrunner.replication.courier import StreamSession, mendable
 from planrunner.replication.feeds import Psql
 from planrunner.replication.identities import table_name
 from planrunner.replication.jobs import SMALL_BYTES, jobs_of
+from planrunner.replication.throttle import Throttle
 from planrunner.replication.watch import watching
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ MOST_FAILURES = 5
 _AWAY_SECONDS = 300.0
 # Each table in a query takes a lock and a level of the parser's stack.
 _ASKED_AT_ONCE = 500
+# An operator may raise the number of streams in mid-copy; threads are made as they are needed.
+_MOST_STREAMS = 256
+_LOOK_SECONDS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +144,9 @@ class Load:
         self._lock = threading.Lock()
         self._units_left = Counter(unit.table.qualified for unit in units)
         self._psql = Psql.find(workspace.source)
-        self._streams = _streams(workspace, ways.jobs)
+        self._throttle = Throttle(workspace, workspace.source, None, "the copy")
+        self._slow = _slow(workspace)
+        self._spent: dict[int, bool] = {}
         self._work = self._divided(units)
         self._chunks_left = Counter(
             job.units[0].id for jobs in self._work.values() for job in jobs if job.chunk is not None
@@ -154,7 +160,7 @@ class Load:
             generation: deque(
                 jobs_of(
                     [unit for unit in units if held.generation_of[unit.id] == generation],
-                    streams=self._streams,
+                    streams=self._streams(),
                     chunk_above=self._ways.division.chunk_above,
                     version=version,
                 )
@@ -164,16 +170,39 @@ class Load:
 
     def run(self) -> None:
         """Copy them all; the first error stops the others at their next block and is raised."""
-        # Streams beyond the plan's number wait for the line, not for a core: they take small batches only.
-        count = min(self._streams, sum(map(len, self._work.values())))
-        with ThreadPoolExecutor(max(1, count), thread_name_prefix="copy") as pool:
-            futures = [pool.submit(self._stream, number) for number in range(count)]
+        with ThreadPoolExecutor(_MOST_STREAMS, thread_name_prefix="copy") as pool:
+            running: dict[int, Future[None]] = {}
             try:
-                for future in as_completed(futures):
-                    future.result()
+                while self._more(pool, running):
+                    # Woken now and then: an operator may have raised the number of streams.
+                    done, _ = wait(running.values(), timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)
+                    for number in [n for n, future in running.items() if future in done]:
+                        running.pop(number).result()
             except BaseException:
                 self._stopped.set()
                 raise
+
+    def _more(self, pool: ThreadPoolExecutor, running: dict[int, Future[None]]) -> bool:
+        """Begin the streams that are missing; False when none is at work and nothing is left."""
+        left = sum(map(len, self._work.values()))
+        for number in range(min(self._streams(), left + len(running))):
+            if number not in running and not self._is_spent(number):
+                running[number] = pool.submit(self._stream, number)
+        return bool(running)
+
+    def _is_spent(self, number: int) -> bool:
+        # What found no small job any more may find a large one, now that there are more streams for those.
+        return number in self._spent and not (self._spent[number] and number < self._jobs())
+
+    def _jobs(self) -> int:
+        asked = self._workspace.steering().jobs
+        return max(1, min(self._ways.jobs if asked is None else asked, _MOST_STREAMS))
+
+    def _streams(self) -> int:
+        """The plan's or the operator's number of streams, or more where the line is slow: waiting costs no CPU."""
+        jobs = self._jobs()
+        # Fewer than the plan's were asked for because of the servers, whatever the line.
+        return max(jobs, SLOW_STREAMS) if self._slow and jobs >= self._ways.jobs else jobs
 
     def _check(self) -> None:
         if self._stopped.is_set():
@@ -186,30 +215,44 @@ class Load:
         first = number % len(generations_here)
         try:
             for generation in generations_here[first:] + generations_here[:first]:
-                self._copy_of(generation, small_only=number >= self._ways.jobs)
+                if not self._copy_of(generation, number):
+                    return  # one too many now; it may be begun again
+            self._spent[number] = number >= self._jobs()
         except BaseException:
             self._stopped.set()
             raise
 
-    def _copy_of(self, generation: int, *, small_only: bool) -> None:
+    def _copy_of(self, generation: int, number: int) -> bool:
+        """Copy what is left of that generation; False when the stream is one too many before the end."""
         held = self._workspace.round
         assert held is not None
         session: StreamSession | None = None
         try:
-            while (job := self._take(generation, small_only=small_only)) is not None:
+            while self._may_go_on(number):
+                job = self._take(generation, number)
+                if job is None:
+                    return True
                 session = session or StreamSession(
                     self._workspace, held.snapshots[generation], self._psql, self._check
                 )
                 self._finished(job, session.copied(job))
+            return False
         finally:
             if session is not None:
                 session.close()
 
-    def _take(self, generation: int, *, small_only: bool) -> Job | None:
+    def _may_go_on(self, number: int) -> bool:
+        """Wait as long as nothing new may begin; False when the stream is one too many."""
+        self._throttle.wait(self._check)
         while self._watch.paused():
             self._check()
             self._workspace.clock.sleep(0.5)
         self._check()
+        return number < self._streams()
+
+    def _take(self, generation: int, number: int) -> Job | None:
+        # Streams beyond the number of jobs wait for the line, not for a core: they take small batches only.
+        small_only = number >= self._jobs()
         with self._lock:
             jobs = self._work[generation]
             if not jobs or (small_only and len(jobs[-1].units) == 1 and jobs[-1].bytes >= SMALL_BYTES):
@@ -247,10 +290,9 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {more} more" if more > 0 else "")
 
 
-def _streams(workspace: Workspace, jobs: int) -> int:
-    """The plan's number of streams, or more where the line is slow: waiting costs no CPU."""
+def _slow(workspace: Workspace) -> bool:
     slowest = max(_round_trip(workspace, server) for server in (workspace.source, workspace.target))
-    return max(jobs, SLOW_STREAMS) if slowest > SLOW_ROUND_TRIP_SECONDS else jobs
+    return slowest > SLOW_ROUND_TRIP_SECONDS
 
 
 def _round_trip(workspace: Workspace, server: Server) -> float:

@@ -102,6 +102,12 @@ class Readers:
         self._sessions: list[Session] = []
         self._seen: dict[int, Visible] = {}
 
+    def fit(self, jobs: int) -> None:
+        """From the next read on, over so many sessions at most."""
+        self._jobs = jobs
+        while len(self._sessions) > jobs:
+            self._sessions.pop().close()
+
     def freeze(self, pieces: Sequence[Piece]) -> None:
         """Take the snapshots under which the next ``read`` of ``pieces`` sees the rows."""
         self._open(len(_batches(pieces)))

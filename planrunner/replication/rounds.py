@@ -126,6 +126,7 @@ class Stage:
     def _once(self, pieces: Sequence[Piece]) -> list[list[Found]]:
         """S1, barrier, T, and S2 of what differs."""
         self._throttle.wait()
+        self._fit()
         self._ours.freeze(pieces)
         self.ends.wait(BARRIER_SECONDS)
         begun = self._workspace.clock.monotonic()
@@ -146,6 +147,11 @@ class Stage:
             ]
             for place, here in enumerate(first)
         ]
+
+    def _fit(self) -> None:
+        asked = self._workspace.steering().jobs
+        for readers in (self._ours, self._theirs):
+            readers.fit(self.jobs if asked is None else min(asked, self.jobs))
 
     def settled(self, pieces: Sequence[Piece], *, timeout: float) -> list[Found]:
         """Compare ``pieces`` while nothing is written on either side: what differs now differs."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, LiteralString
 
 from psycopg import errors, sql
 
+from planrunner import remains
 from planrunner.errors import StepFailed
 from planrunner.postgres.lsn import Lsn
 
@@ -94,7 +95,9 @@ def shown(server: Server, prefix: str) -> dict[str, Slot]:
         )
         for r in server.rows(_SLOTS, [prefix])
     )
-    return {slot.name: slot for slot in found}
+    made = {slot.name: slot for slot in found}
+    remains.seen(server.side.value, "slot", prefix, made)
+    return made
 
 
 def create_exporting(workspace: Workspace, replication: Session, generation: int) -> str:
@@ -113,6 +116,7 @@ def create_exporting(workspace: Workspace, replication: Session, generation: int
             _tell_blockers(workspace, workspace.source, deadline, error)
         else:
             assert row is not None
+            remains.made(workspace.source.side.value, "slot", name)
             return str(row[2])
 
 
@@ -208,6 +212,7 @@ def drop_named(workspace: Workspace, server: Server, name: str) -> None:
         if slot is None:
             return
         if slot.active_pid is None and _dropped(server, name):
+            remains.gone(server.side.value, "slot", name)
             return
         if slot.active_pid is not None:
             server.rows("SELECT pg_terminate_backend(%s)", [slot.active_pid])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
+from planrunner import remains
 from planrunner.errors import QueryFailed, ServerError, SnapshotLost
 from planrunner.replication import slots
 
@@ -99,10 +100,12 @@ class HeldSnapshot:
 def _keeper(source: Server, relayed: str) -> _Keeper:
     session = source.open(read_only=False)
     try:
-        return _Keeper(session, relayed)
+        made = _Keeper(session, relayed)
+        remains.purpose(session, "holds the copy's snapshot")
     except BaseException:
         session.close()
         raise
+    return made
 
 
 def lost(generation: int) -> SnapshotLost:

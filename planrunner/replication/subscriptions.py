@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, LiteralString
 
 from psycopg import conninfo, sql
 
+from planrunner import remains
 from planrunner.errors import StepFailed
 from planrunner.postgres import quiet
 from planrunner.postgres.connection import LIVENESS
@@ -68,7 +69,9 @@ def shown(server: Server, prefix: str) -> dict[str, Subscription]:
         counters=sql.SQL("to_jsonb(e)" if counted else "NULL::jsonb"),
         statistics=sql.SQL("LEFT JOIN pg_stat_subscription_stats e ON e.subid = s.oid" if counted else ""),
     )
-    return {made.name: made for made in map(_subscription, server.rows(query, [prefix]))}
+    found = {made.name: made for made in map(_subscription, server.rows(query, [prefix]))}
+    remains.seen(server.side.value, "subscription", prefix, found)
+    return found
 
 
 def _subscription(row: Row) -> Subscription:

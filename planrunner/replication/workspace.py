@@ -14,6 +14,7 @@ from planrunner.replication.names import Names
 from planrunner.replication.pulse import Pulse
 from planrunner.replication.selection import EVERYTHING, Selection
 from planrunner.replication.terms import Terms
+from planrunner.steering import unsteered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
     from planrunner.model import Json
     from planrunner.ports import Clock
     from planrunner.postgres.connection import Server, Session
+    from planrunner.replication.sampling import Totals
     from planrunner.replication.schema_dump import Schema
     from planrunner.replication.snapshot import HeldSnapshot
+    from planrunner.steering import Steering
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,7 @@ class Workspace:
 
     ``schema`` is the source's schema as it was dumped under the round's snapshot, ``analyzed`` the tables whose
     statistics this process has gathered on the target, ``choices`` what the plan says of tables that can't be
-    followed as they are, ``shield`` what holds back a signal meanwhile.
+    followed as they are, ``shield`` what holds back a signal meanwhile, ``steering`` what operators ask for now.
     """
 
     def __init__(  # noqa: PLR0913  # what a run is made of, each by its name
@@ -65,6 +68,7 @@ class Workspace:
         self.pulse = Pulse(clock, tell)
         self.choices = Choices()
         self.shield: Callable[[], AbstractContextManager[None]] = nullcontext
+        self.steering: Steering = unsteered
         self.names = Names(plan_id=plan_id)
         self.ledger = Ledger(target, plan_id)
         self._wished = selection
@@ -72,6 +76,7 @@ class Workspace:
         self.round: Round | None = None
         self.schema: Schema | None = None
         self.analyzed: set[str] = set()
+        self.totals: Totals | None = None
         self._lease: Lease | None = None
         self._taking = threading.Lock()
 

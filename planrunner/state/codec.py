@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from planrunner.errors import StateUnfit
 from planrunner.masking import without_hushed
 from planrunner.model import StepStatus
-from planrunner.state.record import FORMAT_VERSION, ApprovalRecord, State, StepState
+from planrunner.state.record import FORMAT_VERSION, ApprovalRecord, MarkRecord, State, StepState
+from planrunner.state.upgrade import upgraded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,11 +25,11 @@ def to_json(state: State) -> str:
 
 
 def from_json(text: str) -> State:
-    """Read what ``to_json`` wrote; StateUnfit for a newer format and for anything else."""
+    """Read what ``to_json`` wrote, now or in an older format; StateUnfit for a newer one and for anything else."""
     try:
         tree = json.loads(text)
         _check_version(tree)
-        return _state(tree)
+        return _state(upgraded(tree))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise StateUnfit(f"it is damaged: {_reason(error)}") from error
 
@@ -40,7 +41,7 @@ def _reason(error: Exception) -> str:
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, State | StepState | ApprovalRecord):
+    if isinstance(value, State | StepState | ApprovalRecord | MarkRecord):
         return {f.name: _kept(f.name, _plain(getattr(value, f.name))) for f in fields(value)}
     if isinstance(value, datetime):
         return value.isoformat()
@@ -85,6 +86,7 @@ def _state(tree: Mapping[str, Any]) -> State:
         plan_digest=_of(str, tree["plan_digest"], "plan_digest"),
         steps={step_id: _step(step) for step_id, step in steps.items()},
         approvals=tuple(_approval(a) for a in _of(list, tree["approvals"], "approvals")),
+        marks=tuple(_mark(m) for m in _of(list, tree["marks"], "marks")),
         facts=_of(dict, tree["facts"], "facts"),
     )
 
@@ -97,6 +99,7 @@ def _step(tree: object) -> StepState:
         status=StepStatus(step["status"]),
         digest=_of(str, step["digest"], "digest"),
         parts=_of(dict, step["parts"], "parts"),
+        values=_of(dict, step["values"], "values"),
         started=_time(step["started"]),
         resumed=_time(step["resumed"]),
         finished=_time(step["finished"]),
@@ -120,7 +123,17 @@ def _approval(tree: object) -> ApprovalRecord:
     return ApprovalRecord(when=when, **texts)
 
 
-def _exactly(tree: Mapping[str, Any], kind: type[State | StepState | ApprovalRecord]) -> None:
+def _mark(tree: object) -> MarkRecord:
+    given = _of(dict, tree, "mark")
+    _exactly(given, MarkRecord)
+    texts = {name: _of(str, given[name], name) for name in ("step", "status", "who", "why")}
+    when = _time(given["when"])
+    if when is None:
+        raise ValueError("a mark has no time")
+    return MarkRecord(when=when, **texts)
+
+
+def _exactly(tree: Mapping[str, Any], kind: type[State | StepState | ApprovalRecord | MarkRecord]) -> None:
     wrong = set(tree) ^ {f.name for f in fields(kind)}
     if wrong:
         raise ValueError(f"{kind.__name__} has other fields than expected: {', '.join(sorted(wrong))}")

@@ -8,26 +8,39 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from planrunner.errors import StateUnfit
+from planrunner.state import control as controls
+from planrunner.state import lock as locks
 from planrunner.state.codec import from_json, to_json
+from planrunner.state.control import Control
+from planrunner.state.succession import BACKUPS, overtaken, refuse_unrelated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from planrunner.ports import Clock
+    from planrunner.state.lock import Holder
     from planrunner.state.record import State
-
-BACKUPS = 5
 
 
 class FileStore:
     """Keeps the state in one JSON file that only its owner may read.
 
     A reader finds the previous state or the new one, never a half of either. ``PATH.backup.1`` is the
-    newest of the five previous ones.
+    newest of the five previous ones. Beside it lie ``PATH.lock`` and, once someone steered the run,
+    ``PATH.control.json``.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._known: str | None = None
+        self._last: State | None = None
+
+    @property
+    def place(self) -> str:
+        """The path."""
+        return str(self.path)
 
     def load(self) -> State | None:
         """The saved state; None when there is neither a file nor a backup.
@@ -42,34 +55,71 @@ class FileStore:
             self._refuse_vanished()
             return None
         try:
-            return from_json(text)
+            self._last = from_json(text)
         except StateUnfit as error:
             raise StateUnfit(
                 f"state file {self.path}: {error.message}", remedy=error.remedy or self._restore_remedy()
             ) from error
+        self._known = text
+        return self._last
 
     def save(self, state: State) -> None:
-        """Write ``state`` to the disk and keep what was there as a backup; StateUnfit when it can't."""
+        """Write ``state`` to the disk and keep what was there as a backup; StateUnfit when it can't.
+
+        LockedByAnother when the file is no longer what was read or written here.
+        """
         self._refuse_link()
+        text = to_json(state)
+        refuse_unrelated(self._last, state, f"state file {self.path}")
         with self._translated("write"):
-            temporary = self._written(to_json(state))
+            if _read(self.path) != self._known:
+                raise overtaken(f"state file {self.path}")
+            temporary = _written(self.path, text)
             self._keep_previous()
             temporary.replace(self.path)
             _sync_folder(self.path.parent)
+        self._known, self._last = text, state
+
+    def history(self) -> tuple[State, ...]:
+        """The backups that can be read, newest first."""
+        good = [path for path in map(self.backup, range(1, BACKUPS + 1)) if _is_good(path)]
+        return tuple(from_json(text) for path in good if (text := _read(path)) is not None)
+
+    def locked(self, clock: Clock) -> AbstractContextManager[None]:
+        """Hold ``PATH.lock``; it is freed with the process, however that ends."""
+        return locks.locked(self._beside("lock"), clock)
+
+    def holder(self) -> Holder | None:
+        """Who holds it on this machine; None when nobody does."""
+        return locks.holder(self._beside("lock"))
+
+    def control(self) -> Control:
+        """What ``PATH.control.json`` asks for."""
+        path = self._beside("control.json")
+        with self._translated("read"):
+            text = _read(path)
+        return Control() if text is None else controls.from_json(text, str(path))
+
+    def steer(self, control: Control) -> None:
+        """Replace ``PATH.control.json`` as a whole."""
+        path = self._beside("control.json")
+        with self._translated("write"):
+            _written(path, controls.to_json(control)).replace(path)
+            _sync_folder(path.parent)
+
+    def events(self) -> bytes | None:
+        """None: the journal lies beside the state and is read there."""
+        return None
+
+    def push_events(self, first: int, lines: bytes) -> None:
+        """Nothing: the journal lies beside the state."""
+
+    def _beside(self, suffix: str) -> Path:
+        return self.path.with_name(f"{self.path.name}.{suffix}")
 
     def backup(self, number: int) -> Path:
         """Where the ``number``-th newest previous state is kept."""
         return self.path.with_name(f"{self.path.name}.backup.{number}")
-
-    def _written(self, text: str) -> Path:
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        temporary.unlink(missing_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        return temporary
 
     def _keep_previous(self) -> None:
         if not self.path.exists():
@@ -130,6 +180,17 @@ def _read(path: Path) -> str | None:
         return None
     with os.fdopen(descriptor, encoding="utf-8") as file:
         return file.read()
+
+
+def _written(path: Path, text: str) -> Path:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    return temporary
 
 
 def _is_good(path: Path) -> bool:

@@ -36,6 +36,36 @@ class Holder:
     def __str__(self) -> str:
         return f"{self.user}@{self.host}, process {self.pid}, since {self.since}"
 
+    def to_json(self) -> str:
+        """The holder as text."""
+        return json.dumps(asdict(self))
+
+
+def myself(clock: Clock) -> Holder:
+    """This process as a holder from now on."""
+    return Holder(
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        user=_user(),
+        since=clock.now().isoformat(timespec="seconds"),
+    )
+
+
+def from_json(text: str | bytes) -> Holder:
+    """The holder of ``to_json``; one that can't be read is unnamed."""
+    try:
+        return Holder(**json.loads(text))
+    except (ValueError, TypeError):
+        return Holder(pid=0, host="?", user="?", since="?")
+
+
+def refusal(holder: Holder, lock: str) -> LockedByAnother:
+    """The error of a lock that ``holder`` has; ``lock`` says where it lies."""
+    return LockedByAnother(
+        f"another run works on this plan: {holder} ({lock})",
+        remedy="Wait for it (planrunner status PLAN shows how far it is), or end it; that frees its lock.",
+    )
+
 
 @contextmanager
 def locked(path: Path, clock: Clock) -> Iterator[None]:
@@ -83,28 +113,16 @@ def _take(descriptor: int, path: Path, clock: Clock) -> None:
             clock.sleep(_PAUSE_SECONDS)
         else:
             return
-    raise LockedByAnother(
-        f"another run works on this plan: {_signed(descriptor)} (lock file {path})",
-        remedy="Wait for it (planrunner status PLAN shows how far it is), or end it; that frees its lock.",
-    )
+    raise refusal(_signed(descriptor), f"lock file {path}")
 
 
 def _sign(descriptor: int, clock: Clock) -> None:
-    me = Holder(
-        pid=os.getpid(),
-        host=socket.gethostname(),
-        user=_user(),
-        since=clock.now().isoformat(timespec="seconds"),
-    )
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(asdict(me)).encode(), 0)
+    os.pwrite(descriptor, myself(clock).to_json().encode(), 0)
 
 
 def _signed(descriptor: int) -> Holder:
-    try:
-        return Holder(**json.loads(os.pread(descriptor, 4096, 0)))
-    except (ValueError, TypeError):
-        return Holder(pid=0, host="?", user="?", since="?")
+    return from_json(os.pread(descriptor, 4096, 0))
 
 
 def _user() -> str:

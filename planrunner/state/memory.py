@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from planrunner.state.codec import from_json, to_json
+from planrunner.state.succession import refuse_unrelated
 
 if TYPE_CHECKING:
     from planrunner.state.record import State
@@ -22,4 +23,6 @@ class MemoryStore:
 
     def save(self, state: State) -> None:
         """Make ``state`` the last saved one."""
-        self._text = to_json(state)
+        text = to_json(state)
+        refuse_unrelated(self.load(), state, "the state in memory")
+        self._text = text

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-# 2: a step may be skipped.
+# 2: a step may be skipped; what operators marked is kept.
 FORMAT_VERSION = 2
 WHOLE_STEP = "step"
 
@@ -23,15 +23,16 @@ class StepState:
     ``started`` is its very first start, ``resumed`` the start of the latest attempt; ``worked`` counts
     the seconds of all attempts that ended, so time spent waiting for a person is not in it.
     ``digest`` is the one the step had when it began, ``parts`` the digest of each of its fields, so
-    that an edit can be named. ``touched`` is set before its first action is performed. ``intent`` is
-    the unobservable action that was begun and whose outcome is not known; ``performed`` lists the
-    unobservable actions that ended well.
+    that an edit can be named, ``values`` each of them as it was then, without secrets. ``touched`` is
+    set before its first action is performed. ``intent`` is the unobservable action that was begun and
+    whose outcome is not known; ``performed`` lists the unobservable actions that ended well.
     """
 
     uses: str
     status: StepStatus = StepStatus.PENDING
     digest: str = ""
     parts: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, Json] = field(default_factory=dict)
     started: datetime | None = None
     resumed: datetime | None = None
     finished: datetime | None = None
@@ -67,6 +68,20 @@ class ApprovalRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MarkRecord:
+    """Someone's word that a step is at ``status``, against what the runner found."""
+
+    step: str
+    status: str
+    who: str
+    when: datetime
+    why: str
+
+    def __str__(self) -> str:
+        return f"marked {self.status} by {self.who} at {self.when:%Y-%m-%d %H:%M:%S}: {self.why}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class State:
     """What a resume needs beside the servers: ``lineage`` names one migration, ``serial`` its writes."""
 
@@ -77,6 +92,7 @@ class State:
     plan_id: str | None = None
     steps: Mapping[str, StepState] = field(default_factory=dict)
     approvals: tuple[ApprovalRecord, ...] = ()
+    marks: tuple[MarkRecord, ...] = ()
     facts: Mapping[str, Json] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 

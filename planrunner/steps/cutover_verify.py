@@ -29,7 +29,7 @@ from planrunner.replication.crossing import Position
 from planrunner.replication.names import Names
 from planrunner.step import IRREVERSIBLE, NO_LOCKS, Action, Draft, Run, outlined
 from planrunner.units import seconds
-from planrunner.workspace import workspace
+from planrunner.workspace import sampled, workspace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -105,6 +105,10 @@ class CutoverVerify:
     def progress(self, run: Run) -> Mapping[str, Json]:
         """The write pause and its parts, what the comparison inside it found, and how the way back does."""
         return {**crossings.figures(run), "decisions": list[Json](decisions.told(workspace(run)))}
+
+    def sample(self, run: Run) -> Mapping[str, Json]:
+        """Units, rows and bytes, and how the streams do."""
+        return sampled(run)
 
     def verify(self, run: Run, terms: VerifyTerms) -> Verification:
         """Compare both sides at any time: what differs while changes stream is looked at behind a barrier."""

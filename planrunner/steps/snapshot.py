@@ -28,7 +28,7 @@ from planrunner.replication.names import Names
 from planrunner.replication.units import ANY_UNIT
 from planrunner.step import NO_LOCKS, Action, Draft, Run, outlined
 from planrunner.units import human_bytes
-from planrunner.workspace import workspace
+from planrunner.workspace import sampled, workspace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -91,6 +91,10 @@ class Snapshot:
             "streams": streams,
             "decisions": list[Json](decisions.told(space)),
         }
+
+    def sample(self, run: Run) -> Mapping[str, Json]:
+        """Units, rows and bytes, and how the streams do."""
+        return sampled(run)
 
     def leftovers(self, run: Run) -> Sequence[Action]:
         """Slots, publications, barrier tables, changed identities and the ledger."""

@@ -28,7 +28,7 @@ from planrunner.replication.schema_dump import Wishes
 from planrunner.replication.watch import Watch
 from planrunner.step import IRREVERSIBLE, NO_LOCKS, Action, Draft, Run, outlined
 from planrunner.units import human_bytes, seconds, size
-from planrunner.workspace import snapshot_option, workspace
+from planrunner.workspace import sampled, snapshot_option, workspace
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -118,6 +118,10 @@ class Sync:
         disk = wal_disk(run.source)
         figures: dict[str, Json] = {**barrier.lag(health), "pg_wal_bytes": disk.wal_bytes}
         return {**figures, "state": barrier.stream_state(health), "streams": barrier.streams(health)}
+
+    def sample(self, run: Run) -> Mapping[str, Json]:
+        """Units, rows and bytes, and how the streams do."""
+        return sampled(run)
 
     def leftovers(self, run: Run) -> Sequence[Action]:
         """The subscriptions, and what the ledger says of this step."""

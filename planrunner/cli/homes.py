@@ -1,0 +1,88 @@
+"""Where a plan's state is kept, by what ``--state`` says: a file, an S3 object, or a table of a database."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from planrunner.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from planrunner.model import Endpoint, Plan
+    from planrunner.ports import StateHome
+
+TARGET = "target"
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_PASSWORD = re.compile(r"://[^/@]*:[^/@]*@|[?&\s]password\s*=")
+
+
+def is_remote(state: str | None) -> bool:
+    """True when the state lies in a bucket or a database."""
+    return state is not None and (state == TARGET or _SCHEME.match(state) is not None)
+
+
+def home_of(plan: Plan, state: str | None, file: Path) -> StateHome:
+    """The home that ``state`` names, ``file`` when it names none; nothing is connected to yet.
+
+    UsageError for a scheme that is none of ours, or a URL with a password in it.
+    """
+    if state is None or not is_remote(state):
+        from planrunner.state.file import FileStore
+
+        return FileStore(file)
+    if state == TARGET:
+        return _in_database(plan, plan.target, "target")
+    scheme = state.partition("://")[0].lower()
+    if scheme == "s3":
+        return _in_bucket(plan, state)
+    if scheme in {"postgresql", "postgres"}:
+        return _in_database(plan, _endpoint(state), state)
+    raise UsageError(
+        f"--state {state}: there is no way to keep a state in {scheme}://",
+        remedy="Name a file, s3://BUCKET/KEY, postgresql://HOST/DATABASE, or target.",
+    )
+
+
+def _in_bucket(plan: Plan, url: str) -> StateHome:
+    from planrunner.aws.bucket import Bucket
+    from planrunner.state.lease import Lease
+    from planrunner.state.remote import RemoteHome
+
+    bucket, _, key = url.split("://", 1)[1].partition("/")
+    if not bucket:
+        raise UsageError(f"--state {url}: it names no bucket", remedy="Write s3://BUCKET/KEY.")
+    if not key or key.endswith("/"):
+        key = f"{key}{plan.path.name}.state.json"
+    cabinet = Bucket(bucket)
+    return RemoteHome(cabinet, key, Lease(cabinet, f"{key}.lock"), place=f"s3://{bucket}/{key}")
+
+
+def _endpoint(url: str) -> Endpoint:
+    from planrunner.model import Endpoint, Side
+
+    if _PASSWORD.search(url):
+        raise UsageError(
+            "--state holds a password, which would be seen in the list of processes and in messages",
+            remedy="Leave it out; it is taken from PGPASSWORD, PGPASSFILE or ~/.pgpass, as psql does.",
+        )
+    return Endpoint(side=Side.LOCAL, dsn=url)
+
+
+def _in_database(plan: Plan, endpoint: Endpoint, place: str) -> StateHome:
+    import os
+
+    from planrunner.clock import SystemClock
+    from planrunner.postgres.cabinet import AdvisoryLock, Table
+    from planrunner.postgres.connection import Server
+    from planrunner.secrets import SecretResolver
+    from planrunner.state.remote import RemoteHome
+
+    # Not the label of a run: the next one ends the sessions that a former one left under it.
+    label = f"planrunner-state/{plan.name}"
+    resolve = SecretResolver(os.environ).resolve
+    server = Server(endpoint, clock=SystemClock(), resolve=resolve, label=label)
+    table = Table(server)
+    lock = AdvisoryLock(server, table, f"{plan.name}.lock")
+    return RemoteHome(table, plan.name, lock, place=f"{place} (table planrunner.state, {plan.name})")
