@@ -53,8 +53,8 @@ def parts_of(spec: StepSpec) -> Mapping[str, str]:
 
 def values_of(spec: StepSpec) -> Mapping[str, Json]:
     """Each field of a step as it may be recorded: references to secrets, and no value that is sensitive."""
-    recorded: Mapping[str, Json] = getattr(spec, "recorded", None) or spec.options
-    return {"uses": spec.uses, **{f"with.{name}": plain(value) for name, value in recorded.items()}}
+    fields = spec.fields() if spec.recorded is None else spec.recorded
+    return {name: plain(value) for name, value in fields.items()}
 
 
 def refuse_unready(plan: Plan, state: State, step_id: str) -> None:

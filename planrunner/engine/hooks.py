@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from planrunner.failpoints import failpoint
 from planrunner.masking import masked
 from planrunner.model import SecretRef, Side
-from planrunner.step import Action
+from planrunner.step import NO_LOCKS, Action
 from planrunner.switching.children import Call, called
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def hook_actions(hooks: Sequence[Hook]) -> tuple[Action, ...]:
             summary=f"run the hook {hook.name}: {masked(shlex.join(hook.command))}",
             where=Side.LOCAL,
             statements=(_shown(hook),),
+            locks=NO_LOCKS,
             needs=("the command's own rights on this machine",),
             undo="by hand: planrunner does not know what the command did",
             observable=False,

@@ -23,9 +23,14 @@ GIVING_ACCESS = "the owner's rights on what is granted"
 CONFIGURING = "SUPERUSER, or since PostgreSQL 15 ALTER SYSTEM on parameter wal_level"
 # What a person does: the master user on RDS, elsewhere a superuser or the owners.
 BY_OTHERS = "the master user on RDS, elsewhere a superuser or the owners"
+# Of statements that the plan itself brings along.
+STATEMENTS = "the rights that the plan's own statements need"
+STATISTICS = "ownership of the tables, since PostgreSQL 17 MAINTAIN"
 
 GRANTABLE = (CREATE, OWNERSHIP, READING, REPLICATION, SUBSCRIBING, ROLES, ACTING_AS, DATABASE)
-KNOWN = frozenset({*GRANTABLE, SILENCING, GIVING_ROLES, GIVING_ACCESS, CONFIGURING, BY_OTHERS})
+KNOWN = frozenset(
+    {*GRANTABLE, SILENCING, GIVING_ROLES, GIVING_ACCESS, CONFIGURING, BY_OTHERS, STATEMENTS, STATISTICS}
+)
 
 
 def on(side: Side, *needs: str) -> tuple[str, ...]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from planrunner.model import Side
+from planrunner.postgres import needs
 from planrunner.replication import statistics
-from planrunner.step import Action, Seen
+from planrunner.step import Action, Seen, outlined
 from planrunner.workspace import workspace
 
 if TYPE_CHECKING:
@@ -14,9 +16,10 @@ if TYPE_CHECKING:
 
     from planrunner.model import Json
     from planrunner.postgres.catalog import Table
-    from planrunner.step import Run
+    from planrunner.step import Draft, Run
 
 _MOST_SHOWN = 50
+_ANY = ("ANALYZE …",)
 
 
 class Analyze:
@@ -31,26 +34,31 @@ class Analyze:
         tables = _missing(run)
         if not tables and not run.planned_before:
             return ()
-        jobs = run.option("jobs", 2)
         shown = [statistics.statement(table).as_string() for table in tables[:_MOST_SHOWN]]
         more = [f"-- and {len(tables) - _MOST_SHOWN} more tables"] if len(tables) > _MOST_SHOWN else []
-        return [
-            Action(
-                name="analyze",
-                summary=f"analyze {len(tables) or 'the'} tables of the target in {jobs} sessions",
-                where=Side.TARGET,
-                statements=(*shown, *more) or ("ANALYZE …",),
-                locks=("SHARE UPDATE EXCLUSIVE on one table at a time in each session",),
-                needs=("ownership of the tables, or MAINTAIN since PostgreSQL 17",),
-                undo="nothing has to be undone: statistics are replaced by the next ANALYZE",
-                decided_at_run_time=bool(run.planned_before),
-                perform=_perform,
-            )
-        ]
+        action = _analyzing(run, str(len(tables) or "the"), (*shown, *more) or _ANY)
+        return [replace(action, decided_at_run_time=bool(run.planned_before))]
+
+    def outline(self, draft: Draft) -> Sequence[Action]:
+        """One action for the tables that will have no statistics."""
+        return outlined([_analyzing(draft, "the", _ANY)])
 
     def progress(self, run: Run) -> Mapping[str, Json]:
         """How many tables this step analyzed in this run."""
         return {"tables_analyzed": len(workspace(run).analyzed)}
+
+
+def _analyzing(run: Run | Draft, count: str, statements: tuple[str, ...]) -> Action:
+    return Action(
+        name="analyze",
+        summary=f"analyze {count} tables of the target in {run.option('jobs', 2)} sessions",
+        where=Side.TARGET,
+        statements=statements,
+        locks=("SHARE UPDATE EXCLUSIVE on one table at a time in each session",),
+        needs=(needs.STATISTICS,),
+        undo="nothing has to be undone: statistics are replaced by the next ANALYZE",
+        perform=_perform,
+    )
 
 
 def _missing(run: Run) -> Sequence[Table]:

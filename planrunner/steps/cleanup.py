@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from planrunner.model import Side
-from planrunner.step import Action
+from planrunner.postgres import needs
+from planrunner.step import IRREVERSIBLE, Action, outlined
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from planrunner.step import Run
+    from planrunner.step import Draft, Run
 
 
 class Cleanup:
@@ -28,6 +29,9 @@ class Cleanup:
                 summary=f"remove {left.kind} {left.name}, which {left.harm}",
                 where=left.side,
                 statements=(left.statement,),
+                locks=("those of the statement",),
+                needs=(needs.BY_OTHERS,),
+                undo=IRREVERSIBLE,
                 blocked=f"It was not made by a step that could remove it. Execute on the {left.side.value}:"
                 f" {left.statement}",
                 perform=lambda _: None,
@@ -35,14 +39,20 @@ class Cleanup:
             for number, left in enumerate(run.others.harmful(), 1)
         ]
 
+    def outline(self, draft: Draft) -> Sequence[Action]:  # noqa: ARG002  # every step has this shape
+        """The removals, which nobody knows before the steps were there."""
+        return outlined([_later()])
+
 
 def _later() -> Action:
     return Action(
         name="clean up",
         summary="remove what the steps before it left on the servers: slots, publications, subscriptions, ledger",
         where=Side.TARGET,
-        statements=("what `planrunner cleanup` removes once they are done",),
-        needs=("ownership of what the steps made",),
+        statements=("DROP …  -- what `planrunner cleanup` removes once they are done, on both sides",),
+        locks=("ACCESS EXCLUSIVE on each for the moment of its removal",),
+        needs=(needs.OWNERSHIP, *needs.on(Side.SOURCE, needs.OWNERSHIP)),
+        undo=IRREVERSIBLE,
         destructive=True,
         decided_at_run_time=True,
         perform=lambda _: None,

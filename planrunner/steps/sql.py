@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 from planrunner.errors import QueryFailed, StepFailed
 from planrunner.masking import masked
 from planrunner.model import Side
-from planrunner.postgres import scripts
+from planrunner.postgres import needs, scripts
 from planrunner.statements import StatementsUnfit, split
-from planrunner.step import Action
+from planrunner.step import Action, outlined
 from planrunner.units import seconds
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from planrunner.postgres.connection import Server
     from planrunner.statements import Statement
-    from planrunner.step import Run
+    from planrunner.step import Draft, Run
 
 
 class Sql:
@@ -32,6 +32,15 @@ class Sql:
             return ()
         return [_script(run, _statements(run), done_when)]
 
+    def outline(self, draft: Draft) -> Sequence[Action]:
+        """The script as the plan has it."""
+        return outlined([_script(draft, _statements(draft), draft.option("done_when", ""))])
+
+    def satisfied(self, run: Run) -> Sequence[str]:
+        """That its query says it is done."""
+        done_when = run.option("done_when", "")
+        return ["done_when holds already"] if done_when and _is_done(run, done_when) else []
+
 
 def _is_done(run: Run, done_when: str) -> bool:
     try:
@@ -43,8 +52,8 @@ def _is_done(run: Run, done_when: str) -> bool:
         raise
 
 
-def _script(run: Run, statements: Sequence[Statement], done_when: str) -> Action:
-    side = _server(run).side
+def _script(run: Run | Draft, statements: Sequence[Statement], done_when: str) -> Action:
+    side = _side(run)
     whole = run.option("transaction", True)  # noqa: FBT003  # the option's default
     count = "1 statement" if len(statements) == 1 else f"{len(statements)} statements"
     origin = f" of {file}" if (file := run.option("file", "")) else ""
@@ -56,7 +65,7 @@ def _script(run: Run, statements: Sequence[Statement], done_when: str) -> Action
         where=side,
         statements=tuple(["BEGIN", *lines, "COMMIT"] if whole else lines),
         locks=("what the statements take, each waited for at most " + run.option("lock_timeout", "10s"),),
-        needs=("the rights that the statements need",),
+        needs=(needs.STATEMENTS,),
         undo="by hand: planrunner does not know what undoes these statements",
         destructive=any(statement.destructive for statement in statements),
         observable=bool(done_when),
@@ -75,7 +84,7 @@ def _perform(run: Run) -> None:
     )
 
 
-def _statements(run: Run) -> Sequence[Statement]:
+def _statements(run: Run | Draft) -> Sequence[Statement]:
     """The script's statements; StepFailed for what no server would take."""
     found: list[Statement] = []
     whole = run.option("transaction", True)  # noqa: FBT003  # the option's default
@@ -93,7 +102,7 @@ def _statements(run: Run) -> Sequence[Statement]:
     return found
 
 
-def _texts(run: Run) -> Sequence[str]:
+def _texts(run: Run | Draft) -> Sequence[str]:
     given: Sequence[str] = run.option("statements", ())
     if given:
         return given
@@ -106,5 +115,9 @@ def _texts(run: Run) -> Sequence[str]:
         ) from error
 
 
+def _side(run: Run | Draft) -> Side:
+    return Side(run.option("side", Side.TARGET.value))
+
+
 def _server(run: Run) -> Server:
-    return run.source if run.option("side", "target") == Side.SOURCE.value else run.target
+    return run.source if _side(run) is Side.SOURCE else run.target

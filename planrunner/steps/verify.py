@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from planrunner.errors import DifferencesFound, StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.model import Side, VerifyTerms
-from planrunner.replication import comparison
+from planrunner.postgres import needs
+from planrunner.replication import comparison, upkeep
 from planrunner.replication.throttle import Effort
-from planrunner.step import Action
+from planrunner.step import Action, outlined
 from planrunner.workspace import workspace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from planrunner.model import Json, Verification
-    from planrunner.step import Run
+    from planrunner.model import Json, Upkeep, Verification
+    from planrunner.step import Draft, Run
 
 _SHOWN = 5
 
@@ -35,30 +37,17 @@ class Verify:
     """Proves that the tables are equal, at any time after the copy; changes nothing but a barrier row."""
 
     uses: ClassVar[str] = "verify"
+    upkeep: ClassVar[tuple[Upkeep, ...]] = (*upkeep.OWN, upkeep.MARKS)
 
     def actions(self, run: Run) -> Sequence[Action]:
         """The comparison; a resume makes it anew, because what was equal may differ by then."""
         if run.held.get(_key(run), _Compared) is not None:
             return ()
-        tables: Sequence[str] = run.option("tables", ())
-        sample = run.option("sample", "")
-        named = f"tables {', '.join(tables)}" if tables else "all tables"
-        return [
-            Action(
-                name="compare",
-                summary=f"compare {named} of both sides{f', a sample of {sample}' if sample else ''}",
-                where=Side.TARGET,
-                statements=(
-                    "SELECT count(*), sum(hash of each row) FROM each table, on both sides",
-                    "one row into planrunner.barrier_… on the source where a table differs; seen on the target later",
-                ),
-                locks=("ACCESS SHARE on one table at a time in each session",),
-                needs=("SELECT on the tables of both sides",),
-                undo="nothing is changed",
-                decided_at_run_time=bool(run.planned_before),
-                perform=_perform,
-            )
-        ]
+        return [replace(_comparison(run), decided_at_run_time=bool(run.planned_before))]
+
+    def outline(self, draft: Draft) -> Sequence[Action]:
+        """The comparison."""
+        return outlined([_comparison(draft)])
 
     def progress(self, run: Run) -> Mapping[str, Json]:
         """What the comparison of this process found."""
@@ -68,6 +57,24 @@ class Verify:
     def verify(self, run: Run, terms: VerifyTerms) -> Verification:
         """Compare both sides at any time, as ``planrunner verify`` wishes."""
         return comparison.compare(workspace(run), terms, _scope(run))
+
+
+def _comparison(run: Run | Draft) -> Action:
+    tables: Sequence[str] = run.option("tables", ())
+    sample = run.option("sample", "")
+    named = f"tables {', '.join(tables)}" if tables else "all tables"
+    return Action(
+        name="compare",
+        summary=f"compare {named} of both sides{f', a sample of {sample}' if sample else ''}",
+        where=Side.TARGET,
+        statements=(
+            "SELECT … FROM …  -- counts and digests of the rows of each table, on both sides; asked",
+        ),
+        locks=("ACCESS SHARE on one table at a time in each session",),
+        needs=(needs.READING, *needs.on(Side.SOURCE, needs.READING)),
+        undo="nothing is changed",
+        perform=_perform,
+    )
 
 
 def _perform(run: Run) -> None:

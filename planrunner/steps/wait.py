@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from planrunner.errors import QueryFailed, StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.masking import masked
 from planrunner.model import Side
-from planrunner.postgres import scripts
+from planrunner.postgres import needs, scripts
 from planrunner.replication import barrier, health, subscriptions
-from planrunner.step import Action, Seen
+from planrunner.step import NO_LOCKS, NO_NEEDS, Action, Seen, outlined
 from planrunner.units import human_bytes, human_seconds, seconds, size
 from planrunner.workspace import workspace
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from planrunner.postgres.connection import Server
-    from planrunner.step import Run
+    from planrunner.step import Draft, Run
 
 
 class Wait:
@@ -30,19 +31,25 @@ class Wait:
         """The waiting, unless what is waited for holds already or did hold in this run."""
         if run.held.get(_seen(run), Seen) is not None or _holds_now(run):
             return ()
-        every, limit = run.option("interval", "5s"), run.option("timeout", "1h")
-        return [
-            Action(
-                name="wait",
-                summary=f"wait until {_wish(run)}; asked every {every} for at most {limit}",
-                where=_server(run).side,
-                statements=(_question(run),),
-                needs=("the right to read what the query reads",) if run.option("query", "") else (),
-                undo="nothing is changed",
-                decided_at_run_time=bool(run.planned_before),
-                perform=_perform,
-            )
-        ]
+        return [replace(_waiting(run), decided_at_run_time=bool(run.planned_before))]
+
+    def outline(self, draft: Draft) -> Sequence[Action]:
+        """The waiting."""
+        return outlined([_waiting(draft)])
+
+
+def _waiting(run: Run | Draft) -> Action:
+    every, limit = run.option("interval", "5s"), run.option("timeout", "1h")
+    return Action(
+        name="wait",
+        summary=f"wait until {_wish(run)}; asked every {every} for at most {limit}",
+        where=_side(run),
+        statements=(_question(run),),
+        locks=NO_LOCKS,
+        needs=(needs.STATEMENTS,) if run.option("query", "") else NO_NEEDS,
+        undo="nothing is changed",
+        perform=_perform,
+    )
 
 
 def _perform(run: Run) -> None:
@@ -87,21 +94,25 @@ def _holds(run: Run) -> bool:
     return barrier.lag(health.observe(space))["lag_bytes"] < size(bound)
 
 
-def _wish(run: Run) -> str:
+def _wish(run: Run | Draft) -> str:
     if run.option("query", ""):
-        return f"a query of the {_server(run).side.value} is true"
+        return f"a query of the {_side(run).value} is true"
     return f"the target lags less than {human_bytes(size(run.option('lag_below', '')))}"
 
 
-def _question(run: Run) -> str:
+def _question(run: Run | Draft) -> str:
     # A read-only look at the slots, which status shows too.
     query = run.option("query", "")
     return masked(query) if query else "SELECT confirmed_flush_lsn FROM pg_replication_slots"
 
 
+def _side(run: Run | Draft) -> Side:
+    usual = Side.TARGET if run.option("query", "") else Side.SOURCE
+    return Side(run.option("side", usual.value))
+
+
 def _server(run: Run) -> Server:
-    given = run.option("side", "target" if run.option("query", "") else "source")
-    return run.source if given == Side.SOURCE.value else run.target
+    return run.source if _side(run) is Side.SOURCE else run.target
 
 
 def _seen(run: Run) -> str:
