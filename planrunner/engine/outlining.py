@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from planrunner import registry
-from planrunner.engine.preview import Preview, PreviewStep
+from planrunner.engine.book import fresh_state
+from planrunner.engine.facts import known_skip
+from planrunner.engine.preview import Preview, PreviewStep, with_hooks
 from planrunner.model import Approval, Side, StepStatus
 from planrunner.step import Action, Draft, Outlining, outlined
 
@@ -25,7 +27,8 @@ def outline(
     plan: Plan, state: State | None, clock: Clock, find: Callable[[str], Step] = registry.step
 ) -> Preview:
     """What each step may do as far as the plan tells; a state file beside the plan says which steps are done."""
-    plan_id = state.plan_id if state is not None and state.plan_id else UNKNOWN_ID
+    known = state or fresh_state(plan)
+    plan_id = known.plan_id or UNKNOWN_ID
     return Preview(
         plan=plan.name,
         path=str(plan.path),
@@ -33,25 +36,29 @@ def outline(
         at=clock.now(),
         source=_NOT_ASKED,
         target=_NOT_ASKED,
-        steps=tuple(_outlined(plan, spec, state, plan_id, find) for spec in plan.steps),
+        steps=tuple(_outlined(plan, spec, known, plan_id, find) for spec in plan.steps),
         offline=True,
     )
 
 
 def _outlined(
-    plan: Plan, spec: StepSpec, state: State | None, plan_id: str, find: Callable[[str], Step]
+    plan: Plan, spec: StepSpec, state: State, plan_id: str, find: Callable[[str], Step]
 ) -> PreviewStep:
-    if state is not None and state.status(spec.id) is StepStatus.DONE:
+    if state.status(spec.id) is StepStatus.DONE:
         return PreviewStep(spec=spec, done=True)
-    step = find(spec.uses)
-    approved = state is not None and state.approves(spec.id, spec.digest)
+    reason, undecided = known_skip(plan, spec, state, (None, None))
+    if reason is not None:
+        return PreviewStep(spec=spec, done=False, skipped=reason)
+    approved = state.approves(spec.id, spec.digest)
+    actions = _actions(find(spec.uses), Draft(plan=plan, spec=spec, plan_id=plan_id))
     return PreviewStep(
         spec=spec,
         done=False,
         waits_for_approval=spec.approval is not Approval.AUTO and not approved,
-        actions=tuple(_actions(step, Draft(plan=plan, spec=spec, plan_id=plan_id))),
+        actions=outlined(with_hooks(state, spec, actions)),
         asked=False,
-        begun=state is not None and spec.id in state.steps and state.steps[spec.id].touched,
+        begun=spec.id in state.steps and state.steps[spec.id].touched,
+        condition=spec.flow.when.text if undecided and spec.flow.when else None,
     )
 
 

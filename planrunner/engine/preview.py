@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from planrunner.engine.looking import View
     from planrunner.model import StepSpec, Upkeep
+    from planrunner.state.record import State
     from planrunner.step import Action, Run, Step
 
 
@@ -112,7 +113,7 @@ def _previewed(view: View, spec: StepSpec, *, estimating: bool) -> PreviewStep:
     approved = spec.approval is Approval.AUTO or view.state.approves(spec.id, spec.digest)
     try:
         findings = checked(step, run, earlier) if isinstance(step, Checking) else None
-        actions = _with_hooks(view, spec, step.actions(run))
+        actions = with_hooks(view.state, spec, step.actions(run))
         estimates = _estimated(step, run) if estimating else ()
     except StepFailed as error:
         return PreviewStep(
@@ -132,9 +133,10 @@ def _previewed(view: View, spec: StepSpec, *, estimating: bool) -> PreviewStep:
     )
 
 
-def _with_hooks(view: View, spec: StepSpec, actions: Sequence[Action]) -> tuple[Action, ...]:
+def with_hooks(state: State, spec: StepSpec, actions: Sequence[Action]) -> tuple[Action, ...]:
+    """The step's actions with the commands around them, without those that ran and leave no trace."""
     before, after = hook_actions(spec.flow.before), hook_actions(spec.flow.after)
-    known = view.state.steps.get(spec.id)
+    known = state.steps.get(spec.id)
     performed = known.performed if known else ()
     return tuple(a for a in (*before, *actions, *after) if a.observable or a.name not in performed)
 
