@@ -5,8 +5,8 @@ Written by whoever opens something, read by a signal's handler: nothing here wai
 
 from __future__ import annotations
 
-import os
 import weakref
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,14 +97,16 @@ def _told(key: int, opened: Any) -> str | None:
 def children() -> list[Child]:
     """The processes that we have started and that have not ended; none where the system has no /proc."""
     found: list[Child] = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            # The program's name stands in parentheses and may hold any character.
-            head, _, rest = path.read_text("utf-8", "replace").rpartition(")")
-            pid, _, program = head.partition(" (")
-            state, parent = rest.split()[:2]
-            if int(parent) == os.getpid() and state != "Z":
-                found.append(Child(pid=int(pid), program=program))
-        except (OSError, ValueError):
-            continue
+    for path in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):
+            found += [child for pid in path.read_text().split() if (child := _child(pid)) is not None]
     return found
+
+
+def _child(pid: str) -> Child | None:
+    with suppress(OSError):
+        # The program's name stands in parentheses and may hold any character.
+        head, _, rest = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")
+        if rest.split()[0] != "Z":
+            return Child(pid=int(pid), program=head.partition(" (")[2])
+    return None

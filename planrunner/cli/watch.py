@@ -131,8 +131,10 @@ def _figures(look: Look) -> Iterator[str]:
 def _slots(sample: Mapping[str, Json]) -> Iterator[tuple[str, str]]:
     streams = sample.get("streams")
     for name, figures in streams.items() if isinstance(streams, dict) else ():
-        lag, kept = human_bytes(_whole(figures, "lag_bytes")), human_bytes(_whole(figures, "retained_bytes"))
-        yield name, f"{figures.get('slot')}, retains {kept}, {lag} not confirmed"
+        if isinstance(figures, dict):
+            lag = human_bytes(_whole(figures, "lag_bytes"))
+            kept = human_bytes(_whole(figures, "retained_bytes"))
+            yield name, f"{figures.get('slot')}, retains {kept}, {lag} not confirmed"
 
 
 def _texts(value: Json) -> list[str]:

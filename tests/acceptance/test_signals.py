@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import termios
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -16,20 +18,25 @@ from psycopg import conninfo
 from planrunner.clock import SystemClock
 from planrunner.sandbox.demo import Stage, stage
 from planrunner.sandbox.writer import Writer
+from planrunner.state.control import Control
+from planrunner.state.file import FileStore
+from planrunner.steering import Steer
 from tests.acceptance.helpers import contents, run, slots, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CLOCK = SystemClock()
-COPYING, COPIED, BUILDING = "copy.before_commit", "copy.after_commit", "schema.entry_done"
+# More active sessions than the writer ever has.
+BUSY = 4
+MAKING, COPIED, BUILDING = "schema.before_commit", "copy.after_commit", "schema.entry_done"
 WAITING, COMPARING = "follow.catch up.before", "cutover.guarded"
 FENCED, COMMITTED, OPENED = "cutover.fenced", "cutover.after_commit", "cutover.opened"
 
 
 @pytest.fixture(scope="module")
 def scene() -> Iterator[Stage]:
-    with stage(None, None, scale=1.0) as made:
+    with stage(None, None, scale=0.2) as made:
         # One stream, so that the first commit surely leaves a rest, and indexes to build for the next run.
         text = made.plan.read_text()
         one = text.replace("without_replica_identity: full", "without_replica_identity: full, jobs: 1")
@@ -70,6 +77,26 @@ def signalled(child: subprocess.Popen[str], *numbers: signal.Signals) -> str:
     return err
 
 
+def hold_up_when_busy(scene: Stage) -> None:
+    control = Control(steer=Steer(max_load=BUSY - 1), who="test", when=CLOCK.now())
+    FileStore(scene.plan.with_name(f"{scene.plan.name}.state.json")).steer(control)
+
+
+@contextmanager
+def busy(dsn: str) -> Iterator[None]:
+    """Sessions that are active on the server for the length of the block."""
+    with ExitStack() as stack:
+        sessions = [stack.enter_context(psycopg.connect(dsn, autocommit=True)) for _ in range(BUSY)]
+        pool = stack.enter_context(ThreadPoolExecutor(BUSY))
+        for session in sessions:
+            pool.submit(session.execute, "SELECT pg_sleep(60)")
+        try:
+            yield
+        finally:
+            for session in sessions:
+                session.cancel_safe()
+
+
 def rows_doubled(dsn: str) -> int:
     with psycopg.connect(dsn) as session:
         row = session.execute("SELECT count(*) - count(DISTINCT unit_id) FROM planrunner.unit").fetchone()
@@ -87,15 +114,20 @@ def test_signals_at_every_stage_lose_nothing_and_double_nothing(scene: Stage) ->
     target = scene.target_database.superuser_dsn
     with Writer(application(scene), threads=1, rate=40) as writer:
         # Two at once: the second arrives while the first is being handled.
-        said = signalled(stopped_at(scene, COPYING), signal.SIGINT, signal.SIGTERM)
+        said = signalled(stopped_at(scene, MAKING), signal.SIGINT, signal.SIGTERM)
         assert "stopped at once" in said
         assert "source: slot pr_" in said
         assert "holds the copy's snapshot" in said
         assert "planrunner cleanup" in said
 
+        hold_up_when_busy(scene)
+        for point, number in ((COPIED, signal.SIGINT), (BUILDING, signal.SIGTERM)):
+            child = stopped_at(scene, point)
+            # No further unit is begun meanwhile, so that there is a rest for the next run.
+            with busy(scene.source_database.superuser_dsn):
+                said = signalled(child, number)
+            assert f"interrupted by {number.name}" in said, point
         for point, number in (
-            (COPIED, signal.SIGINT),
-            (BUILDING, signal.SIGTERM),
             (WAITING, signal.SIGHUP),
             (COMPARING, signal.SIGINT),
             (FENCED, signal.SIGTERM),
@@ -132,17 +164,17 @@ def test_a_lost_terminal_ends_the_run_safely() -> None:
             scene.command("run", "--yes", "--no-input"),
             env={
                 **scene.environment(),
-                "PLANRUNNER_FAILPOINTS": f"{COPYING}#1:stop",
+                "PLANRUNNER_FAILPOINTS": f"{MAKING}#1:stop",
                 "TERM": "xterm",
             },
             stdin=slave,
-            stdout=slave,
+            stdout=subprocess.DEVNULL,  # nobody would read what is drawn there
             stderr=slave,
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  # the only way to a terminal of its own
         )
         os.close(slave)
-        wait_until_stopped(child, COPYING)
+        wait_until_stopped(child, MAKING)
         os.close(master)  # what a lost ssh does; the kernel sends SIGHUP and SIGCONT
         assert child.wait(60) == 130
         assert state_of(scene)["steps"]["copy"]["status"] == "pending"
