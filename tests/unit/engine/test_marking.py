@@ -21,6 +21,9 @@ class Cross:
     def actions(self, run: Any) -> tuple[()]:  # noqa: ARG002
         return ()
 
+    def crossed(self, run: Any) -> bool:  # noqa: ARG002
+        return False
+
     rehearsal = rollback = rollback_rehearsal = actions
 
 
