@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from planrunner.errors import PlanInvalid
+from planrunner.loading import codes
 from planrunner.loading.checks import faults
+from planrunner.loading.codes import coded
+from planrunner.loading.contradictions import contradictions
+from planrunner.loading.order import misplaced
 from planrunner.loading.render import render
 from planrunner.loading.source import read
 from planrunner.loading.validate import violations
@@ -29,7 +34,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from planrunner.loading.document import Document
+    from planrunner.model import Json
+
 _NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examined:
+    """A plan's file, what it says with its templates resolved, and everything that keeps it from loading."""
+
+    document: Document
+    tree: Json
+    problems: tuple[Problem, ...]
 
 
 def load(
@@ -44,22 +61,30 @@ def load(
     ``variables`` are --var's, ``environ`` may hold PLANRUNNER_VAR_NAME. PlanInvalid carries every
     problem in source order; UsageError when a file can't be read.
     """
-    document = read(path)
+    found = examine(read(path), path, Given(variables=variables, var_files=var_files, environ=environ))
+    if found.problems:
+        raise PlanInvalid(found.problems)
+    return _plan(path, found.tree)
+
+
+def examine(document: Document, path: Path, given: Given) -> Examined:
+    """Hold a plan's file against every rule; UsageError when a variable file can't be read."""
     if document.tree is None and document.problems:
-        raise PlanInvalid(document.problems)
-    values = resolve(document, Given(variables=variables, var_files=var_files, environ=environ))
+        return Examined(document=document, tree=None, problems=document.problems)
+    values = resolve(document, given)
     rendered = render(document, values)
     told = document.told | rendered.told
     problems = [
         *document.problems,
-        *values.problems,
-        *rendered.problems,
+        *coded(values.problems, codes.VARIABLE),
+        *coded(rendered.problems, codes.TEMPLATE),
         *violations(document, rendered.tree, told),
-        *faults(document, rendered.tree, told, path.parent),
+        *coded(faults(document, rendered.tree, told, path.parent), codes.INCONSISTENT),
+        *misplaced(document, rendered.tree),
+        *contradictions(document, rendered.tree, told),
     ]
-    if problems:
-        raise PlanInvalid(_in_source_order(problems, str(path)))
-    return _plan(path, rendered.tree)
+    ordered = tuple(_in_source_order(problems, str(path)))
+    return Examined(document=document, tree=rendered.tree, problems=ordered)
 
 
 def _in_source_order(problems: Iterable[Problem], plan: str) -> list[Problem]:

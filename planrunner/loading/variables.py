@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from planrunner.loading.document import Document, shown, suggestion
+from planrunner.loading.matching import BadPattern, Patience, TooSlow, check
 from planrunner.loading.source import read
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ Declaration: TypeAlias = "Mapping[str, Json]"
 
 ENVIRONMENT_PREFIX = "PLANRUNNER_VAR_"
 LONGEST_VALUE = 10_000
+_WHOLE = "The whole value must match; correct it or the pattern."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +60,11 @@ def resolve(document: Document, given: Given) -> Variables:
     for file in files:
         problems += [*file.problems, *_unknown_names(file, declarations)]
     values: dict[str, Value] = {}
+    patience = Patience()
     for name, declaration in declarations.items():
-        found = _Variable(document, name, declaration).resolve(_candidates(document, name, given, files))
+        found = _Variable(document, name, declaration, patience).resolve(
+            _candidates(document, name, given, files)
+        )
         problems += found if isinstance(found, list) else []
         if not isinstance(found, list):
             values[name] = found
@@ -126,7 +131,8 @@ def _from_text(document: Document, name: str, value: str, origin: str) -> _Candi
 class _Variable:
     """One declared variable."""
 
-    def __init__(self, document: Document, name: str, declaration: Declaration) -> None:
+    def __init__(self, document: Document, name: str, declaration: Declaration, patience: Patience) -> None:
+        self._patience = patience
         self._document = document
         self._name = name
         self._declaration = declaration
@@ -170,35 +176,35 @@ class _Variable:
         if isinstance(default, str) and "{{" in default:
             text = "a default is taken literally, so it can't be a template"
             yield self._at("default", text, "Put the template where the variable is used.")
-        elif default is not None and self._type is not None and (fault := self._fault(default)):
+        elif isinstance(default, str | int | float) and self._type and (fault := self._fault(default)):
             yield self._at("default", *fault)
-        if not isinstance(self._pattern(), re.Pattern | None):
-            yield self._at("pattern", "this is not a regular expression", str(self._pattern()))
+        try:
+            check(str(self._declaration.get("pattern", "")))
+        except BadPattern as error:
+            yield self._at("pattern", "this is not a regular expression", f"It can't be used: {error}.")
 
     def _at(self, key: str, message: str, remedy: str | None = None) -> Problem:
         return self._document.problem(("vars", self._name, key), message, remedy)
-
-    def _pattern(self) -> re.Pattern[str] | str | None:
-        text = self._declaration.get("pattern")
-        if not isinstance(text, str):
-            return None
-        try:
-            return re.compile(text)
-        except (re.error, RecursionError, OverflowError) as error:
-            return f"It can't be read: {error}."
 
     def _fault(self, value: Json) -> tuple[str, str | None] | None:
         if not _FITS[str(self._type)](value):
             return f"expected {self._type}, got {shown(value)}", _type_remedy(value, str(self._type))
         choices = self._declaration.get("enum")
-        if isinstance(choices, list) and not any(_same(value, choice) for choice in choices):
+        if isinstance(choices, list) and choices and not any(_same(value, choice) for choice in choices):
             return f"{shown(value)} is not allowed", f"Choose one of: {', '.join(map(shown, choices))}."
-        pattern = self._pattern()
-        if isinstance(pattern, re.Pattern) and not pattern.fullmatch(str(value)):
-            return f"{shown(value)} does not match the pattern {pattern.pattern}", None
         if isinstance(value, str) and len(value) > LONGEST_VALUE:
             return f"longer than {LONGEST_VALUE:,} characters", None
-        return None
+        pattern = self._declaration.get("pattern")
+        return self._misfit(pattern, value) if isinstance(pattern, str) else None
+
+    def _misfit(self, pattern: str, value: Json) -> tuple[str, str] | None:
+        try:
+            fits = self._patience.matches(pattern, str(value))
+        except TooSlow as error:
+            return "the pattern can't be tried on it", f"The pattern: {error}."
+        except BadPattern:
+            return None  # told at the pattern itself
+        return None if fits else (f"{shown(value)} does not match the pattern {pattern}", _WHOLE)
 
 
 def _same(value: Json, choice: Json) -> bool:
