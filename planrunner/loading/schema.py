@@ -68,8 +68,14 @@ def _step(leaves: Callable[[Schema], Schema]) -> Schema:
             "title": "Uses",
             "description": "The kind of step; `planrunner explain STEP` tells about it.",
             "enum": names,
+            "examples": ["snapshot"],
         },
-        "with": {"type": "object", "title": "Options", "description": "The step's options."},
+        "with": {
+            "type": "object",
+            "title": "Options",
+            "description": "The step's options.",
+            "examples": [{"jobs": 8}],
+        },
         "approval": leaves(outline.APPROVAL),
         "description": text("Description", "A sentence for people.", "On Sunday, with the team present"),
     }

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 LARGEST_FILE = 1_000_000
 _DEEPEST = 50
 _MOST_NODES = 50_000
-_LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 
 
 class _Unreadable(Exception):
@@ -95,7 +95,7 @@ def _hopeless(path: str, text: str, spot: Spot, message: str, remedy: str) -> Do
 
 
 def _spot_after(text: str) -> Spot:
-    lines = _LINE_BREAK.split(text)
+    lines = LINE_BREAK.split(text)
     return Spot(line=len(lines), column=len(lines[-1]) + 1)
 
 
@@ -105,7 +105,7 @@ class _Reader:
     def __init__(self, path: str, text: str) -> None:
         self._path = path
         self._text = text
-        self._lines = tuple(_LINE_BREAK.split(text))
+        self._lines = tuple(LINE_BREAK.split(text))
         self._events = self._parsed()
         self._nodes = 0
         self._values: dict[Keys, Spot] = {}
