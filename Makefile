@@ -44,6 +44,7 @@ bench-compare: $(VENV)/.dev
 # What is generated: the plan's JSON Schema and the reference pages; tests compare them.
 docs: $(VENV)/.dev
 	$(BIN)/python -m planrunner.loading.reference
+	$(BIN)/python -m planrunner.linting.page
 	$(BIN)/python -m typer planrunner.cli.main utils docs --name planrunner --title "The commands" --output docs/reference/commands.md
 
 $(VENV)/bin/python:

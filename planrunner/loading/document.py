@@ -64,6 +64,10 @@ class Document:
         """A problem with the key itself, not with its value."""
         return self._problem(keys, self.names.get(keys) or self._nearest(keys), message, remedy, code)
 
+    def problem_at(self, spot: Spot, message: str, remedy: str | None = None, code: str = "") -> Problem:
+        """A problem with a place that holds no value, such as a comment."""
+        return self._problem((), spot, message, remedy, code)
+
     def _problem(self, keys: Keys, spot: Spot, message: str, remedy: str | None, code: str) -> Problem:
         return Problem(
             path=self.path,
