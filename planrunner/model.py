@@ -137,13 +137,18 @@ class Endpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class StepSpec:
-    """One entry of ``steps``: ``options`` is its ``with``, rendered and valid for its schema."""
+    """One entry of ``steps``: ``options`` is its ``with``, rendered and valid for its schema.
+
+    ``recorded`` are the same options with ``***`` for sensitive values, None when there are none; they are what
+    ``digest`` is over.
+    """
 
     id: str
     uses: str
     options: Mapping[str, Json] = field(default_factory=dict)
     approval: Approval = Approval.AUTO
     digest: str = ""
+    recorded: Mapping[str, Json] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

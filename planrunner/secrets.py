@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import shlex
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from planrunner.model import Endpoint
 
 _COMMAND_SECONDS = 30.0
-_LARGEST_FILE = 65_536
+_LARGEST = 65_536
 _RDS_HOST = re.compile(r"(?P<instance>[^.]+)\.[^.]+\.(?P<region>[a-z0-9-]+)\.rds\.amazonaws\.com(?:\.cn)?")
 
 
@@ -44,10 +46,10 @@ class SecretResolver:
             # Imported late: only plans that keep secrets with AWS wait for boto3.
             from planrunner.aws.secrets import secretsmanager_value  # noqa: PLC0415
 
-            return secretsmanager_value(ref.locator, ref.key, instance)
-        value = self._text(ref, instance)
-        if ref.key is not None:
-            value = _member(ref, value)
+            value = secretsmanager_value(ref.locator, ref.key, instance).reveal()
+        else:
+            value = self._text(ref, instance)
+            value = value if ref.key is None else _member(ref, value)
         if not value:
             raise SecretUnavailable(f"{ref} is empty", remedy="Put the password there.")
         if "\0" in value:
@@ -96,19 +98,44 @@ class SecretResolver:
 
     def _output(self, ref: SecretRef, child: subprocess.Popen[bytes]) -> bytes:
         try:
-            output, _ = child.communicate(timeout=self._command_seconds)
-        except subprocess.TimeoutExpired as error:
+            output = _bounded_output(child, self._command_seconds)
+        except TimeoutError as error:
             raise SecretUnavailable(
                 f"{ref} has not answered within {self._command_seconds:g} s",
                 remedy="Run it yourself; it must not ask for anything.",
             ) from error
         finally:
             _end(child)
+        if len(output) > _LARGEST:
+            raise SecretUnavailable(
+                f"{ref} printed too much for a secret", remedy="Run it yourself to see what."
+            )
         if child.returncode != 0:
             raise SecretUnavailable(
                 f"{ref} ended with exit code {child.returncode}", remedy="Run it yourself to see why."
             )
         return output
+
+
+def _bounded_output(child: subprocess.Popen[bytes], seconds: float) -> bytes:
+    """What a child prints until it ends, a little more than is allowed at most; TimeoutError when it lasts too long."""
+    assert child.stdout is not None
+    deadline, output = time.monotonic() + seconds, b""
+    while len(output) <= _LARGEST:
+        readable, _, _ = select.select([child.stdout], [], [], max(0.0, deadline - time.monotonic()))
+        part = os.read(child.stdout.fileno(), _LARGEST) if readable else None
+        if part is None:
+            raise TimeoutError
+        if not part:
+            break
+        output += part
+    else:
+        return output
+    try:
+        child.wait(max(0.1, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        raise TimeoutError from None
+    return output
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
@@ -122,13 +149,13 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 def _file(ref: SecretRef) -> str:
     try:
         with Path(ref.locator).open("rb") as file:
-            data = file.read(_LARGEST_FILE + 1)
+            data = file.read(_LARGEST + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise SecretUnavailable(
             f"{ref} cannot be read: {reason}", remedy="Put the password into this file, mode 0600."
         ) from error
-    if len(data) > _LARGEST_FILE:
+    if len(data) > _LARGEST:
         raise SecretUnavailable(f"{ref} is too large for a secret", remedy="Name another file.")
     return _decoded(ref, data)
 

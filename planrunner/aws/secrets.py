@@ -71,7 +71,12 @@ def ssm_value(locator: str, instance: RdsInstance | None) -> Secret:
             value = service.get_parameter(Name=locator, WithDecryption=True)["Parameter"].get("Value")
     if not value:
         raise SecretUnavailable(f"aws_ssm:{locator} has no value", remedy="Store the password in it.")
-    return Secret(value)
+    return Secret(_without_line_end(value))
+
+
+def _without_line_end(text: str) -> str:
+    # put-parameter --value file://… stores the file's last line end, too.
+    return text.removesuffix("\n").removesuffix("\r")
 
 
 def rds_iam_token(host: str, port: int, user: str, instance: RdsInstance) -> Secret:
@@ -95,7 +100,7 @@ def _region(locator: str) -> str | None:
 def _member(locator: str, text: str, key: str | None) -> str:
     members = _json_object(text)
     if key is None and members is None:
-        return text
+        return _without_line_end(text)
     value = (members or {}).get(key or _RDS_MEMBER)
     if key is None and value is None:
         raise SecretUnavailable(

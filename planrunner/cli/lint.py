@@ -48,11 +48,12 @@ def lint(
     from planrunner.cli import screen
     from planrunner.cli.opening import pairs
     from planrunner.linting.files import plan_files
+    from planrunner.linting.inspect import together
     from planrunner.linting.rules import Severity
     from planrunner.loading.variables import Given
 
     given = Given(variables=pairs(var or ()), var_files=tuple(var_file or ()), environ=os.environ)
-    found = [_inspected(path, given) for path in plan_files(plans)]
+    found = together([_inspected(path, given) for path in plan_files(plans)])
     failing = (Severity.ERROR, Severity.WARNING) if strict else (Severity.ERROR,)
     ok = not any(inspection.count(severity) for inspection in found for severity in failing)
     screen.out(_written(found, style or Format(output.value), ok=ok), out)

@@ -1,6 +1,5 @@
 """The command ``planrunner``: its verbs, and the one place where an error becomes an exit code."""
 
-import re
 import sys
 import tempfile
 import traceback
@@ -19,6 +18,7 @@ from planrunner.cli import (
     init,
     lint,
     preview,
+    render,
     report,
     rollback,
     run,
@@ -28,6 +28,7 @@ from planrunner.cli import (
     verify,
 )
 from planrunner.errors import ChecksFailed, PlanInvalid, PlanrunnerError
+from planrunner.masking import hushed, masked
 
 app = typer.Typer(
     name="planrunner",
@@ -41,6 +42,7 @@ app = typer.Typer(
 for _verb in (
     init.init,
     lint.lint,
+    render.render,
     preview.preview,
     run.run,
     approve.approve,
@@ -57,8 +59,6 @@ for _verb in (
 ):
     app.command()(_verb)
 app.add_typer(state.app, name="state")
-
-_SECRETS = re.compile(r"(\w+://[^\s:/@]*:)[^\s@/]+(?=@)|(password\s*=\s*)\S+", re.IGNORECASE)
 
 
 def _version(*, wanted: bool) -> None:
@@ -100,7 +100,7 @@ def _fail(error: PlanrunnerError) -> NoReturn:
     from planrunner.cli.screen import tell_error
 
     if isinstance(error, PlanInvalid):
-        typer.echo(error.message, err=True)
+        typer.echo(hushed(error.message), err=True)
         typer.echo(f"error: the plan is invalid, {len(error.problems)} problem(s)", err=True)
         sys.exit(error.exit_code)
     if isinstance(error, ChecksFailed):
@@ -112,12 +112,12 @@ def _fail(error: PlanrunnerError) -> NoReturn:
 def _show_findings(error: ChecksFailed) -> None:
     from planrunner.engine.preview_text import findings_text
 
-    typer.echo(findings_text(error.findings), err=True)
+    typer.echo(hushed(findings_text(error.findings)), err=True)
 
 
 def _admit_bug() -> NoReturn:
     kind = sys.exc_info()[0]
-    text = _SECRETS.sub(r"\1\2***", traceback.format_exc())
+    text = masked(traceback.format_exc())
     with tempfile.NamedTemporaryFile(
         "w", prefix="planrunner-", suffix=".txt", delete=False, encoding="utf-8"
     ) as file:

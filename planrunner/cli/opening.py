@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from planrunner.engine.files import RunFiles
     from planrunner.engine.launch import Parts
     from planrunner.engine.looking import View
+    from planrunner.loading.variables import Given
     from planrunner.model import Plan
     from planrunner.state.record import State
 
@@ -55,29 +56,61 @@ class OpenedPlan:
 
 
 def open_plan(
-    path: Path, state: Path | None, variables: Sequence[str] | None, var_files: Sequence[Path] | None
+    path: Path,
+    state: Path | None,
+    variables: Sequence[str] | None,
+    var_files: Sequence[Path] | None,
+    *,
+    looking_up: bool = True,
 ) -> OpenedPlan:
-    """Load the plan; PlanInvalid with all its problems, UsageError for a malformed option."""
-    plan = load_plan(path, variables, var_files)
+    """Load the plan; PlanInvalid with all its problems, UsageError for a malformed option.
+
+    Without ``looking_up`` no secret is read: sensitive variables that are kept elsewhere are ``***``.
+    """
+    plan = load_plan(path, variables, var_files, looking_up=looking_up)
     flags = [f"--state={state}"] if state else []
     flags += [f"--var={given}" for given in variables or ()]
     flags += [f"--var-file={given}" for given in var_files or ()]
     return OpenedPlan(plan=plan, files=run_files(path, state), flags=tuple(map(shlex.quote, flags)))
 
 
-def load_plan(path: Path, variables: Sequence[str] | None, var_files: Sequence[Path] | None) -> Plan:
+def load_plan(
+    path: Path,
+    variables: Sequence[str] | None,
+    var_files: Sequence[Path] | None,
+    *,
+    looking_up: bool = False,
+) -> Plan:
     """Load the plan alone."""
     from planrunner.loading import load
 
-    return load(path, variables=pairs(variables or ()), var_files=tuple(var_files or ()), environ=os.environ)
+    resolve = None
+    if looking_up:
+        from planrunner.secrets import SecretResolver
+
+        resolve = SecretResolver(os.environ).resolve_ref
+    outside = given(variables, var_files)
+    return load(
+        path,
+        variables=outside.variables,
+        var_files=outside.var_files,
+        environ=outside.environ,
+        resolve=resolve,
+    )
+
+
+def given(variables: Sequence[str] | None, var_files: Sequence[Path] | None) -> Given:
+    """What this process gives to the variables of a plan."""
+    from planrunner.loading.variables import Given
+
+    return Given(variables=pairs(variables or ()), var_files=tuple(var_files or ()), environ=dict(os.environ))
 
 
 def pairs(given: Sequence[str]) -> dict[str, str]:
-    """``NAME=VALUE`` options as a mapping."""
+    """``NAME=VALUE`` options as a mapping; what is malformed may be a secret and is not repeated."""
     split = [entry.partition("=") for entry in given]
-    for (name, equals, _), entry in zip(split, given, strict=True):
-        if not equals or not name:
-            raise UsageError(f"--var {entry}: expected NAME=VALUE")
+    if not all(name and equals for name, equals, _ in split):
+        raise UsageError("--var: expected NAME=VALUE", remedy="For example: --var region=eu-central-1")
     return {name: value for name, _, value in split}
 
 

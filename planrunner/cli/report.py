@@ -36,7 +36,7 @@ def report(
     from planrunner.engine.report import build_report
     from planrunner.state.lock import holder
 
-    opened = open_plan(plan, state, var, var_file)
+    opened = open_plan(plan, state, var, var_file, looking_up=False)
     found = build_report(
         opened.plan,
         opened.state(),

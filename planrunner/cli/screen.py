@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from planrunner.errors import UsageError
+from planrunner.masking import hushed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 
 def out(text: str, path: Path | None = None) -> None:
-    """Write text to stdout, or to ``path``."""
+    """Write text to stdout, or to ``path``; no sensitive value is in it."""
+    text = hushed(text)
     if path is None:
         typer.echo(text, nl=not text.endswith("\n"))
         return
@@ -30,13 +32,13 @@ def out(text: str, path: Path | None = None) -> None:
 
 def note(text: str) -> None:
     """Write a line to stderr, where it does not mix with results."""
-    typer.echo(text, err=True)
+    typer.echo(hushed(text), err=True)
 
 
 def tell_error(error: PlanrunnerError) -> None:
     """Write an error and its remedy to stderr."""
-    typer.echo(f"{paint('error:', typer.colors.RED)} {error.message}", err=True)
-    for line in (error.remedy or "").splitlines():
+    typer.echo(f"{paint('error:', typer.colors.RED)} {hushed(error.message)}", err=True)
+    for line in hushed(error.remedy or "").splitlines():
         typer.echo(f"  {line}", err=True)
 
 
@@ -58,7 +60,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def agrees(question: str) -> bool:
     """Ask the person at the terminal; everything but a clear yes is a no."""
     try:
-        return typer.confirm(question, default=False)
+        return typer.confirm(hushed(question), default=False)
     except typer.Abort:
         return False
 

@@ -20,7 +20,7 @@ def show(plan: PlanFile, state: StateFile = None, var: Vars = None, var_file: Va
     from planrunner.errors import UsageError
     from planrunner.state.codec import to_json
 
-    opened = open_plan(plan, state, var, var_file)
+    opened = open_plan(plan, state, var, var_file, looking_up=False)
     known = opened.state()
     if known is None:
         raise UsageError(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from planrunner.errors import StateUnfit
 from planrunner.failpoints import failpoint
+from planrunner.masking import hushed, without_hushed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -95,8 +96,9 @@ class Journal:
                 at=self._clock.now(),
                 kind=kind,
                 step=step,
-                message=message,
-                fields=fields or {},
+                # Everything that is shown or kept of a run comes by here.
+                message=hushed(message),
+                fields=without_hushed(fields or {}),
             )
             self._append(event)
             for listener in self._listeners:

@@ -43,7 +43,8 @@ def fitted(state: State, plan: Plan, *, accept: Collection[str], rerun: Collecti
 
 def parts_of(spec: StepSpec) -> Mapping[str, str]:
     """A digest of each field of a step, to tell later which one was edited."""
-    fields = {"uses": spec.uses, **{f"with.{name}": value for name, value in spec.options.items()}}
+    options = spec.options if spec.recorded is None else spec.recorded
+    fields = {"uses": spec.uses, **{f"with.{name}": value for name, value in options.items()}}
     return {name: _digest(value) for name, value in fields.items()}
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from planrunner.engine.preflight import Checked, checked
 from planrunner.errors import PlanrunnerError, StepFailed
+from planrunner.masking import without_hushed
 from planrunner.model import Approval, Estimate
 from planrunner.step import Checking, Estimating
 
@@ -62,7 +63,7 @@ class Preview:
 
 def preview(view: View) -> Preview:
     """Ask every step that is not done; changes nothing. ConnectionFailed when a server is away."""
-    return Preview(
+    found = Preview(
         plan=view.plan.name,
         path=str(view.plan.path),
         plan_id=view.context.plan_id,
@@ -71,6 +72,8 @@ def preview(view: View) -> Preview:
         target=_place(view.context.identities.target),
         steps=tuple(_previewed(view, spec) for spec in view.plan.steps),
     )
+    # Here, and not once it is text: there a value may be broken over lines or escaped.
+    return without_hushed(found)
 
 
 def _previewed(view: View, spec: StepSpec) -> PreviewStep:

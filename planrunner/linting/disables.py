@@ -25,12 +25,17 @@ _HOW = "Write # planrunner: disable=PR203 -- because …"
 
 @dataclass(frozen=True, kw_only=True)
 class Disable:
-    """One code of one comment: what it hides on ``line``, and why."""
+    """One code of one comment: what it hides on ``line`` of the file, and why."""
 
+    path: str
     code: str
     line: int
     reason: str
     spot: Spot
+
+    def hides(self, problem: Problem) -> bool:
+        """Whether it speaks of this problem."""
+        return (self.path, self.line, self.code) == (problem.path, problem.line, problem.code)
 
 
 def disables(document: Document) -> tuple[tuple[Disable, ...], tuple[Problem, ...]]:
@@ -49,7 +54,9 @@ def disables(document: Document) -> tuple[tuple[Disable, ...], tuple[Problem, ..
             codes = [code.strip() for code in match["codes"].split(",")]
             line = _meant(document.lines, spot.line)
             found += [
-                Disable(code=c, line=line, reason=match["reason"], spot=spot) for c in codes if _fits(c)
+                Disable(path=document.path, code=c, line=line, reason=match["reason"], spot=spot)
+                for c in codes
+                if _fits(c)
             ]
             problems += [_unfit(document, spot, code) for code in codes if not _fits(code)]
     return tuple(found), tuple(problems)

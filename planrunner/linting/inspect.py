@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from planrunner.errors import UsageError
@@ -13,11 +14,12 @@ from planrunner.linting.rules import Severity
 from planrunner.loading import codes
 from planrunner.loading.build import examine
 from planrunner.loading.order import entries
-from planrunner.loading.source import parse_bytes, read
+from planrunner.loading.overlays import assembled
+from planrunner.loading.source import parse_bytes
 from planrunner.model import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from planrunner.linting.disables import Disable
@@ -50,7 +52,7 @@ class Inspection:
 def inspect(path: Path, given: Given, *, text: bytes | None = None) -> Inspection:
     """Lint the file, or ``text`` as if it were in that file. UsageError when a variable file can't be read."""
     try:
-        document = read(path) if text is None else parse_bytes(str(path), text)
+        document = assembled(path) if text is None else parse_bytes(str(path), text)
     except UsageError as error:
         return _unreadable(path, error)
     found = examine(document, path, given)
@@ -71,14 +73,33 @@ def _place(problem: Problem, plan: str) -> tuple[bool, str, int, int]:
     return problem.path != plan, problem.path, problem.line, problem.column
 
 
+def together(found: Sequence[Inspection]) -> list[Inspection]:
+    """The inspections of one call: a variable of the environment is unknown when no plan that loads declares it."""
+    loaded = [inspection for inspection in found if not inspection.count(Severity.ERROR)]
+    told = Counter(f.problem.message for i in loaded for f in i.findings if _of_environment(f))
+    return [
+        replace(
+            i,
+            findings=tuple(
+                f for f in i.findings if not _of_environment(f) or told[f.problem.message] == len(loaded)
+            ),
+        )
+        for i in found
+    ]
+
+
+def _of_environment(finding: Finding) -> bool:
+    return finding.problem.code == rules.UNKNOWN_IN_ENVIRONMENT
+
+
 def _finding(problem: Problem, hidden: Iterable[Disable]) -> Finding:
-    reason = next((d.reason for d in hidden if (d.code, d.line) == (problem.code, problem.line)), None)
+    reason = next((d.reason for d in hidden if d.hides(problem)), None)
     return Finding(problem=problem, severity=rules.rules()[problem.code].severity, disabled=reason)
 
 
 def _idle(document: Document, hidden: Iterable[Disable], better: Iterable[Problem]) -> list[Problem]:
-    places = {(problem.code, problem.line) for problem in better}
-    return [unmatched(document, disable) for disable in hidden if (disable.code, disable.line) not in places]
+    problems = list(better)
+    return [unmatched(document, d) for d in hidden if not any(d.hides(problem) for problem in problems)]
 
 
 def _unreadable(path: Path, error: UsageError) -> Inspection:

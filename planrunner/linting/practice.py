@@ -14,7 +14,7 @@ from planrunner.loading.variables import ENVIRONMENT_PREFIX
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from planrunner.loading.build import Examined
+    from planrunner.loading.build import Examination
     from planrunner.loading.document import Document, Keys
     from planrunner.model import Json, Problem
 
@@ -24,7 +24,7 @@ _HERE = ("localhost", "127.0.0.1", "::1")
 _PROVEN = ("verify-full", "verify-ca")
 
 
-def advice(found: Examined, environ: Mapping[str, str]) -> list[Problem]:
+def advice(found: Examination, environ: Mapping[str, str]) -> list[Problem]:
     """What a plan that loads could do better."""
     document, tree = found.document, found.tree
     steps = entries(tree)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,12 @@ from planrunner.loading.checks import faults
 from planrunner.loading.codes import coded
 from planrunner.loading.contradictions import contradictions
 from planrunner.loading.order import misplaced
-from planrunner.loading.render import render
-from planrunner.loading.source import read
+from planrunner.loading.overlays import assembled
+from planrunner.loading.render import render, sealed
+from planrunner.loading.sensitive import hush_parts, sensitive_faults
 from planrunner.loading.validate import violations
-from planrunner.loading.variables import Given, resolve
+from planrunner.loading.variables import Given
+from planrunner.loading.variables import resolve as resolve_variables
 from planrunner.model import (
     Approval,
     DialAddress,
@@ -31,22 +34,14 @@ from planrunner.model import (
 from planrunner.references import reference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from planrunner.loading.document import Document
-    from planrunner.model import Json
+    from planrunner.loading.render import Rendered
+    from planrunner.loading.variables import Variables
+    from planrunner.model import Json, Secret, SecretRef
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Examined:
-    """A plan's file, what it says with its templates resolved, and everything that keeps it from loading."""
-
-    document: Document
-    tree: Json
-    problems: tuple[Problem, ...]
 
 
 def load(
@@ -55,36 +50,91 @@ def load(
     variables: Mapping[str, str] = _NOTHING,
     var_files: Sequence[Path] = (),
     environ: Mapping[str, str] = _NOTHING,
+    resolve: Callable[[SecretRef], Secret] | None = None,
 ) -> Plan:
-    """Load a plan, its templates resolved; changes nothing and looks up no secret.
+    """Load a plan, its base merged and its templates resolved; changes nothing.
 
-    ``variables`` are --var's, ``environ`` may hold PLANRUNNER_VAR_NAME. PlanInvalid carries every
-    problem in source order; UsageError when a file can't be read.
+    ``variables`` are --var's, ``environ`` may hold PLANRUNNER_VAR_NAME. ``resolve`` looks up what sensitive
+    variables refer to; without it nothing is looked up, and such values are ``***``. PlanInvalid carries every
+    problem in source order; UsageError when a file can't be read; what ``resolve`` raises.
     """
-    found = examine(read(path), path, Given(variables=variables, var_files=var_files, environ=environ))
-    if found.problems:
-        raise PlanInvalid(found.problems)
-    return _plan(path, found.tree)
+    given = Given(variables=variables, var_files=var_files, environ=environ)
+    found = examined(path, given)
+    values, rendered = found.variables, found.rendered
+    if resolve is not None and values.pending:
+        values = values.fetched(resolve)
+        rendered = render(found.document, values)
+        _refuse(path, [*values.problems, *_problems(found.document, rendered)])
+    hush_parts(found.sealed, rendered.tree)
+    return _plan(path, rendered.tree, found.sealed.tree)
 
 
-def examine(document: Document, path: Path, given: Given) -> Examined:
-    """Hold a plan's file against every rule; UsageError when a variable file can't be read."""
+@dataclass(frozen=True, kw_only=True)
+class Examined:
+    """A plan without a problem, nothing looked up; ``sealed`` has ``***`` for every sensitive value."""
+
+    document: Document
+    variables: Variables
+    rendered: Rendered
+    sealed: Rendered
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examination:
+    """A plan's file and everything that keeps it from loading; ``found`` is there once it can be read."""
+
+    document: Document
+    problems: tuple[Problem, ...]
+    found: Examined | None = None
+
+    @property
+    def tree(self) -> Json:
+        """What the plan says, its templates resolved and ``***`` for what is sensitive; None where it can't be read."""
+        return self.found.sealed.tree if self.found is not None else None
+
+
+def examined(path: Path, given: Given) -> Examined:
+    """The stages of loading; PlanInvalid with everything that any of them finds."""
+    result = examine(assembled(path), path, given)
+    if result.problems or result.found is None:
+        raise PlanInvalid(result.problems)
+    return result.found
+
+
+def examine(document: Document, path: Path, given: Given) -> Examination:
+    """Hold a plan against every rule; UsageError when a variable file can't be read."""
     if document.tree is None and document.problems:
-        return Examined(document=document, tree=None, problems=document.problems)
-    values = resolve(document, given)
+        return Examination(document=document, problems=document.problems)
+    values = resolve_variables(document, given)
     rendered = render(document, values)
+    hidden = sealed(document, values, rendered)
     told = document.told | rendered.told
     problems = [
         *document.problems,
-        *coded(values.problems, codes.VARIABLE),
+        *values.problems,
+        *_problems(document, rendered),
+        *sensitive_faults(document, hidden, told, values.sensitive),
+    ]
+    ordered = tuple(_in_source_order(coded(problems, codes.VARIABLE), str(path)))
+    found = Examined(document=document, variables=values, rendered=rendered, sealed=hidden)
+    return Examination(document=document, problems=ordered, found=found)
+
+
+def _problems(document: Document, rendered: Rendered) -> list[Problem]:
+    told = document.told | rendered.told
+    folder = Path(document.path).parent
+    return [
         *coded(rendered.problems, codes.TEMPLATE),
         *violations(document, rendered.tree, told),
-        *coded(faults(document, rendered.tree, told, path.parent), codes.INCONSISTENT),
+        *coded(faults(document, rendered.tree, told, folder), codes.INCONSISTENT),
         *misplaced(document, rendered.tree),
         *contradictions(document, rendered.tree, told),
     ]
-    ordered = tuple(_in_source_order(problems, str(path)))
-    return Examined(document=document, tree=rendered.tree, problems=ordered)
+
+
+def _refuse(path: Path, problems: list[Problem]) -> None:
+    if problems:
+        raise PlanInvalid(_in_source_order(problems, str(path)))
 
 
 def _in_source_order(problems: Iterable[Problem], plan: str) -> list[Problem]:
@@ -92,18 +142,30 @@ def _in_source_order(problems: Iterable[Problem], plan: str) -> list[Problem]:
     return sorted(unique, key=lambda p: (p.path != plan, p.path, p.line, p.column, p.message))
 
 
-def _plan(path: Path, tree: Any) -> Plan:
+def _plan(path: Path, tree: Any, hidden: Any) -> Plan:
     connections = tree["connections"]
-    steps = tuple(_step(entry) for entry in tree["steps"])
-    name = tree["metadata"]["name"]
+    pairs = zip(tree["steps"], hidden["steps"], strict=True)
+    steps = tuple(_recorded(_step(entry), _step(shown)) for entry, shown in pairs)
     return Plan(
-        name=name,
+        name=tree["metadata"]["name"],
         path=path,
-        digest=_digest({"name": name, "connections": connections, "steps": [_canonical(s) for s in steps]}),
+        digest=digest_of(hidden),
         source=_endpoint(Side.SOURCE, connections, path),
         target=_endpoint(Side.TARGET, connections, path),
         steps=steps,
     )
+
+
+def digest_of(hidden: Any) -> str:
+    """The digest of a plan: over its resolved form, with ``***`` for sensitive values and secrets as references."""
+    steps = [_canonical(_step(entry)) for entry in hidden["steps"]]
+    name = hidden["metadata"]["name"]
+    return _digest({"name": name, "connections": hidden["connections"], "steps": steps})
+
+
+def _recorded(step: StepSpec, hidden: StepSpec) -> StepSpec:
+    # A digest of a sensitive value could be guessed from: what is recorded is made of the hidden one.
+    return replace(step, digest=hidden.digest, recorded=hidden.options)
 
 
 def _canonical(step: StepSpec) -> dict[str, str]:

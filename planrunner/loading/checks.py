@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 from planrunner.loading import codes, dsn
 from planrunner.loading.document import Document, Keys, shown
 from planrunner.loading.places import at
-from planrunner.model import SecretKind
+from planrunner.loading.references import secret_faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,11 +28,14 @@ def faults(document: Document, tree: Json, told: frozenset[Keys], folder: Path) 
         if isinstance(text, str) and text and keys not in told:
             strings[side] = dsn.parse(text)
             found += [_dsn_problem(document, keys, fault) for fault in strings[side].faults]
-        found += _secret_faults(document, tree, ("connections", side, "password", "secret"), folder)
+        found += secret_faults(document, tree, ("connections", side, "password", "secret"), folder)
         found += _login_faults(document, tree, side, strings)
     found += _same_database(document, strings)
+    variables = at(tree, ("vars",))
+    for name in cast("dict[str, Json]", variables) if isinstance(variables, dict) else ():
+        found += secret_faults(document, tree, ("vars", name, "secret"), folder)
     for keys in _secrets_below(at(tree, ("steps",)), ("steps",)):
-        found += _secret_faults(document, tree, keys, folder)
+        found += secret_faults(document, tree, keys, folder)
     return found
 
 
@@ -66,33 +69,6 @@ def _repeated_ids(document: Document, tree: Json) -> Iterator[Problem]:
             yield document.problem(keys, text, "Give each step an id of its own.", codes.REPEATED_ID)
         elif isinstance(name, str):
             seen[name] = keys
-
-
-def _secret_faults(document: Document, tree: Json, keys: Keys, folder: Path) -> Iterator[Problem]:
-    secret = at(tree, keys)
-    if not isinstance(secret, dict):
-        return
-    kinds = [kind.value for kind in SecretKind]
-    given = [name for name in kinds if name in secret]
-    if len(given) != 1:
-        text = f"expected exactly one of {', '.join(kinds)}, got {' and '.join(given) or 'none'}"
-        yield document.problem(keys, text, "For example: {env: SOURCE_PASSWORD}", codes.REFERENCE)
-    locator = secret.get("file")
-    if isinstance(locator, str) and not _stays_inside(folder, locator):
-        yield document.problem(
-            (*keys, "file"),
-            "the file is not in the plan's folder",
-            "Name a file beside the plan or below it; for another place use command, such as [cat, FILE].",
-            codes.REFERENCE,
-        )
-
-
-def _stays_inside(folder: Path, locator: str) -> bool:
-    try:
-        return (folder / locator).resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError, ValueError):
-        # A loop of symbolic links, or a name that no file can have.
-        return False
 
 
 def _login_faults(

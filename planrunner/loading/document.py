@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from json import dumps
 from typing import TYPE_CHECKING, TypeAlias
 
+from planrunner.masking import HIDDEN, hushed
 from planrunner.model import Json, Problem
 
 if TYPE_CHECKING:
@@ -36,10 +37,16 @@ _PASSWORDS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Spot:
-    """A place in a text; line and column count from 1."""
+    """A place in a text; line and column count from 1.
+
+    ``origin`` is the file where it stands and ``keys`` the way to it there, when that is not the document's own:
+    a plan with a base is put together from several.
+    """
 
     line: int = 1
     column: int = 1
+    origin: Document | None = None
+    keys: Keys = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,33 +63,39 @@ class Document:
 
     def problem(self, keys: Keys, message: str, remedy: str | None = None, code: str = "") -> Problem:
         """A problem with the value at ``keys``, or with the nearest value around it."""
-        return self._problem(keys, self._nearest(keys), message, remedy, code)
+        return self._problem(keys, self._around(keys), message, remedy, code)
 
     def problem_with_name(
         self, keys: Keys, message: str, remedy: str | None = None, code: str = ""
     ) -> Problem:
         """A problem with the key itself, not with its value."""
-        return self._problem(keys, self.names.get(keys) or self._nearest(keys), message, remedy, code)
+        spot = self.names.get(keys)
+        return self._problem(keys, (keys, spot) if spot else self._around(keys), message, remedy, code)
 
     def problem_at(self, spot: Spot, message: str, remedy: str | None = None, code: str = "") -> Problem:
         """A problem with a place that holds no value, such as a comment."""
-        return self._problem((), spot, message, remedy, code)
+        return self._problem((), ((), spot), message, remedy, code)
 
-    def _problem(self, keys: Keys, spot: Spot, message: str, remedy: str | None, code: str) -> Problem:
+    def _problem(
+        self, keys: Keys, found: tuple[Keys, Spot], message: str, remedy: str | None, code: str
+    ) -> Problem:
+        around, spot = found
+        origin = spot.origin or self
         return Problem(
-            path=self.path,
+            path=origin.path,
             line=spot.line,
             column=spot.column,
-            where=dotted(keys),
+            where=dotted((*spot.keys, *keys[len(around) :]) if spot.origin else keys),
             message=message,
             remedy=remedy,
-            excerpt=None if "password" in keys[:3] else excerpt(self.lines, spot),
+            excerpt=None if "password" in keys[:3] else excerpt(origin.lines, spot),
             code=code,
         )
 
-    def _nearest(self, keys: Keys) -> Spot:
+    def _around(self, keys: Keys) -> tuple[Keys, Spot]:
+        """The nearest value around ``keys`` whose place is known, and that place."""
         around = (keys[:length] for length in range(len(keys), -1, -1))
-        return next((self.values[k] for k in around if k in self.values), Spot())
+        return next(((k, self.values[k]) for k in around if k in self.values), ((), Spot()))
 
 
 def dotted(keys: Keys) -> str:
@@ -116,7 +129,10 @@ def _printable(text: str) -> str:
 
 
 def shown(value: Json) -> str:
-    """A value as messages quote it."""
+    """A value as messages quote it; a sensitive one, or a text around it, as ``***``."""
+    if isinstance(value, str) and hushed(value) != value:
+        # Cut or escaped it would no longer be known as what is to be masked.
+        return HIDDEN
     if isinstance(value, str):
         cut = value if len(value) <= _LONGEST_QUOTE else f"{value[:_LONGEST_QUOTE]}…"
         return dumps(cut, ensure_ascii=not cut.isprintable())

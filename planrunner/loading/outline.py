@@ -60,6 +60,43 @@ METADATA = mapping(
     required=["name"],
 )
 
+SECRET = mapping(
+    "Secret reference",
+    "Where the password, or a sensitive variable's value, is kept: exactly one of env, file, command,"
+    " aws_secretsmanager, aws_ssm. It is looked up when it is needed and never written anywhere.",
+    {
+        "env": text(
+            "Environment variable",
+            "The variable that holds it.",
+            "SOURCE_PASSWORD",
+            pattern=VARIABLE_OF_ENVIRONMENT,
+        ),
+        "file": text(
+            "File",
+            "The file that holds it, relative to the folder of the file that names it, and inside it.",
+            "./target.password",
+        ),
+        "command": {
+            "title": "Command",
+            "description": "A command that prints it, as a list or as one text; no shell is involved.",
+            "type": ["string", "array"],
+            "items": {"type": "string"},
+            "minItems": 1,
+            "minLength": 1,
+            "examples": [["op", "read", "op://infra/orders/password"]],
+        },
+        "aws_secretsmanager": text(
+            "AWS Secrets Manager", "The secret's name or ARN.", "prod/orders/migrator"
+        ),
+        "aws_ssm": text("AWS Parameter Store", "The parameter's name or ARN.", "/prod/orders/migrator"),
+        "key": text(
+            "Key",
+            "The member of a JSON secret that is the password; for aws_secretsmanager it is `password` by"
+            " itself.",
+            "password",
+        ),
+    },
+)
 _VALUE = {"type": ["string", "integer", "boolean", "number"]}
 VARIABLE = mapping(
     "Variable",
@@ -92,53 +129,25 @@ VARIABLE = mapping(
         "pattern": text(
             "Pattern", "A regular expression that the whole text must match.", "[a-z]{2}-[a-z]+-[0-9]"
         ),
+        "sensitive": {
+            "type": "boolean",
+            "title": "Sensitive",
+            "description": "The value is never shown or recorded. It is given by PLANRUNNER_VAR_NAME, a --var-file or"
+            " secret; neither by --var nor by a default.",
+            "default": False,
+            "examples": [True],
+        },
+        "secret": SECRET,
     },
 )
 VARIABLES: Schema = {
     "type": "object",
     "title": "Variables",
-    "description": "Values that differ from one run of the plan to another. Never secrets.",
+    "description": "Values that differ from one run of the plan to another. One that nobody may read is sensitive.",
     "propertyNames": {"pattern": VARIABLE_NAME},
     "additionalProperties": VARIABLE,
 }
 
-SECRET = mapping(
-    "Secret reference",
-    "Where the password is kept: exactly one of env, file, command, aws_secretsmanager, aws_ssm. It is"
-    " looked up each time it is needed and never written anywhere.",
-    {
-        "env": text(
-            "Environment variable",
-            "The variable that holds it.",
-            "SOURCE_PASSWORD",
-            pattern=VARIABLE_OF_ENVIRONMENT,
-        ),
-        "file": text(
-            "File",
-            "The file that holds it, relative to the plan's folder and inside it.",
-            "./target.password",
-        ),
-        "command": {
-            "title": "Command",
-            "description": "A command that prints it, as a list or as one text; no shell is involved.",
-            "type": ["string", "array"],
-            "items": {"type": "string"},
-            "minItems": 1,
-            "minLength": 1,
-            "examples": [["op", "read", "op://infra/orders/password"]],
-        },
-        "aws_secretsmanager": text(
-            "AWS Secrets Manager", "The secret's name or ARN.", "prod/orders/migrator"
-        ),
-        "aws_ssm": text("AWS Parameter Store", "The parameter's name or ARN.", "/prod/orders/migrator"),
-        "key": text(
-            "Key",
-            "The member of a JSON secret that is the password; for aws_secretsmanager it is `password` by"
-            " itself.",
-            "password",
-        ),
-    },
-)
 PASSWORD = mapping(
     "Password",
     "How to get the login's password. Without it libpq looks in ~/.pgpass.",

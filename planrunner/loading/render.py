@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -12,6 +12,8 @@ from jinja2 import StrictUndefined, TemplateError, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from planrunner.loading.document import Document, Keys, shown, suggestion
+from planrunner.loading.sensitive import refusal
+from planrunner.masking import HIDDEN
 
 if TYPE_CHECKING:
     from planrunner.loading.variables import Variables
@@ -52,11 +54,15 @@ _HOW = "Write {{ vars.NAME }}."
 
 @dataclass(frozen=True, kw_only=True)
 class Rendered:
-    """The plan without templates; ``told`` are the leaves that could not be rendered."""
+    """The plan without templates; ``told`` are the leaves that could not be rendered.
+
+    ``sensitive`` are the leaves that hold the value of a sensitive variable.
+    """
 
     tree: Json
     problems: tuple[Problem, ...]
     told: frozenset[Keys]
+    sensitive: frozenset[Keys] = frozenset()
 
 
 class _Refused(Exception):
@@ -69,20 +75,40 @@ class _Refused(Exception):
 
 
 def render(document: Document, variables: Variables) -> Rendered:
-    """Resolve every leaf; those that can't be stay as they are."""
-    renderer = _Renderer(document, variables)
+    """Resolve every leaf; those that can't be stay as they are.
+
+    A value that is not looked up yet is ``***``, and about leaves that hold one nothing is said.
+    """
+    renderer = _Renderer(document, variables, sealed=False)
     tree = renderer.value(document.tree, ())
-    return Rendered(tree=tree, problems=tuple(renderer.problems), told=frozenset(renderer.told))
+    return Rendered(
+        tree=tree,
+        problems=tuple(renderer.problems),
+        told=frozenset(renderer.told),
+        sensitive=frozenset(renderer.sensitive),
+    )
+
+
+def sealed(document: Document, variables: Variables, rendered: Rendered) -> Rendered:
+    """The same plan with ``***`` in place of every sensitive value."""
+    if not rendered.sensitive:
+        return rendered
+    renderer = _Renderer(document, variables, sealed=True)
+    return replace(rendered, tree=renderer.again(rendered.tree, document.tree, rendered.sensitive, ()))
 
 
 class _Renderer:
-    def __init__(self, document: Document, variables: Variables) -> None:
+    def __init__(self, document: Document, variables: Variables, *, sealed: bool) -> None:
         self._document = document
         self._variables = variables
+        hidden = dict.fromkeys([*variables.pending, *(variables.sensitive if sealed else ())], HIDDEN)
+        self._known: dict[str, Any] = {**variables.values, **hidden}
         # Not a mapping: its methods would hide variables called items or keys.
-        self._scope = {"vars": SimpleNamespace(**variables.values)}
+        self._scope = {"vars": SimpleNamespace(**self._known)}
+        self._met: set[str] = set()
         self.problems: list[Problem] = []
         self.told: set[Keys] = set()
+        self.sensitive: set[Keys] = set()
         self._count = 0
 
     def value(self, value: Json, keys: Keys) -> Json:
@@ -95,16 +121,39 @@ class _Renderer:
             return [self.value(inner, (*keys, i)) for i, inner in enumerate(cast("list[Json]", value))]
         return self._leaf(value, keys) if isinstance(value, str) else value
 
+    def again(self, value: Json, written: Json, leaves: frozenset[Keys], keys: Keys) -> Json:
+        """A rendered value with only ``leaves`` resolved anew; ``written`` is what stands in the plan there."""
+        if isinstance(value, dict) and isinstance(written, dict):
+            old, new = cast("dict[str, Json]", value), cast("dict[str, Json]", written)
+            return {name: self.again(old[name], new[name], leaves, (*keys, name)) for name in old}
+        if isinstance(value, list) and isinstance(written, list):
+            pairs = zip(cast("list[Json]", value), cast("list[Json]", written), strict=True)
+            return [self.again(old, new, leaves, (*keys, i)) for i, (old, new) in enumerate(pairs)]
+        return self._leaf(cast("str", written), keys) if keys in leaves else value
+
     def _leaf(self, text: str, keys: Keys) -> Json:
         if "{{" not in text and "{%" not in text and "{#" not in text:
             return text
+        self._met.clear()
         try:
-            return self._resolved(text, keys)
-        except _Refused as refusal:
+            value = self._resolved(text, keys)
+            self._note_sensitive(keys)
+        except _Refused as refused:
             self.told.add(keys)
-            if refusal.message is not None:
-                self.problems.append(self._document.problem(keys, refusal.message, refusal.remedy))
+            if refused.message is not None:
+                self.problems.append(self._document.problem(keys, refused.message, refused.remedy))
             return text
+        return value
+
+    def _note_sensitive(self, keys: Keys) -> None:
+        """What the leaf at ``keys``, just resolved, holds of sensitive variables."""
+        if not self._met:
+            return
+        if (why := refusal(keys)) is not None:
+            raise _Refused(*why)
+        self.sensitive.add(keys)
+        if self._met & self._variables.pending.keys():
+            self.told.add(keys)
 
     def _resolved(self, text: str, keys: Keys) -> Json:
         if "password" in keys[:3]:
@@ -160,7 +209,7 @@ class _Renderer:
         if not isinstance(node, _ALLOWED):
             raise _Refused(f"{_name_of(node)} is not allowed in a template", _HOW)
         if isinstance(node, nodes.Getattr | nodes.Getitem):
-            self._check_variable(node)
+            self._check_variable(node, alone=depth == 0)
             return
         if isinstance(node, nodes.Name):
             raise _Refused(_bare_name(node.name), _HOW)
@@ -171,15 +220,22 @@ class _Renderer:
         for child in node.iter_child_nodes():
             self._check(child, depth + 1)
 
-    def _check_variable(self, node: nodes.Getattr | nodes.Getitem) -> None:
+    def _check_variable(self, node: nodes.Getattr | nodes.Getitem, *, alone: bool) -> None:
         name = node.attr if isinstance(node, nodes.Getattr) else _constant(node.arg)
         if not isinstance(node.node, nodes.Name) or node.node.name != "vars" or not isinstance(name, str):
             raise _Refused("only vars.NAME can be looked up in a template", _HOW)
         if name not in self._variables.declared:
             known = suggestion(name, sorted(self._variables.declared), label="Declared")
             raise _Refused(f"vars.{name[:60]} is not declared", known)
-        if name not in self._variables.values:
+        if name not in self._known:
             raise _Refused(None)
+        if name not in self._variables.sensitive:
+            return
+        if not alone:
+            # What an expression makes of a value is not known to be masked.
+            text = f"vars.{name} is sensitive and can't be part of an expression"
+            raise _Refused(text, f"Write {{{{ vars.{name} }}}} alone, with text around it if need be.")
+        self._met.add(name)
 
 
 def _is_literal(keys: Keys) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from planrunner import registry
 from planrunner.loading import outline
 from planrunner.loading.outline import Schema, mapping, text
+from planrunner.loading.overlay_schema import plan_or_overlay
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,8 +18,8 @@ _TOLD = ("title", "description", "default", "examples")
 
 
 def plan_schema() -> Schema:
-    """The schema of plan files as people write them: most values may be templates."""
-    return _assemble(_or_template)
+    """The schema of plan files as people write them: most values may be templates, and a base may be extended."""
+    return plan_or_overlay(_assemble(_or_template))
 
 
 def rendered_schema() -> Schema:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from jsonschema.exceptions import ValidationError
 
+    from planrunner.loading.outline import Schema
     from planrunner.model import Json, Problem
 
 # An enum can't stand where a mapping may too: there a pattern lists the words.
@@ -51,12 +52,22 @@ def violations(document: Document, tree: Json, told: frozenset[Keys]) -> list[Pr
     return [problem for error in kept for problem in _problems(document, error)]
 
 
+def departures(schema: Schema, document: Document, tree: Json) -> list[Problem]:
+    """Every place where a tree departs from a schema of its own."""
+    found = _made(schema).iter_errors(tree)
+    return [problem for error in found for problem in _problems(document, error)]
+
+
 @cache
 def _validator() -> Draft202012Validator:
+    return _made(rendered_schema())
+
+
+def _made(schema: Schema) -> Draft202012Validator:
     # To JSON Schema 4.0 and true are nearly integers; to a step's option they are not.
     checker = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
     make: Any = extend  # it has no types
-    return cast("Draft202012Validator", make(Draft202012Validator, type_checker=checker)(rendered_schema()))
+    return cast("Draft202012Validator", make(Draft202012Validator, type_checker=checker)(schema))
 
 
 def _problems(document: Document, error: ValidationError) -> Iterator[Problem]:
@@ -126,8 +137,8 @@ def _template_remedy(document: Document, keys: Keys, error: ValidationError) -> 
 
 
 def _got(error: ValidationError) -> str:
-    # What stands where a password reference belongs may be the password.
-    secret = "password" in error.absolute_path and isinstance(error.instance, str)
+    # What stands where a reference to a secret belongs may be the secret.
+    secret = {"password", "secret"} & set(error.absolute_path) and isinstance(error.instance, str)
     return "a text" if secret else shown(cast("Json", error.instance))
 
 

@@ -1,6 +1,6 @@
 """The preflight: every check of both servers, in the sections of the report; reads only.
 
-Each section is a module of its own: ``preflight_local``, ``_network``, ``_source``, ``_target``,
+Each section is a module of its own: ``preflight_local``, ``_log``, ``_network``, ``_source``, ``_target``,
 ``_capacity``, ``_schema``. A check is a generator of findings; add one to the section it belongs to.
 The number of queries does not grow with the number of tables.
 """
@@ -13,6 +13,7 @@ from planrunner.errors import PlanrunnerError
 from planrunner.postgres import (
     preflight_capacity,
     preflight_local,
+    preflight_log,
     preflight_network,
     preflight_schema,
     preflight_source,
@@ -40,13 +41,15 @@ def preflight(source: Server, target: Server, needs: Needs) -> tuple[Finding, ..
         (NETWORK, there and here, preflight_network.between(source, target, needs)),
         (SOURCE, there, preflight_source.permissions(source, needs)),
         (TARGET, here, preflight_target.permissions(target, source.endpoint, needs)),
+        (TARGET, here, preflight_log.recorded_password(target, source.endpoint, TARGET)),
         (TARGET, there and here, preflight_target.reception(source, target, needs)),
         (CAPACITY, there, preflight_capacity.source(source, needs)),
         (CAPACITY, here, preflight_capacity.target(target, needs)),
         (SCHEMA, there, preflight_schema.contents(source, needs)),
         (SCHEMA, there and here, preflight_schema.fit(source, target)),
     )
-    found = [*_guarded(LOCAL, local), from_source.finding, from_target.finding]
+    files = preflight_local.secret_files(source.endpoint, target.endpoint)
+    found = [*_guarded(LOCAL, local), *files, from_source.finding, from_target.finding]
     for section, reachable, check in checks:
         if reachable:
             found += _guarded(section, check)

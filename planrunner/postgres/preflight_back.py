@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
+from planrunner.postgres.preflight_log import recorded_password
 from planrunner.postgres.preflight_network import Line, dialled
 from planrunner.postgres.preflight_section import Section
 from planrunner.postgres.preflight_target import may_subscribe
@@ -36,6 +37,7 @@ def way_back(source: Server, target: Server, dial: Mapping[str, str]) -> tuple[F
     return (
         *_publishing(target),
         *_subscribing(source),
+        *recorded_password(source, target.endpoint, WAY_BACK),
         dialled(Line(subscriber=source, dial=dial), source.identity()),
     )
 

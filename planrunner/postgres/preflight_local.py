@@ -1,16 +1,21 @@
-"""Preflight of this machine: the PostgreSQL client programs."""
+"""Preflight of this machine: the PostgreSQL client programs, and who may read the files of secrets."""
 
 from __future__ import annotations
 
+import shlex
+import stat
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from planrunner.model import SecretKind
 from planrunner.postgres.preflight_section import LOCAL
 from planrunner.postgres.tools import candidates, missing_tools
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from planrunner.model import Finding
+    from planrunner.model import Endpoint, Finding
     from planrunner.postgres.connection import Identity
 
 # The oldest source that is of interest when the real one can't be asked.
@@ -41,3 +46,19 @@ def tools(source: Identity | None, target: Identity | None) -> Iterator[Finding]
             f"pg_dump {best.version} is newer than both servers and may write what the target can't take",
             f"Install the source's own: apt-get install postgresql-client-{source.major}",
         )
+
+
+def secret_files(*endpoints: Endpoint) -> Iterator[Finding]:
+    """Files that hold a password and that others of this machine may read; nothing in them is read."""
+    for endpoint in endpoints:
+        ref = endpoint.password
+        if ref is None or ref.kind is not SecretKind.FILE:
+            continue
+        # One that is not there is told by whoever needs the password.
+        with suppress(OSError):
+            mode = stat.S_IMODE(Path(ref.locator).stat().st_mode)
+            if mode & (stat.S_IRGRP | stat.S_IROTH):
+                yield LOCAL.warned(
+                    f"The {endpoint.side.value}'s password can be read by other users: {ref.locator} has mode {mode:04o}",
+                    f"Run: chmod 600 {shlex.quote(ref.locator)}",
+                )

@@ -7,12 +7,17 @@ import os
 import re
 import shutil
 import subprocess
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
 
+from psycopg import conninfo
+
 from planrunner.errors import ToolFailed
+from planrunner.masking import hushed
 from planrunner.postgres.failures import condensed
 
 if TYPE_CHECKING:
@@ -20,6 +25,7 @@ if TYPE_CHECKING:
 
 _VERSION = re.compile(r"\(PostgreSQL\) ((\d+)(?:\.(\d+))?\S*)")
 _STDERR_LINES = 8
+_SERVICE = "planrunner"
 _FIXED_PLACES = (
     ("/usr/lib/postgresql", "*/bin"),  # Debian, Ubuntu
     ("/usr", "pgsql-*/bin"),  # PGDG on Red Hat
@@ -137,6 +143,29 @@ def tool_environment(environment: Mapping[str, str]) -> dict[str, str]:
     # Read here and nowhere else below the CLI: libpq's children look up HOME and PATH themselves.
     # Untranslated messages are the ones people can search for.
     return {**os.environ, "LC_ALL": "C", **environment}
+
+
+@contextmanager
+def dialling(parameters: Mapping[str, str]) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """How a child is told where to connect: a connection string for its arguments, and what its environment needs.
+
+    Arguments are read by every process, so what holds a sensitive value goes by a file that only we can read.
+    """
+    dial = conninfo.make_conninfo("", **parameters)
+    if hushed(dial) == dial:
+        yield dial, {}
+        return
+    if "service" in parameters:
+        raise ToolFailed(
+            "local: a DSN with service= can't hold a sensitive value: pg_dump would show it to every process",
+            remedy="Write the value into the service file, or name host, port and user in the DSN instead.",
+        )
+    with NamedTemporaryFile("w", prefix="planrunner-", suffix=".conf", encoding="utf-8") as file:
+        file.write(
+            "\n".join([f"[{_SERVICE}]", *(f"{name}={value}" for name, value in parameters.items())]) + "\n"
+        )
+        file.flush()
+        yield f"service={_SERVICE}", {"PGSERVICEFILE": file.name}
 
 
 def run_tool(

@@ -11,11 +11,11 @@ import os
 import re
 import subprocess
 import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from psycopg import conninfo, sql
+from psycopg import sql
 
 from planrunner.errors import ToolFailed
 from planrunner.postgres import tools
@@ -23,7 +23,7 @@ from planrunner.postgres.connection import PINNED
 from planrunner.postgres.wire import BLOCK_BYTES, Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
     from typing import IO
 
@@ -101,10 +101,11 @@ class Psql:
         secret = source.password()
         hidden = secret.reveal() if secret else ""
         reading, writing = os.pipe()
-        with tempfile.TemporaryFile() as words, os.fdopen(reading, "rb", buffering=0):
+        with ExitStack() as leaving, tempfile.TemporaryFile() as words, os.fdopen(reading, "rb", buffering=0):
             try:
                 _enlarge(writing)
-                child = self._spawn(source, writing, words, hidden)
+                dialling = leaving.enter_context(tools.dialling(source.parameters()))
+                child = self._spawn(dialling, writing, words, hidden)
             finally:
                 os.close(writing)
             try:
@@ -113,12 +114,14 @@ class Psql:
             finally:
                 _end(child)
 
-    def _spawn(self, source: Server, stream: int, words: IO[bytes], secret: str) -> subprocess.Popen[bytes]:
-        dial = conninfo.make_conninfo("", **source.parameters())
+    def _spawn(
+        self, dialling: tuple[str, Mapping[str, str]], stream: int, words: IO[bytes], secret: str
+    ) -> subprocess.Popen[bytes]:
+        dial, environment = dialling
         try:
             return subprocess.Popen(
                 [self.program, "-X", "-v", "ON_ERROR_STOP=1", "-d", dial, "-f", "-"],
-                env=tools.tool_environment({"PGPASSWORD": secret} if secret else {}),
+                env=tools.tool_environment({**environment, **({"PGPASSWORD": secret} if secret else {})}),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=words,

@@ -15,6 +15,7 @@ from psycopg import conninfo, sql
 
 from planrunner.errors import StepBlocked, StepFailed
 from planrunner.failpoints import failpoint
+from planrunner.postgres import quiet
 from planrunner.replication import barrier, generations, ledger, publications, slots, subscriptions
 from planrunner.replication.ends import Ends
 from planrunner.replication.names import SCHEMA
@@ -85,7 +86,8 @@ class Back:
             return
         with space.writing_to(space.source) as session:
             session.execute("SET LOCAL client_min_messages = warning")
-            session.execute(_subscription(space, enabled=False))
+            with quiet.unrecorded(session):
+                session.execute(_subscription(space, enabled=False))
             _own(session, space, name)
             subscriptions.begin_at(session, name, aligned)
             session.execute(sql.SQL("ALTER SUBSCRIPTION {} ENABLE").format(sql.Identifier(name)))
@@ -202,7 +204,8 @@ def _try(server: Server, statement: sql.Composed) -> None:
     try:
         with server.translated("subscribe to the other side"):
             session.execute("SET LOCAL client_min_messages = error")
-            session.execute(statement)
+            with quiet.unrecorded(session):
+                session.execute(statement)
         session.rollback()
     finally:
         session.close()

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from psycopg import conninfo
-
 from planrunner.errors import ToolFailed
 from planrunner.postgres import tools
 from planrunner.replication.names import SCHEMA
@@ -118,14 +116,14 @@ def _dump(
     arguments += [] if wishes.grants else ["--no-privileges"]
     arguments += [f"--snapshot={snapshot}"] if snapshot else []
     arguments += [f"--exclude-table={_exactly(r.schema, r.name)}" for r in wishes.omitted.relations]
-    dial = conninfo.make_conninfo(**source.parameters())
     secret = source.password()
-    tools.run_tool(
-        [str(client.pg_dump), *arguments, f"--file={archive}", f"--dbname={dial}"],
-        environment={"PGPASSWORD": secret.reveal()} if secret else {},
-        what="dump the source's schema",
-        timeout=TIMEOUT_SECONDS,
-    )
+    with tools.dialling(source.parameters()) as (dial, environment):
+        tools.run_tool(
+            [str(client.pg_dump), *arguments, f"--file={archive}", f"--dbname={dial}"],
+            environment={**environment, **({"PGPASSWORD": secret.reveal()} if secret else {})},
+            what="dump the source's schema",
+            timeout=TIMEOUT_SECONDS,
+        )
 
 
 def _exactly(schema: str, name: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, LiteralString
 from psycopg import conninfo, sql
 
 from planrunner.errors import StepFailed
+from planrunner.postgres import quiet
 from planrunner.postgres.connection import LIVENESS
 from planrunner.replication import slots
 from planrunner.replication.names import SCHEMA, STOP_TRIGGER
@@ -155,18 +156,18 @@ def create_in(
     slot = slots.existing(workspace.source, workspace.names).get(generation)
     name = sql.Identifier(workspace.names.stream(generation))
     session.execute("SET LOCAL client_min_messages = warning")
-    for made in owned.truncating(workspace.names, generation):
-        session.execute(made)
-    session.execute(
-        statement(
-            workspace.source,
-            workspace.names,
-            generation,
-            secret.reveal() if secret is not None else None,
-            others=(*owned.publications(workspace.names), *also),
-            failover=slot is not None and slot.failover,
-        )
+    for trigger in owned.truncating(workspace.names, generation):
+        session.execute(trigger)
+    made = statement(
+        workspace.source,
+        workspace.names,
+        generation,
+        secret.reveal() if secret is not None else None,
+        others=(*owned.publications(workspace.names), *also),
+        failover=slot is not None and slot.failover,
     )
+    with quiet.unrecorded(session):
+        session.execute(made)
     session.execute(
         sql.SQL("COMMENT ON SUBSCRIPTION {} IS {}").format(name, sql.Literal(workspace.names.owner_mark))
     )

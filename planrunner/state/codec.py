@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from planrunner.errors import StateUnfit
+from planrunner.masking import without_hushed
 from planrunner.model import StepStatus
 from planrunner.state.record import FORMAT_VERSION, ApprovalRecord, State, StepState
 
@@ -40,7 +41,7 @@ def _reason(error: Exception) -> str:
 
 def _plain(value: object) -> object:
     if isinstance(value, State | StepState | ApprovalRecord):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        return {f.name: _kept(f.name, _plain(getattr(value, f.name))) for f in fields(value)}
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, StepStatus):
@@ -50,6 +51,13 @@ def _plain(value: object) -> object:
     if isinstance(value, tuple | list):
         return [_plain(member) for member in value]
     return value
+
+
+def _kept(name: str, value: object) -> object:
+    # Ids and digests are compared later and must stay; all else is told to people.
+    if name == "facts" and isinstance(value, dict):
+        return {fact: without_hushed(told) if fact == "servers" else told for fact, told in value.items()}
+    return without_hushed(value) if name in {"progress", "error", "why", "who"} else value
 
 
 def _check_version(tree: object) -> None:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import html
+import json
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote
 
 import pytest
 
-from planrunner.masking import masked, without_passwords
+from planrunner.masking import hush, hushed, masked, speak, without_hushed, without_passwords
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.mark.parametrize(
@@ -31,6 +38,47 @@ def test_passwords_are_masked_and_nothing_else(text: str, shown: str) -> None:
 class Told:
     text: str
     parts: tuple[dict[str, object], ...]
+
+
+@pytest.fixture
+def sensitive() -> Iterator[str]:
+    value = 'it\'s "so" <säcret> 100%25\nsecond line'
+    hush(value)
+    yield value
+    speak()
+
+
+def test_sensitive_value_is_masked_in_every_form_in_which_it_is_told(sensitive: str) -> None:
+    forms = (
+        sensitive,
+        json.dumps(sensitive),
+        json.dumps(sensitive, ensure_ascii=False),
+        sensitive.replace("'", "''"),
+        html.escape(sensitive),
+        quote(sensitive, safe=""),
+        unquote(sensitive),
+        "  second line, indented",
+        f"password={sensitive}",
+    )
+    for form in forms:
+        told = masked(f"before {form} after")
+        assert "***" in told
+        assert not {"cret", "second", "so"} & set(told.replace('"', " ").replace("<", " ").split())
+
+
+def test_only_sensitive_values_are_hushed(sensitive: str) -> None:
+    told = Told(text=f"password=a {sensitive}", parts=({"n": [sensitive, 1]},))
+
+    assert without_hushed(told) == Told(text="password=a ***", parts=({"n": ["***", 1]},))
+    assert without_hushed("password=a") == "password=a"
+
+
+def test_the_longer_of_two_values_is_masked_first() -> None:
+    hush("sesame")
+    hush("sesame-open")
+    assert hushed("sesame-open sesame") == "*** ***"
+    speak()
+    assert hushed("sesame-open") == "sesame-open"
 
 
 def test_every_text_within_a_value_is_masked() -> None:

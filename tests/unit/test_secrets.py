@@ -95,6 +95,23 @@ def test_slow_command_and_its_children_are_ended() -> None:
     assert time.monotonic() - begun < 10
 
 
+def test_command_that_prints_without_end_is_ended() -> None:
+    begun = time.monotonic()
+
+    assert "printed too much" in str(refusal(SecretKind.COMMAND, "yes"))
+    assert time.monotonic() - begun < 10
+
+
+def test_command_that_lets_go_of_its_output_and_stays_is_ended() -> None:
+    assert "not answered" in str(refusal(SecretKind.COMMAND, "sh -c 'echo x; exec sleep 60 >&-'"))
+
+
+def test_command_may_print_as_much_as_a_file_may_hold() -> None:
+    code = "print('x' * 60000)"
+
+    assert resolved(SecretKind.COMMAND, f'{sys.executable} -c "{code}"') == "x" * 60_000
+
+
 def test_key_picks_a_member_of_a_json_secret() -> None:
     text = json.dumps({"password": HUSH, "port": 5432})
 

@@ -11,6 +11,8 @@ import pytest
 
 from planrunner.aws.secrets import rds_iam_token, secretsmanager_value, ssm_value
 from planrunner.errors import SecretUnavailable
+from planrunner.model import SecretKind, SecretRef
+from planrunner.secrets import SecretResolver
 
 if TYPE_CHECKING:
     from planrunner.model import RdsInstance
@@ -118,3 +120,38 @@ def test_token_without_credentials_says_how_to_give_them(
     with pytest.raises(SecretUnavailable, match="no credentials") as caught:
         rds_iam_token("db.example.com", 5432, "migrator", instance)
     assert "aws sts get-caller-identity" in (caught.value.remedy or "")
+
+
+def _parameter(instance: RdsInstance, text: str) -> str:
+    name = f"/db/{uuid4()}"
+    boto3.client("ssm", endpoint_url=instance.endpoint_url, region_name="us-east-1").put_parameter(
+        Name=name, Value=text, Type="SecureString"
+    )
+    return name
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("s3cret\n", "s3cret"), ("s3cret\r\n", "s3cret"), ("a\n\n", "a\n")]
+)
+def test_one_line_end_of_a_plain_value_is_the_files(text: str, value: str, instance: RdsInstance) -> None:
+    assert secretsmanager_value(_store(instance, text)[0], None, instance).reveal() == value
+    assert ssm_value(_parameter(instance, text), instance).reveal() == value
+
+
+def test_value_that_is_no_password_is_refused_wherever_it_is_kept(instance: RdsInstance) -> None:
+    resolver = SecretResolver({})
+    kept = _store(instance, json.dumps({"password": "", "zero": "a\0b"}))[0]
+    for key, message in (("password", "is empty"), ("zero", "zero byte")):
+        ref = SecretRef(kind=SecretKind.AWS_SECRETSMANAGER, locator=kept, key=key)
+        with pytest.raises(SecretUnavailable, match=message):
+            resolver.resolve_ref(ref, instance)
+    blank = SecretRef(kind=SecretKind.AWS_SSM, locator=_parameter(instance, "\n"))
+    with pytest.raises(SecretUnavailable, match="is empty"):
+        resolver.resolve_ref(blank, instance)
+
+
+def test_key_picks_a_member_of_a_parameter(instance: RdsInstance) -> None:
+    name = _parameter(instance, json.dumps({"password": "s3cret"}))
+    ref = SecretRef(kind=SecretKind.AWS_SSM, locator=name, key="password")
+
+    assert SecretResolver({}).resolve_ref(ref, instance).reveal() == "s3cret"

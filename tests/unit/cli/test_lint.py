@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from planrunner.linting.inspect import inspect
+from planrunner.linting.inspect import inspect, together
 from planrunner.linting.page import PATH, page
 from planrunner.linting.rules import Severity, rules
 from planrunner.linting.sarif import to_sarif
@@ -94,6 +94,17 @@ def test_every_rule_of_practice_has_a_case() -> None:
 
 def test_a_variable_of_the_environment_that_nobody_declares_is_told(linted: Any) -> None:
     assert linted(PLANRUNNER_VAR_host="h", PLANRUNNER_VAR_hots="h") == [("PR209", 4, None)]
+
+
+def test_a_variable_that_another_plan_declares_is_known(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(GOOD)
+    (tmp_path / "b.yaml").write_text(
+        GOOD.replace("host: {default", "hots: {default").replace("vars.host", "vars.hots")
+    )
+    environ = {"PLANRUNNER_VAR_host": "h", "PLANRUNNER_VAR_other": "h"}
+    found = together([inspect(tmp_path / name, given(**environ)) for name in ("a.yaml", "b.yaml")])
+
+    assert [f.problem.message.split()[0] for i in found for f in i.findings] == ["PLANRUNNER_VAR_other"] * 2
 
 
 def test_a_server_on_this_machine_needs_no_certificate(linted: Any) -> None:

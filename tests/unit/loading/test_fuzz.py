@@ -110,7 +110,8 @@ SCALARS = st.one_of(
 )
 NAMES = (
     "apiVersion kind metadata name vars type default enum pattern connections source target dsn password secret env file"
-    " command key rds_iam rds instance steps id uses with approval jobs max_lag verify timeout"
+    " command key rds_iam rds instance steps id uses with approval jobs max_lag verify timeout sensitive extends remove"
+    " after before"
 )
 KEYS = st.sampled_from(NAMES.split())
 TREES = st.recursive(
@@ -152,3 +153,23 @@ def test_any_bytes_are_told(data: bytes, path: Path) -> None:
 
     with pytest.raises(PlanInvalid):
         load(path)
+
+
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    tree=TREES,
+    place=st.sampled_from(["", "vars", "metadata", "connections", "source", "steps", "step", "with"]),
+    below=st.booleans(),
+)
+def test_overlays_of_odd_values_are_told(tree: object, place: str, below: bool, path: Path) -> None:
+    odd = _plan_with(tree, place)
+    base = path.with_name("base.yaml")
+    base.write_text(odd if below else PLAN, encoding="utf-8", errors="surrogatepass")
+    over = (
+        _plan_with(tree, place)
+        if not below
+        else "steps: [{id: copy, with: {jobs: 2}}, {id: check, remove: true}]\n"
+    )
+    path.write_text(f"extends: base.yaml\n{over}", encoding="utf-8", errors="surrogatepass")
+
+    assert_plan_or_problems(path)

@@ -139,3 +139,53 @@ def test_variable_file_of_another_shape_is_refused(text: str, write_plan: WriteP
 def test_missing_variable_file_is_a_usage_error(write_plan: WritePlan, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
         load(write_plan(), var_files=[tmp_path / "none.yaml"])
+
+
+PRECEDENCE = [
+    # --var, the later --var-file, the earlier, the environment, the overlay's default: what the plan's host is.
+    ("var", "later", "earlier", "environ", "overlay", "var"),
+    (None, "later", "earlier", "environ", "overlay", "later"),
+    (None, None, "earlier", "environ", "overlay", "earlier"),
+    (None, None, None, "environ", "overlay", "environ"),
+    (None, None, None, None, "overlay", "overlay"),
+    (None, None, None, None, None, "old.example.com"),
+    ("var", None, None, None, None, "var"),
+    ("var", None, None, "environ", None, "var"),
+    (None, "later", None, "environ", None, "later"),
+    (None, None, "earlier", None, "overlay", "earlier"),
+    ("", "later", None, None, None, ""),
+]
+
+
+@pytest.mark.parametrize("case", PRECEDENCE)
+def test_the_first_that_gives_a_value_wins(
+    case: tuple[str | None, ...], write_plan: WritePlan, tmp_path: Path
+) -> None:
+    var, later, earlier, environ, overlay, host = case
+    path = write_plan()
+    if overlay is not None:
+        path = tmp_path / "overlay.yaml"
+        path.write_text(f"extends: plan.yaml\nvars: {{host: {{default: {overlay}}}}}\n")
+    files = [tmp_path / "earlier.yaml", tmp_path / "later.yaml"]
+    for file, value in zip(files, (earlier, later), strict=True):
+        file.write_text("port: 5432\n" + (f"host: {value}\n" if value else ""))
+
+    found = host_of(
+        path,
+        variables={} if var is None else {"host": var},
+        var_files=files,
+        environ={} if environ is None else {"PLANRUNNER_VAR_host": environ},
+    )
+
+    assert found == f"{host}:5432"
+
+
+def test_unknown_names_are_told_with_the_nearest(write_plan: WritePlan, tmp_path: Path) -> None:
+    file = tmp_path / "prod.yaml"
+    file.write_text("prot: 1\n")
+
+    with pytest.raises(PlanInvalid) as caught:
+        load(write_plan(), variables={"hots": "x"}, var_files=[file])
+
+    remedies = [problem.remedy or "" for problem in caught.value.problems]
+    assert [remedy.partition("?")[0] for remedy in remedies] == ['Did you mean "host"', 'Did you mean "port"']

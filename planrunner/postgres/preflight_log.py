@@ -1,0 +1,40 @@
+"""Preflight of a server's log: whether a password would be written there when a subscription is created."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+from planrunner.postgres import quiet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from planrunner.model import Endpoint, Finding
+    from planrunner.postgres.connection import Server
+    from planrunner.postgres.preflight_section import Section
+
+
+def recorded_password(subscriber: Server, dialled: Endpoint, section: Section) -> Iterator[Finding]:
+    """A warning when ``subscriber`` logs CREATE SUBSCRIPTION, which holds the password of ``dialled``."""
+    if dialled.password is None:
+        return
+    found = quiet.telling(subscriber)
+    if not found:
+        return
+    login = sql.Identifier(str(subscriber.value("SELECT current_user::text"))).as_string()
+    named = ", ".join(f"{name} = {value}" for name, value in found)
+    side = subscriber.side.value
+    statements = " ".join(f"GRANT SET ON PARAMETER {name} TO {login};" for name, _ in found)
+    if subscriber.version() < 150000:
+        statements = " ".join(f"ALTER ROLE {login} SET {name} = {_off(name)};" for name, _ in found)
+    yield section.warned(
+        f"The {dialled.side.value}'s password will stand in the {side}'s log when the subscription is created: {named}",
+        f"Let our login keep this one statement out. Run on the {side} as a superuser: {statements}"
+        f" Or change the {dialled.side.value}'s password once the migration is over.",
+    )
+
+
+def _off(name: str) -> str:
+    return {"log_statement": "'none'", "pgaudit.log": "'none'"}.get(name, "-1" if "duration" in name else "0")
