@@ -10,6 +10,8 @@ demo: $(VENV)/.sandbox
 	$(BIN)/planrunner demo $(DEMO_ARGS)
 
 test: check servers
+	PLANRUNNER_FUZZED_PLANS=20000 $(BIN)/python -m pytest -q -n 2 tests/unit/loading/test_fuzz_plans.py \
+	  tests/unit/loading/test_dialects.py
 	$(BIN)/python -m pytest -q -n 2 tests/contract tests/integration tests/acceptance tests/benchmarks
 
 # Every pair of a source and a target of the same or a later major.
@@ -42,6 +44,7 @@ bench-compare: $(VENV)/.dev
 # What is generated: the plan's JSON Schema and the reference pages; tests compare them.
 docs: $(VENV)/.dev
 	$(BIN)/python -m planrunner.loading.reference
+	$(BIN)/python -m planrunner.linting.page
 	$(BIN)/python -m typer planrunner.cli.main utils docs --name planrunner --title "The commands" --output docs/reference/commands.md
 
 $(VENV)/bin/python:

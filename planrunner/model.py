@@ -193,7 +193,7 @@ class Plan:
 class Problem:
     """One thing wrong with a plan file: where it stands, what was found, what to do.
 
-    ``line`` and ``column`` count from 1; ``excerpt`` is the source line.
+    ``line`` and ``column`` count from 1; ``excerpt`` is the source line. ``code`` names the rule, such as PR012.
     """
 
     path: str
@@ -203,6 +203,7 @@ class Problem:
     message: str
     remedy: str | None = None
     excerpt: str | None = None
+    code: str = ""
 
     def render(self) -> str:
         """The problem as people read it: position, text, source line with a caret, remedy."""

@@ -1,63 +1,85 @@
 """``planrunner lint``: every problem of every plan, without a server."""
 
-import json
+import os
+import sys
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planrunner.cli.options import Output, OutputFormat, VarFiles, Vars
+from planrunner.cli.options import OutFile, Output, OutputFormat, VarFiles, Vars
 
 if TYPE_CHECKING:
-    from planrunner.model import Problem
+    from collections.abc import Sequence
+
+    from planrunner.linting.inspect import Inspection
+    from planrunner.loading.variables import Given
+
+
+class Format(Enum):
+    """How findings are written."""
+
+    TEXT = "text"
+    JSON = "json"
+    SARIF = "sarif"
+    GITHUB = "github"
 
 
 def lint(
-    plans: Annotated[list[Path], typer.Argument(metavar="PLAN...", help="The plan files.")],
+    plans: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PLAN...", help="Plan files, folders that hold plans, patterns, or - for stdin."
+        ),
+    ],
+    *,
+    style: Annotated[Format | None, typer.Option("--format", help="How findings are written.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings fail, too.")] = False,
+    out: OutFile = None,
     var: Vars = None,
     var_file: VarFiles = None,
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Check plans: syntax, templates, schema. Exit 2 when one has a problem."""
-    from planrunner.cli.opening import load_plan
-    from planrunner.cli.screen import out
-    from planrunner.errors import PlanInvalid
+    """Check plans: syntax, templates, schema, good practice. Exit 2 when one has a problem.
 
-    problems: list[Problem] = []
-    for path in plans:
-        try:
-            found = load_plan(path, var, var_file)
-        except PlanInvalid as error:
-            problems += error.problems
-        else:
-            if output is Output.TEXT:
-                out(f"{path}: ok, {len(found.steps)} steps")
-    _show(problems, output)
-    _warn_of_strangers(plans)
-    if problems:
+    Connects to nothing, runs nothing and reads no secret, so that a stranger's plan can be checked.
+    """
+    from planrunner.cli import screen
+    from planrunner.cli.opening import pairs
+    from planrunner.linting.files import plan_files
+    from planrunner.linting.inspect import together
+    from planrunner.linting.rules import Severity
+    from planrunner.loading.variables import Given
+
+    given = Given(variables=pairs(var or ()), var_files=tuple(var_file or ()), environ=os.environ)
+    found = together([_inspected(path, given) for path in plan_files(plans)])
+    failing = (Severity.ERROR, Severity.WARNING) if strict else (Severity.ERROR,)
+    ok = not any(inspection.count(severity) for inspection in found for severity in failing)
+    screen.out(_written(found, style or Format(output.value), ok=ok), out)
+    if not ok:
         raise typer.Exit(2)
 
 
-def _warn_of_strangers(plans: list[Path]) -> None:
-    """On stderr, so that it mixes with no result: what the environment gives to variables that no plan has."""
-    import os
+def _inspected(path: Path, given: "Given") -> "Inspection":
+    from planrunner.linting.inspect import inspect
+    from planrunner.loading.source import LARGEST_FILE
 
-    from planrunner.cli.screen import note
-    from planrunner.loading.strangers import strangers
-
-    for told in strangers(plans, os.environ):
-        note(f"warning: {told}")
+    if str(path) == "-":
+        return inspect(Path("stdin"), given, text=sys.stdin.buffer.read(LARGEST_FILE + 1))
+    return inspect(path, given)
 
 
-def _show(problems: "list[Problem]", output: Output) -> None:
-    from dataclasses import asdict
+def _written(found: "Sequence[Inspection]", style: Format, *, ok: bool) -> str:
+    from planrunner.linting import output
+    from planrunner.linting.sarif import to_sarif
 
-    from planrunner.cli.screen import out
-
-    if output is Output.JSON:
-        out(json.dumps({"ok": not problems, "problems": [asdict(p) for p in problems]}, indent=2))
-        return
-    for problem in problems:
-        out(problem.render())
-    if problems:
-        out(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}")
+    match style:
+        case Format.TEXT:
+            return output.to_text(found)
+        case Format.JSON:
+            return output.to_json(found, ok=ok)
+        case Format.SARIF:
+            return to_sarif(found)
+        case Format.GITHUB:
+            return output.to_github(found)

@@ -10,9 +10,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from planrunner.errors import PlanInvalid
+from planrunner.loading import codes
 from planrunner.loading.checks import faults
+from planrunner.loading.codes import coded
+from planrunner.loading.contradictions import contradictions
 from planrunner.loading.flow import flow, in_order, needs_of, notifications
 from planrunner.loading.flow_checks import plan_files
+from planrunner.loading.order import misplaced
 from planrunner.loading.overlays import assembled
 from planrunner.loading.render import render, sealed
 from planrunner.loading.sensitive import hush_parts, sensitive_faults
@@ -37,7 +41,7 @@ if TYPE_CHECKING:
     from planrunner.loading.document import Document
     from planrunner.loading.render import Rendered
     from planrunner.loading.variables import Variables
-    from planrunner.model import Secret, SecretRef
+    from planrunner.model import Json, Secret, SecretRef
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -77,27 +81,56 @@ class Examined:
     sealed: Rendered
 
 
+@dataclass(frozen=True, kw_only=True)
+class Examination:
+    """A plan's file and everything that keeps it from loading; ``found`` is there once it can be read."""
+
+    document: Document
+    problems: tuple[Problem, ...]
+    found: Examined | None = None
+
+    @property
+    def tree(self) -> Json:
+        """What the plan says, its templates resolved and ``***`` for what is sensitive; None where it can't be read."""
+        return self.found.sealed.tree if self.found is not None else None
+
+
 def examined(path: Path, given: Given) -> Examined:
     """The stages of loading; PlanInvalid with everything that any of them finds."""
-    document = assembled(path)
+    result = examine(assembled(path), path, given)
+    if result.problems or result.found is None:
+        raise PlanInvalid(result.problems)
+    return result.found
+
+
+def examine(document: Document, path: Path, given: Given) -> Examination:
+    """Hold a plan against every rule; UsageError when a variable file can't be read."""
     if document.tree is None and document.problems:
-        raise PlanInvalid(document.problems)
+        return Examination(document=document, problems=document.problems)
     values = resolve_variables(document, given)
     rendered = render(document, values)
     hidden = sealed(document, values, rendered)
-    found = _problems(document, rendered)
-    found += [*sensitive_faults(document, hidden, document.told | rendered.told, values.sensitive)]
-    _refuse(path, [*document.problems, *values.problems, *found])
-    return Examined(document=document, variables=values, rendered=rendered, sealed=hidden)
+    told = document.told | rendered.told
+    problems = [
+        *document.problems,
+        *values.problems,
+        *_problems(document, rendered),
+        *sensitive_faults(document, hidden, told, values.sensitive),
+    ]
+    ordered = tuple(_in_source_order(coded(problems, codes.VARIABLE), str(path)))
+    found = Examined(document=document, variables=values, rendered=rendered, sealed=hidden)
+    return Examination(document=document, problems=ordered, found=found)
 
 
 def _problems(document: Document, rendered: Rendered) -> list[Problem]:
     told = document.told | rendered.told
     folder = Path(document.path).parent
     return [
-        *rendered.problems,
+        *coded(rendered.problems, codes.TEMPLATE),
         *violations(document, rendered.tree, told),
-        *faults(document, rendered.tree, told, folder),
+        *coded(faults(document, rendered.tree, told, folder), codes.INCONSISTENT),
+        *misplaced(document, rendered.tree),
+        *contradictions(document, rendered.tree, told),
     ]
 
 

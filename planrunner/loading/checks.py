@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from planrunner.loading import dsn
+from planrunner.loading import codes, dsn
 from planrunner.loading.document import Document, Keys, shown
 from planrunner.loading.flow_checks import flow_faults, secret_places
+from planrunner.loading.places import at
 from planrunner.loading.references import secret_faults, stays_inside
-from planrunner.loading.validate import at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,7 @@ def faults(document: Document, tree: Json, told: frozenset[Keys], folder: Path) 
         text = at(tree, keys)
         if isinstance(text, str) and text and keys not in told:
             strings[side] = dsn.parse(text)
-            found += [document.problem(keys, f.message, f.remedy) for f in strings[side].faults]
+            found += [_dsn_problem(document, keys, fault) for fault in strings[side].faults]
         found += secret_faults(document, tree, ("connections", side, "password", "secret"), folder)
         found += _login_faults(document, tree, side, strings)
     found += _same_database(document, strings)
@@ -38,6 +38,11 @@ def faults(document: Document, tree: Json, told: frozenset[Keys], folder: Path) 
     for keys in (*_secrets_below(at(tree, ("steps",)), ("steps",)), *secret_places(tree)):
         found += secret_faults(document, tree, keys, folder)
     return found + flow_faults(document, tree, folder, stays_inside)
+
+
+def _dsn_problem(document: Document, keys: Keys, fault: dsn.Fault) -> Problem:
+    code = codes.PASSWORD if fault.is_password else codes.DSN
+    return document.problem(keys, fault.message, fault.remedy, code)
 
 
 def _secrets_below(value: Json, keys: Keys) -> Iterator[Keys]:
@@ -62,7 +67,7 @@ def _repeated_ids(document: Document, tree: Json) -> Iterator[Problem]:
         if isinstance(name, str) and name in seen:
             line = document.values[seen[name]].line
             text = f"the id {shown(name)} is used twice; first on line {line}"
-            yield document.problem(keys, text, "Give each step an id of its own.")
+            yield document.problem(keys, text, "Give each step an id of its own.", codes.REPEATED_ID)
         elif isinstance(name, str):
             seen[name] = keys
 
@@ -77,7 +82,7 @@ def _login_faults(
     missing = [name for name in ("host", "user") if not parsed.parameters.get(name)]
     if missing:
         text = f"a token is signed for host and user; the DSN names no {' and no '.join(missing)}"
-        yield document.problem(keys, text, "Write postgresql://USER@HOST:PORT/DATABASE.")
+        yield document.problem(keys, text, "Write postgresql://USER@HOST:PORT/DATABASE.", codes.DSN)
 
 
 def _same_database(document: Document, strings: dict[str, dsn.Dsn]) -> Iterator[Problem]:
@@ -86,4 +91,6 @@ def _same_database(document: Document, strings: dict[str, dsn.Dsn]) -> Iterator[
     source, target = (strings[side] for side in _SIDES)
     if not source.parameters.get("service") and source.place == target.place:
         text = "source and target are the same database"
-        yield document.problem(("connections", "target", "dsn"), text, "Name the new database here.")
+        yield document.problem(
+            ("connections", "target", "dsn"), text, "Name the new database here.", codes.SAME_DATABASE
+        )

@@ -26,6 +26,9 @@ _MOST_LISTED = 16
 # An excerpt is shown on terminals and in CI logs; these are passwords in the wrong place.
 _PASSWORDS = (
     re.compile(r"://[^/@]*?:(.*)@"),
+    # A key of a URI that hides behind percent signs may be one of them.
+    re.compile(r"[?&][^=&\s]*%[^=&\s]*=(.*)"),
+    re.compile(r"""(?i)\w*(?:secret|token|scram_client_key|scram_server_key)["']?\s*=\s*(.*)"""),
     # Also misspelt: p…w…d.
     re.compile(r"""(?i)(?:p\w{0,12}w\w{0,12}d|passphrase)\w*["']?\s*=\s*(.*)"""),
     re.compile(r"""(?i)(?:p\w{0,12}w\w{0,12}d|passphrase|secret)["']?\s*:\s*(?![\s{])(.*)"""),
@@ -58,16 +61,24 @@ class Document:
     problems: tuple[Problem, ...] = ()
     told: frozenset[Keys] = frozenset()
 
-    def problem(self, keys: Keys, message: str, remedy: str | None = None) -> Problem:
+    def problem(self, keys: Keys, message: str, remedy: str | None = None, code: str = "") -> Problem:
         """A problem with the value at ``keys``, or with the nearest value around it."""
-        return self._problem(keys, self._around(keys), message, remedy)
+        return self._problem(keys, self._around(keys), message, remedy, code)
 
-    def problem_with_name(self, keys: Keys, message: str, remedy: str | None = None) -> Problem:
+    def problem_with_name(
+        self, keys: Keys, message: str, remedy: str | None = None, code: str = ""
+    ) -> Problem:
         """A problem with the key itself, not with its value."""
         spot = self.names.get(keys)
-        return self._problem(keys, (keys, spot) if spot else self._around(keys), message, remedy)
+        return self._problem(keys, (keys, spot) if spot else self._around(keys), message, remedy, code)
 
-    def _problem(self, keys: Keys, found: tuple[Keys, Spot], message: str, remedy: str | None) -> Problem:
+    def problem_at(self, spot: Spot, message: str, remedy: str | None = None, code: str = "") -> Problem:
+        """A problem with a place that holds no value, such as a comment."""
+        return self._problem((), ((), spot), message, remedy, code)
+
+    def _problem(
+        self, keys: Keys, found: tuple[Keys, Spot], message: str, remedy: str | None, code: str
+    ) -> Problem:
         around, spot = found
         origin = spot.origin or self
         return Problem(
@@ -78,6 +89,7 @@ class Document:
             message=message,
             remedy=remedy,
             excerpt=None if "password" in keys[:3] else excerpt(origin.lines, spot),
+            code=code,
         )
 
     def _around(self, keys: Keys) -> tuple[Keys, Spot]:
@@ -88,7 +100,9 @@ class Document:
 
 def dotted(keys: Keys) -> str:
     """The place as people write it: ``steps[3].with.jobs``."""
-    text = "".join(f"[{key}]" if isinstance(key, int) else f".{key[:_LONGEST_QUOTE]}" for key in keys)
+    # What stands under a key that can't be one has an empty name.
+    named = (key for key in keys if key != "")
+    text = "".join(f"[{key}]" if isinstance(key, int) else f".{key[:_LONGEST_QUOTE]}" for key in named)
     return _printable(text.removeprefix("."))
 
 
@@ -134,7 +148,9 @@ def suggestion(word: str, known: Iterable[str], *, label: str) -> str:
     """``Did you mean "jobs"?`` where one is near, then what there is."""
     names = list(known)
     searched = names if len(names) <= _MOST_NAMES else []
-    near = get_close_matches(word[:_LONGEST_QUOTE], searched, n=1, cutoff=0.6)
+    near = get_close_matches(word[:_LONGEST_QUOTE], searched, n=1, cutoff=0.6) or get_close_matches(
+        word[:_LONGEST_QUOTE].lower(), searched, n=1, cutoff=0.6
+    )
     if near and len(names) > _MOST_LISTED:
         return f'Did you mean "{near[0]}"?'
     lead = f'Did you mean "{near[0]}"? ' if near else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -33,7 +34,20 @@ _HOST = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]*)(?::(?P<port>[^:]*))?")
 _PAIR = re.compile(
     r"\s*(?P<key>\w+)\s*=\s*(?:'(?P<quoted>(?:[^'\\]|\\.)*)'|(?P<bare>(?!')(?:[^\s\\]|\\.)*))", re.DOTALL
 )
-_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})|%00")
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_SOCKET = (
+    "A socket's folder is written postgresql:///DATABASE?host=/var/run/postgresql; a / in a name is %2F."
+)
+_ALIASES = {
+    **dict.fromkeys(("database", "db", "name"), "dbname"),
+    **dict.fromkeys(("username", "login", "role"), "user"),
+    **dict.fromkeys(("hostname", "server", "address"), "host"),
+    **dict.fromkeys(("tls", "ssl_mode", "sslrequire"), "sslmode"),
+}
+_NUMBERS = (
+    *("connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count"),
+    "tcp_user_timeout",
+)
 _EXAMPLE = "Write postgresql://USER@HOST:PORT/DATABASE?sslmode=verify-full, or host=… dbname=… user=…"
 
 
@@ -75,7 +89,26 @@ def parse(text: str) -> Dsn:
         parameters = _from_uri(text) if "://" in text.split("=", 1)[0] else _from_pairs(text)
     except _Unparsable as error:
         return Dsn(parameters={}, faults=(error.fault,))
-    return Dsn(parameters=parameters, faults=tuple(_faults(parameters)))
+    return Dsn(parameters=parameters, faults=(*_oddities(text), *_faults(parameters)))
+
+
+def _oddities(text: str) -> Iterator[Fault]:
+    """What libpq would take without a word and nobody means."""
+    if "${" in text or "$(" in text:
+        remedy = "Declare NAME in vars and write {{ vars.NAME }}."
+        yield Fault(message="no shell replaces ${NAME} here", remedy=remedy)
+    if "://" not in text.split("=", 1)[0]:
+        keys = [match["key"] for match in _PAIR.finditer(text)]
+    else:
+        head, _, query = text.partition("?")
+        keys = [unquote(part.partition("=")[0]) for part in query.split("&")]
+        database = head.partition("://")[2].partition("/")[2]
+        if "#" in head:
+            yield Fault(message="a # in the URI begins no fragment", remedy="Take it out, or write %23.")
+        elif "/" in database:
+            yield Fault(message="a / in the name of the database", remedy=_SOCKET)
+    for key in sorted({key for key in keys if keys.count(key) > 1 and key in KEYWORDS}):
+        yield Fault(message=f"{key} is given twice", remedy="Keep one of them.")
 
 
 def without_password(text: str) -> str:
@@ -124,6 +157,8 @@ def _query(text: str | None) -> Iterator[tuple[str, str]]:
 
 
 def _decoded(text: str) -> str:
+    if "%00" in text:
+        raise _Unparsable("%00 is a character that no name may hold", "Take it out.")
     if _BAD_ESCAPE.search(text):
         raise _Unparsable("a % is followed by no hexadecimal digits", "Write a percent sign itself as %25.")
     return unquote(text)
@@ -146,7 +181,7 @@ def _from_pairs(text: str) -> dict[str, str]:
 def _faults(given: Mapping[str, str]) -> Iterator[Fault]:
     for key in given:
         if key not in KEYWORDS:
-            remedy = suggestion(key, sorted(KEYWORDS), label="libpq knows")
+            remedy = _meant(key)
             yield Fault(message="unknown parameter " + key[:60], remedy=remedy)
     yield from (_secret(key) for key in _SECRET if given.get(key))
     if not given.get("dbname") and not given.get("service"):
@@ -155,8 +190,31 @@ def _faults(given: Mapping[str, str]) -> Iterator[Fault]:
     if mode is not None and mode not in _SSL_MODES:
         remedy = suggestion(mode, _SSL_MODES, label="There are")
         yield Fault(message="unknown sslmode", remedy=remedy)
-    if not all(map(_is_port, given.get("port", "").split(","))):
+    yield from _port_faults(given)
+    for key in _NUMBERS:
+        if not re.fullmatch(r"-?[0-9]{1,9}", given.get(key, "0")):
+            yield Fault(message=f"{key} is not a whole number", remedy=f"Write {key}=10.")
+    if given.get("replication"):
+        remedy = "Take it out; planrunner opens such sessions by itself."
+        yield Fault(message="replication must not be set here", remedy=remedy)
+
+
+def _meant(key: str) -> str:
+    known = {**{word: word for word in KEYWORDS}, **_ALIASES}
+    near = get_close_matches(key[:60].lower(), sorted(known), n=1, cutoff=0.6)
+    if near:
+        return f'Did you mean "{known[near[0]]}"?'
+    return suggestion("", sorted(KEYWORDS), label="libpq knows")
+
+
+def _port_faults(given: Mapping[str, str]) -> Iterator[Fault]:
+    ports = given.get("port", "").split(",")
+    if not all(map(_is_port, ports)):
         yield Fault(message="the port is not a number from 1 to 65535", remedy=_EXAMPLE)
+    hosts = (given.get("host") or given.get("hostaddr") or "").split(",")
+    if len(ports) not in {1, len(hosts)}:
+        message = f"{len(hosts)} host{'s' if len(hosts) > 1 else ''} and {len(ports)} ports"
+        yield Fault(message=message, remedy="Give one port for each host, or one for all.")
 
 
 def _secret(key: str) -> Fault:

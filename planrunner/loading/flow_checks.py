@@ -8,7 +8,7 @@ from planrunner import registry
 from planrunner.conditions import SIDE_FACTS, STEP_FACTS, NotACondition, names
 from planrunner.loading.document import Document, Keys, shown, suggestion
 from planrunner.loading.flow import in_order, needs_of
-from planrunner.loading.validate import at
+from planrunner.loading.places import at
 from planrunner.statements import StatementsUnfit, split
 from planrunner.webhook import refused_url
 

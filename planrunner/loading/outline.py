@@ -16,6 +16,7 @@ SIZE = r"^[0-9]+(\.[0-9]+)?(B|kB|MB|GB|TB)$"
 _PART = r'("([^"]|"")+"|[^".]+)'
 TABLES = rf"^{_PART}\.{_PART}$"
 TABLES_OR_ALL = rf"^(\*|{_PART}\.{_PART})$"
+VARIABLE_OF_ENVIRONMENT = "^[^=]+$"
 SPAN = r"^[0-9]{1,4}(m|h|d|w)$"
 
 # How messages name what a pattern asks for.
@@ -27,6 +28,7 @@ NOUNS = {
     TABLES: "a table pattern such as public.orders or public.inv_*",
     TABLES_OR_ALL: "a table pattern such as public.orders, public.inv_* or *",
     SPAN: "a time window such as 12h, 90d or 8w",
+    VARIABLE_OF_ENVIRONMENT: "the name of an environment variable",
     SIZE: "a size such as 64kB, 16MB or 10GB",
 }
 
@@ -64,7 +66,10 @@ SECRET = mapping(
     " aws_secretsmanager, aws_ssm. It is looked up when it is needed and never written anywhere.",
     {
         "env": text(
-            "Environment variable", "The variable that holds it.", "SOURCE_PASSWORD", pattern="^[^=]+$"
+            "Environment variable",
+            "The variable that holds it.",
+            "SOURCE_PASSWORD",
+            pattern=VARIABLE_OF_ENVIRONMENT,
         ),
         "file": text(
             "File",

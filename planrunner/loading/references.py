@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from planrunner.loading import codes
 from planrunner.loading.outline import SECRET, mapping
-from planrunner.loading.validate import at, departures
+from planrunner.loading.places import at
+from planrunner.loading.validate import departures
 from planrunner.model import SecretKind
 
 if TYPE_CHECKING:
@@ -26,13 +28,14 @@ def secret_faults(document: Document, tree: Json, keys: Keys, folder: Path) -> I
     given = [name for name in _KINDS if name in secret]
     if len(given) != 1:
         text = f"expected exactly one of {', '.join(_KINDS)}, got {' and '.join(given) or 'none'}"
-        yield document.problem(keys, text, "For example: {env: SOURCE_PASSWORD}")
+        yield document.problem(keys, text, "For example: {env: SOURCE_PASSWORD}", codes.REFERENCE)
     locator = secret.get("file")
     if isinstance(locator, str) and not stays_inside(folder, locator):
         yield document.problem(
             (*keys, "file"),
             "the file is not in the plan's folder",
             "Name a file beside the plan or below it; for another place use command, such as [cat, FILE].",
+            codes.REFERENCE,
         )
 
 

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from planrunner.loading import dsn
-from planrunner.loading.validate import at
+from planrunner.loading.places import at
 from planrunner.masking import HIDDEN, SHORTEST, hush
 
 if TYPE_CHECKING:

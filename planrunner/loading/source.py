@@ -20,9 +20,11 @@ from yaml.events import (
 from yaml.reader import ReaderError
 
 from planrunner.errors import UsageError
-from planrunner.loading.complaints import decisive_mark, syntax
+from planrunner.loading.codes import NOT_OURS, REPEATED_KEY, UNREADABLE
+from planrunner.loading.complaints import told
 from planrunner.loading.document import Document, Keys, Spot, dotted, excerpt, shown
 from planrunner.loading.scalars import plain
+from planrunner.loading.slips import impossible_escape, other_encoding
 from planrunner.model import Json, Problem
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 LARGEST_FILE = 1_000_000
 _DEEPEST = 50
 _MOST_NODES = 50_000
-_LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 
 
 class _Unreadable(Exception):
@@ -55,15 +57,22 @@ def read(path: Path) -> Document:
         raise UsageError(
             f"{path}: cannot be read: {reason}", remedy="Check the file's name and its permissions."
         ) from error
+    return parse_bytes(str(path), data)
+
+
+def parse_bytes(path: str, data: bytes) -> Document:
+    """Read what a file holds; whatever is wrong with it is among the document's problems."""
     if len(data) > LARGEST_FILE:
         text = f"the file is larger than {LARGEST_FILE:,} bytes"
-        return _hopeless(str(path), "", Spot(), text, "Split the plan.")
+        return _hopeless(path, "", Spot(), text, "Split the plan.")
+    if (encoding := other_encoding(data)) is not None:
+        return _hopeless(path, "", Spot(), f"the file is {encoding}", "Save it as UTF-8.")
     try:
-        return parse(str(path), data.decode("utf-8-sig"))
+        return parse(path, data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         before = data[: error.start].decode("utf-8-sig")
         return _hopeless(
-            str(path), before, _spot_after(before), "a byte that is not UTF-8", "Save the file as UTF-8."
+            path, before, _spot_after(before), "a byte that is not UTF-8", "Save the file as UTF-8."
         )
 
 
@@ -81,12 +90,12 @@ def parse(path: str, text: str) -> Document:
 
 def _hopeless(path: str, text: str, spot: Spot, message: str, remedy: str) -> Document:
     reader = _Reader(path, text)
-    reader.complain((), spot, message, remedy)
+    reader.complain((), spot, message, remedy, UNREADABLE)
     return reader.result(None, told=frozenset({()}))
 
 
 def _spot_after(text: str) -> Spot:
-    lines = _LINE_BREAK.split(text)
+    lines = LINE_BREAK.split(text)
     return Spot(line=len(lines), column=len(lines[-1]) + 1)
 
 
@@ -96,7 +105,7 @@ class _Reader:
     def __init__(self, path: str, text: str) -> None:
         self._path = path
         self._text = text
-        self._lines = tuple(_LINE_BREAK.split(text))
+        self._lines = tuple(LINE_BREAK.split(text))
         self._events = self._parsed()
         self._nodes = 0
         self._values: dict[Keys, Spot] = {}
@@ -128,10 +137,14 @@ class _Reader:
             self.complain((), _spot(after), text, "Put it into a file of its own.")
         return tree
 
-    def complain(self, keys: Keys, spot: Spot, message: str, remedy: str | None = None) -> None:
-        self.problems.append(self._problem(keys, spot, message, remedy))
+    def complain(
+        self, keys: Keys, spot: Spot, message: str, remedy: str | None = None, code: str = NOT_OURS
+    ) -> None:
+        self.problems.append(self._problem(keys, spot, message, remedy, code))
 
-    def _problem(self, keys: Keys, spot: Spot, message: str, remedy: str | None) -> Problem:
+    def _problem(
+        self, keys: Keys, spot: Spot, message: str, remedy: str | None, code: str = UNREADABLE
+    ) -> Problem:
         return Problem(
             path=self._path,
             line=spot.line,
@@ -140,6 +153,7 @@ class _Reader:
             message=message,
             remedy=remedy,
             excerpt=excerpt(self._lines, spot),
+            code=code,
         )
 
     def _parsed(self) -> Iterator[Event]:
@@ -148,17 +162,18 @@ class _Reader:
             yield from yaml.parse(self._text, Loader=yaml.SafeLoader)
         except ReaderError as error:
             spot = _spot_after(self._text[: error.position])
-            text, remedy = "a character that YAML does not allow", "Remove it, or write it as an escape."
+            code = error.character if isinstance(error.character, int) else ord(error.character)
+            text, remedy = f"a character that YAML does not allow (U+{code:04X})", "Remove it."
             raise _Unreadable(self._problem((), spot, text, remedy)) from error
         except yaml.MarkedYAMLError as error:
-            message, remedy = syntax(error)
-            mark = decisive_mark(error)
-            spot = Spot(line=mark.line + 1, column=mark.column + 1) if mark else Spot()
+            spot, message, remedy = told(error, self._lines)
             raise _Unreadable(self._problem((), spot, message, remedy)) from error
         except (ValueError, OverflowError, RecursionError) as error:
             # An escape such as "\UFFFFFFFF" makes the scanner's chr() fail.
-            text, remedy = "this is not YAML", "Look for escapes that name no character."
-            raise _Unreadable(self._problem((), Spot(), text, remedy)) from error
+            line, column = impossible_escape(self._lines) or (0, 0)
+            spot = Spot(line=line + 1, column=column + 1)
+            text, remedy = "an escape that names no character", "The last one is \\U0010FFFF."
+            raise _Unreadable(self._problem((), spot, text, remedy)) from error
 
     def _node(self, event: Event, keys: Keys) -> Json:
         assert isinstance(event, NodeEvent)
@@ -235,7 +250,7 @@ class _Reader:
     def _duplicate(self, event: Event, keys: Keys) -> None:
         first = self._names[keys]
         text = f'"{keys[-1]}" is given twice; first on line {first.line}'
-        self.complain(keys, _spot(event), text, "Keep one of them.")
+        self.complain(keys, _spot(event), text, "Keep one of them.", REPEATED_KEY)
         self._node(next(self._events), (*keys, ""))
 
     def _name(self, event: Event, keys: Keys) -> str | None:
@@ -243,6 +258,8 @@ class _Reader:
         if not isinstance(event, ScalarEvent):
             line = self._lines[spot.line - 1]
             self._node(event, (*keys, ""))
+            if isinstance(event, AliasEvent):
+                return None
             self.complain(keys, spot, *_complex_key(templated=line[: spot.column].endswith("{{")))
             return None
         if event.value == "<<" and event.implicit[0]:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 from jsonschema import Draft202012Validator
 from jsonschema.validators import extend
 
+from planrunner.loading import codes
 from planrunner.loading.document import Document, Keys, shown, suggestion
 from planrunner.loading.outline import NOUNS
+from planrunner.loading.places import at, elsewhere
 from planrunner.loading.schema import rendered_schema
 
 if TYPE_CHECKING:
@@ -23,8 +25,15 @@ if TYPE_CHECKING:
 
 # An enum can't stand where a mapping may too: there a pattern lists the words.
 _WORDS = re.compile(r"\^\(([a-z_]+(?:\|[a-z_]+)*)\)\$")
+_LONGEST_ADVICE = 80
 _TYPE_NAMES = {"object": "mapping", "array": "list"}
 _SHAPES = {"mapping": "Write KEY: VALUE lines.", "list": "Begin each entry with a dash."}
+_CODES = {
+    "type": codes.WRONG_TYPE,
+    "enum": codes.NOT_A_CHOICE,
+    "const": codes.NOT_A_CHOICE,
+    "pattern": codes.WRONG_FORM,
+}
 _YES_AND_NO = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 
 
@@ -33,7 +42,13 @@ def violations(document: Document, tree: Json, told: frozenset[Keys]) -> list[Pr
     errors = [e for e in _validator().iter_errors(tree) if tuple(e.absolute_path) not in told]
     # What is of the wrong type is also not in a list of choices; once is enough.
     mistyped = {tuple(e.absolute_path) for e in errors if e.validator == "type"}
-    kept = (e for e in errors if e.validator == "type" or tuple(e.absolute_path) not in mistyped)
+    kept = (
+        e
+        for e in errors
+        if (e.validator == "type" or tuple(e.absolute_path) not in mistyped)
+        # An empty text is told as that, not also as one of the wrong form.
+        and not (e.validator == "pattern" and e.instance == "")
+    )
     return [problem for error in kept for problem in _problems(document, error)]
 
 
@@ -59,14 +74,32 @@ def _problems(document: Document, error: ValidationError) -> Iterator[Problem]:
     keys = tuple(error.absolute_path)
     if "propertyNames" in error.schema_path:
         name = str(error.instance)
-        yield document.problem_with_name((*keys, name), f"expected {_noun(error)}", "Rename it.")
+        text = f"expected {_noun(error)}"
+        advice = _renamed(name, str(error.validator_value))
+        yield document.problem_with_name((*keys, name), text, advice, codes.WRONG_FORM)
     elif error.validator == "additionalProperties":
         yield from _unknown(document, keys, error)
     elif error.validator == "required":
         yield from _missing(document, keys, error)
     else:
         message, remedy = _SAYINGS.get(str(error.validator), _otherwise)(error)
-        yield document.problem(keys, message, _template_remedy(document, keys, error) or remedy)
+        told = _template_remedy(document, keys, error) or remedy or _example(error)
+        yield document.problem(keys, message, told, _CODES.get(str(error.validator), codes.OUT_OF_BOUNDS))
+
+
+def _renamed(name: str, pattern: str) -> str:
+    plain = re.sub(r"[^a-z0-9_]+", "_", name.lower()).strip("_0123456789")
+    return f"Write {plain}." if re.search(pattern, plain) else "Rename it."
+
+
+def _example(error: ValidationError) -> str | None:
+    examples = _schema(error).get("examples", [])
+    shownable = [str(value) for value in examples if isinstance(value, str | int | float)]
+    return f"For example: {', '.join(map(_lowered, shownable))}" if shownable else None
+
+
+def _lowered(text: str) -> str:
+    return text.lower() if text in {"True", "False"} else text
 
 
 def _schema(error: ValidationError) -> dict[str, Any]:
@@ -77,8 +110,9 @@ def _unknown(document: Document, keys: Keys, error: ValidationError) -> Iterator
     known = _schema(error).get("properties", {})
     for name in cast("dict[str, Json]", error.instance):
         if name not in known:
-            remedy = suggestion(name, known, label="Known here")
-            yield document.problem_with_name((*keys, name), f"unknown key {shown(name)}", remedy)
+            remedy = elsewhere(document.tree, keys, name) or suggestion(name, known, label="Known here")
+            text = f"unknown key {shown(name)}"
+            yield document.problem_with_name((*keys, name), text, remedy, codes.UNKNOWN_KEY)
 
 
 def _missing(document: Document, keys: Keys, error: ValidationError) -> Iterator[Problem]:
@@ -90,7 +124,7 @@ def _missing(document: Document, keys: Keys, error: ValidationError) -> Iterator
     example = about.get("const") or next(iter(about.get("examples", [])), None)
     lead = f"{about['description']} " if "description" in about else ""
     remedy = f"{lead}For example {name}: {example}" if example is not None else lead.strip() or None
-    yield document.problem_with_name(keys, f'the key "{name}" is missing', remedy)
+    yield document.problem_with_name(keys, f'the key "{name}" is missing', remedy, codes.MISSING_KEY)
 
 
 def _template_remedy(document: Document, keys: Keys, error: ValidationError) -> str | None:
@@ -100,18 +134,6 @@ def _template_remedy(document: Document, keys: Keys, error: ValidationError) -> 
     wanted = _types(error)
     typed = f" Give the variable type: {wanted[0]}." if error.validator == "type" and wanted else ""
     return f"That is what the template came to.{typed}"
-
-
-def at(tree: Json, keys: Keys) -> Json:
-    """The value at ``keys``; None where there is none."""
-    for key in keys:
-        if isinstance(tree, dict) and isinstance(key, str):
-            tree = cast("dict[str, Json]", tree).get(key)
-        elif isinstance(tree, list) and isinstance(key, int) and key < len(tree):
-            tree = cast("list[Json]", tree)[key]
-        else:
-            return None
-    return tree
 
 
 def _got(error: ValidationError) -> str:
@@ -128,6 +150,8 @@ def _types(error: ValidationError) -> list[str]:
 
 def _wrong_type(error: ValidationError) -> tuple[str, str | None]:
     choices = _schema(error).get("enum")
+    if (only := _schema(error).get("const")) is not None and "password" not in error.absolute_path:
+        return f"expected {shown(only)}, got {_got(error)}", f"Write {only}."
     if choices:
         return f"expected one of {', '.join(map(str, choices))}, got {_got(error)}", None
     wanted = _types(error)
@@ -137,17 +161,27 @@ def _wrong_type(error: ValidationError) -> tuple[str, str | None]:
 
 def _type_remedy(error: ValidationError, wanted: list[str]) -> str | None:
     value = error.instance
-    if "password" in error.absolute_path:
+    last = error.absolute_path[-1] if error.absolute_path else ""
+    if last == "rds_iam":
+        return "Write rds_iam: true, or take it out."
+    if last in {"password", "secret"}:
         return "Refer to where the password is kept, such as password: {secret: {env: SOURCE_PASSWORD}}"
-    if value is None:
-        return "Give it a value or leave the key out."
-    if len(error.absolute_path) == 2 and error.absolute_path[0] == "vars":
-        return f"Write {error.absolute_path[1]}: {{default: {shown(cast('Json', value))}}}"
+    if value is None or (len(error.absolute_path) == 2 and error.absolute_path[0] == "vars"):
+        return _nothing_remedy(error)
     if isinstance(value, str):
         return _text_remedy(value, wanted[0])
     if isinstance(value, int | float):
         return _number_remedy(value, wanted[0], _schema(error).get("pattern", ""))
     return _SHAPES.get(wanted[0])
+
+
+def _nothing_remedy(error: ValidationError) -> str:
+    path, value = error.absolute_path, cast("Json", error.instance)
+    if not path:
+        return "Start with: planrunner init"
+    if len(path) == 2 and path[0] == "vars":
+        return f"Write {path[1]}: {'{type: string}' if value is None else f'{{default: {shown(value)}}}'}"
+    return "Give it a value or leave the key out."
 
 
 def _number_remedy(value: float, wanted: str, pattern: str) -> str | None:
@@ -161,6 +195,8 @@ def _number_remedy(value: float, wanted: str, pattern: str) -> str | None:
 def _text_remedy(value: str, wanted: str) -> str | None:
     if wanted == "integer" and value.strip().lstrip("-").isdigit():
         return f"Write {value.strip()} without quotes."
+    if wanted == "list" and value.isprintable() and len(value) <= _LONGEST_ADVICE:
+        return f"Write [{', '.join(value.split())}]."
     if wanted != "boolean":
         return _SHAPES.get(wanted)
     meant = _YES_AND_NO.get(value.lower(), value.lower())
@@ -212,6 +248,12 @@ def _too_many(error: ValidationError) -> tuple[str, str]:
     return f"expected one of {', '.join(_schema(error)['properties'])}, got several", "Keep one of them."
 
 
+def _twice(error: ValidationError) -> tuple[str, str | None]:
+    values = cast("list[Json]", error.instance)
+    double = next((v for i, v in enumerate(values) if v in values[:i]), None)
+    return f"{shown(double)} is given twice", "Keep one of them."
+
+
 def _otherwise(error: ValidationError) -> tuple[str, str | None]:
     return f"does not fit the schema ({error.validator})", None
 
@@ -226,6 +268,7 @@ _SAYINGS: dict[str, Callable[[ValidationError], tuple[str, str | None]]] = {
     "minItems": _empty,
     "minLength": _empty,
     "minProperties": _empty,
+    "uniqueItems": _twice,
     "maxLength": _too_long,
     "maxProperties": _too_many,
 }

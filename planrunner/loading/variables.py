@@ -293,7 +293,7 @@ class _Variable:
 
     def _fault(self, value: Json) -> tuple[str, str | None] | None:
         choices = self._declaration.get("enum")
-        listed = isinstance(choices, list) and not self._sensitive
+        listed = isinstance(choices, list) and bool(choices) and not self._sensitive
         # A choice of the wrong form is told where it is offered, not where it is chosen.
         if listed and any(_same(value, choice) for choice in cast("list[Json]", choices)):
             return None

@@ -110,4 +110,6 @@ def test_every_example_is_outlined_with_all_that_a_reviewer_asks(path: Path) -> 
             facts = (action.statements, action.locks, action.needs, action.undo)
             assert all(facts), f"{step.spec.id}: {action.name}"
             known = needs.sided(action.where, action.needs)
-            assert all(side in {Side.AWS, Side.LOCAL} or need in {*needs.KNOWN, *NO_NEEDS} for side, need in known)
+            assert all(
+                side in {Side.AWS, Side.LOCAL} or need in {*needs.KNOWN, *NO_NEEDS} for side, need in known
+            )

@@ -111,13 +111,13 @@ def test_a_password_reference_is_replaced_whole(overlaid: Callable[[str], Path],
     ("steps", "order"),
     [
         ("{id: follow, uses: sync, after: copy}", ["check", "copy", "follow", "cutover"]),
-        ("{id: follow, uses: sync, before: check}", ["follow", "check", "copy", "cutover"]),
+        ("{id: follow, uses: grant, before: check}", ["follow", "check", "copy", "cutover"]),
         (
             "{id: a, uses: sync, after: copy}, {id: b, uses: sync, after: copy}",
             ["check", "copy", "a", "b", "cutover"],
         ),
         (
-            "{id: a, uses: sync, before: copy}, {id: b, uses: sync, before: copy}",
+            "{id: a, uses: grant, before: copy}, {id: b, uses: grant, before: copy}",
             ["check", "a", "b", "copy", "cutover"],
         ),
         (

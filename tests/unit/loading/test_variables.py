@@ -157,17 +157,11 @@ PRECEDENCE = [
 ]
 
 
-@pytest.mark.parametrize(("var", "later", "earlier", "environ", "overlay", "host"), PRECEDENCE)
+@pytest.mark.parametrize("case", PRECEDENCE)
 def test_the_first_that_gives_a_value_wins(
-    var: str | None,
-    later: str | None,
-    earlier: str | None,
-    environ: str | None,
-    overlay: str | None,
-    host: str,
-    write_plan: WritePlan,
-    tmp_path: Path,
+    case: tuple[str | None, ...], write_plan: WritePlan, tmp_path: Path
 ) -> None:
+    var, later, earlier, environ, overlay, host = case
     path = write_plan()
     if overlay is not None:
         path = tmp_path / "overlay.yaml"

@@ -1,0 +1,93 @@
+"""Options that are each valid and can't both be meant."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import TYPE_CHECKING, cast
+
+from planrunner import units
+from planrunner.loading import codes, dsn
+from planrunner.loading.document import Document, Keys, shown
+from planrunner.loading.order import entries
+from planrunner.loading.places import at
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from planrunner.model import Json, Problem
+
+_RISING = ("warn", "pause", "give_up")
+# With RDS IAM the server takes the token as a password over TLS only.
+_PLAIN = ("disable", "allow", "prefer")
+
+
+def contradictions(document: Document, tree: Json, told: frozenset[Keys]) -> list[Problem]:
+    """Every pair of options that exclude one another; values of the wrong type are passed over."""
+    found: list[Problem] = []
+    for side in ("source", "target"):
+        found += _tls(document, tree, side, told)
+    for index, step in enumerate(entries(tree)):
+        keys: Keys = ("steps", index, "with")
+        options = step.get("with")
+        if isinstance(options, dict):
+            found += _thresholds(document, (*keys, "max_wal_retained"), options.get("max_wal_retained"))
+            found += _tables_twice(document, (*keys, "filters"), options.get("filters"))
+    return found
+
+
+def _tls(document: Document, tree: Json, side: str, told: frozenset[Keys]) -> Iterator[Problem]:
+    keys: Keys = ("connections", side)
+    text = at(tree, (*keys, "dsn"))
+    parsed = dsn.parse(text) if isinstance(text, str) and (*keys, "dsn") not in told else None
+    mode = parsed.parameters.get("sslmode") if parsed is not None and not parsed.faults else None
+    if mode is None:
+        return
+    if at(tree, (*keys, "allow_self_signed_certs")) is True and mode != "require":
+        said = f"the DSN says sslmode={mode}, allow_self_signed_certs: true is sslmode=require"
+        remedy = "Take one of the two out; to verify the server keep verify-full and add sslrootcert=FILE."
+        yield document.problem((*keys, "allow_self_signed_certs"), said, remedy, codes.CONTRADICTION)
+    if mode == "disable" and parsed is not None and "sslrootcert" in parsed.parameters:
+        said, remedy = (
+            "sslmode=disable, and yet an sslrootcert",
+            "Write sslmode=verify-full, or take sslrootcert out.",
+        )
+        yield document.problem((*keys, "dsn"), said, remedy, codes.CONTRADICTION)
+    if at(tree, (*keys, "password", "rds_iam")) is True and mode in _PLAIN:
+        said = f"rds_iam needs TLS, the DSN says sslmode={mode}"
+        remedy = "Write sslmode=verify-full in the DSN, or take sslmode out."
+        yield document.problem((*keys, "password", "rds_iam"), said, remedy, codes.CONTRADICTION)
+
+
+def _thresholds(document: Document, keys: Keys, given: Json) -> Iterator[Problem]:
+    sizes = {name: _size(value) for name in _RISING if (value := at(given, (name,))) is not None}
+    known = {name: value for name, value in sizes.items() if value is not None}
+    for low, high in combinations(known, 2):
+        if known[low] > known[high]:
+            text = f"{low} is above {high}"
+            remedy = "They rise: {warn: 20GB, pause: 40GB, give_up: 50GB}."
+            yield document.problem((*keys, low), text, remedy, codes.CONTRADICTION)
+
+
+def _size(value: Json) -> int | None:
+    try:
+        return units.size(value) if isinstance(value, str) else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _tables_twice(document: Document, keys: Keys, filters: Json) -> Iterator[Problem]:
+    if not isinstance(filters, dict):
+        return
+    given = cast("Mapping[str, Json]", filters)
+    excluded = _listed(given, "exclude")
+    for name in ("include", "schema_only"):
+        for index, pattern in enumerate(_listed(given, name)):
+            if isinstance(pattern, str) and pattern in excluded:
+                text = f"{shown(pattern)} is also in exclude, which wins"
+                remedy = "Keep it in one of them."
+                yield document.problem((*keys, name, index), text, remedy, codes.CONTRADICTION)
+
+
+def _listed(filters: Mapping[str, Json], name: str) -> list[Json]:
+    value = filters.get(name)
+    return cast("list[Json]", value) if isinstance(value, list) else []
