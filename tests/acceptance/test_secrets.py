@@ -127,8 +127,8 @@ def scene(folder: Path) -> Iterator[Scene]:
         aws = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
         aws.start()
         stack.callback(aws.stop)
-        source = stack.enter_context(PostgresServer(wheel_bin(16), settings=logged, max_life=300))
-        target = stack.enter_context(PostgresServer(wheel_bin(18), settings=logged, max_life=300))
+        source = stack.enter_context(PostgresServer(wheel_bin(16), settings=logged, max_life=600))
+        target = stack.enter_context(PostgresServer(wheel_bin(18), settings=logged, max_life=600))
         for server, user, password in (
             (source, SOURCE_USER, SOURCE_PASSWORD),
             (target, TARGET_USER, TARGET_PASSWORD),
@@ -210,7 +210,7 @@ def assert_free_of(secrets: tuple[str, ...], text: str, what: str) -> None:
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 def test_no_secret_is_told_anywhere(tmp_path: Path) -> None:
     with scene(tmp_path) as stage:
         told = {"render": stage.run("render"), "render json": stage.run("render", "--output", "json")}
