@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import boto3
 from botocore.config import Config
 
+from planrunner.aws import roles
 from planrunner.aws.failures import translated
 
 if TYPE_CHECKING:
@@ -46,15 +47,17 @@ def client(
 ) -> Any:
     """A client that retries throttling and network errors and gives up in bounded time.
 
-    Profile and endpoint URL are the instance's; the region is ``region``, else the instance's, else
-    the one that AWS's own configuration names. Credentials are found as every AWS tool finds them.
-    Raises CloudError when there is no such profile or no region.
+    Profile, endpoint URL and the role to assume are the instance's; the region is ``region``, else the instance's,
+    else the one that AWS's own configuration names. Credentials are found as every AWS tool finds them.
+    Raises CloudError when there is no such profile or no region, or the role is refused.
     """
     with translated(service, instance):
         session = boto3.Session(
             profile_name=instance.profile if instance else None,
             region_name=region or (instance.region if instance else None),
         )
+        if instance is not None and instance.assume_role is not None:
+            session = roles.assumed(session, instance)
         url = instance.endpoint_url if instance else None
         make: Any = session.client
         return make(service, endpoint_url=url, config=_CONFIG)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from planrunner.loading import dsn
 from planrunner.loading.document import Document, Keys, shown
+from planrunner.loading.lines import line_faults
 from planrunner.loading.validate import at
 from planrunner.model import SecretKind
 
@@ -31,6 +32,7 @@ def faults(document: Document, tree: Json, told: frozenset[Keys], folder: Path) 
         found += _secret_faults(document, tree, ("connections", side, "password", "secret"), folder)
         found += _login_faults(document, tree, side, strings)
     found += _same_database(document, strings)
+    found += line_faults(document, tree, strings, folder)
     for keys in _secrets_below(at(tree, ("steps",)), ("steps",)):
         found += _secret_faults(document, tree, keys, folder)
     return found

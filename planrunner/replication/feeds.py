@@ -20,6 +20,8 @@ from psycopg import conninfo, sql
 from planrunner.errors import ToolFailed
 from planrunner.postgres import tools
 from planrunner.postgres.connection import PINNED
+from planrunner.postgres.passwords import with_password
+from planrunner.postgres.tls import encrypted, for_another_libpq
 from planrunner.postgres.wire import BLOCK_BYTES, Wire
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import IO
 
+    from planrunner.model import Secret
     from planrunner.postgres.connection import Server, Session
 
 # Linux's number for F_SETPIPE_SZ; elsewhere the pipe keeps its size.
@@ -34,6 +37,7 @@ _SETPIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031)
 _TAG = re.compile(rb"^COPY (\d+)$", re.MULTILINE)
 _YOUNGER = {"transaction_timeout": 170000}
 _END_SECONDS = 30.0
+_CONNECTED = b"planrunner-connected"
 
 
 class SessionFeed:
@@ -92,29 +96,51 @@ class Psql:
     def find(cls, source: Server) -> Psql | None:
         """A psql of this machine that can be used for ``source``, None when there is none."""
         version = source.identity().version
-        program = next((t.psql for t in tools.candidates(version) if t.psql is not None), None)
+        able = tools.candidates(version, tls=encrypted(source.parameters()))
+        program = next((t.psql for t in able if t.psql is not None), None)
         return None if program is None else cls(program=program, version=version)
 
     @contextmanager
     def feed(self, source: Server, snapshot: str, statement: sql.Composed) -> Iterator[PsqlFeed]:
         """Start psql on ``statement`` inside ``snapshot``; whatever happens, the child is gone afterwards."""
-        secret = source.password()
-        hidden = secret.reveal() if secret else ""
         reading, writing = os.pipe()
         with tempfile.TemporaryFile() as words, os.fdopen(reading, "rb", buffering=0):
             try:
                 _enlarge(writing)
-                child = self._spawn(source, writing, words, hidden)
+                script = self._script(snapshot, statement, stream=writing)
+                child, hidden = with_password(
+                    source, lambda secret: self._connected(source, writing, words, secret, script)
+                )
             finally:
                 os.close(writing)
             try:
-                _tell(child, self._script(snapshot, statement, stream=writing))
                 yield PsqlFeed(child, reading, words, hidden)
             finally:
                 _end(child)
 
+    def _connected(
+        self, source: Server, stream: int, words: IO[bytes], secret: Secret | None, script: bytes
+    ) -> tuple[subprocess.Popen[bytes], str]:
+        """A psql at work on ``script``; ToolFailed when it gets no session."""
+        hidden = secret.reveal() if secret else ""
+        child = self._spawn(source, stream, words, hidden)
+        try:
+            _tell(child, script)
+            assert child.stdout is not None
+            # psql reads its script when it has a session, and so says the word only then.
+            if child.stdout.readline().strip() == _CONNECTED:
+                return child, hidden
+            code = child.wait(_END_SECONDS)
+            words.seek(0)
+            raise tools.tool_failure("psql", code, words.read(), {"PGPASSWORD": hidden})
+        except BaseException:
+            _end(child)
+            words.seek(0)
+            words.truncate()
+            raise
+
     def _spawn(self, source: Server, stream: int, words: IO[bytes], secret: str) -> subprocess.Popen[bytes]:
-        dial = conninfo.make_conninfo("", **source.parameters())
+        dial = conninfo.make_conninfo("", **for_another_libpq(source.parameters()))
         try:
             return subprocess.Popen(
                 [self.program, "-X", "-v", "ON_ERROR_STOP=1", "-d", dial, "-f", "-"],
@@ -136,7 +162,7 @@ class Psql:
         lines.append(sql.SQL("SET TRANSACTION SNAPSHOT {};").format(sql.Literal(snapshot)))
         text = sql.SQL("\n").join([*lines, statement]).as_string()
         # The data leaves by a descriptor of its own, so stdout holds only the server's command tags.
-        return f"{text}\n\\g /dev/fd/{stream}\n".encode()
+        return b"\\echo %b\n%b\n\\g /dev/fd/%d\n" % (_CONNECTED, text.encode(), stream)
 
 
 def _setting(name: str, value: str) -> sql.Composable:

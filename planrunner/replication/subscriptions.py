@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, LiteralString
 from psycopg import conninfo, sql
 
 from planrunner.errors import StepFailed
-from planrunner.postgres.connection import LIVENESS
 from planrunner.replication import slots
 from planrunner.replication.names import SCHEMA, STOP_TRIGGER
 
@@ -94,19 +93,7 @@ def _subscription(row: Row) -> Subscription:
 
 def dial_parameters(server: Server) -> dict[str, str]:
     """The connection string's parts as the other side's subscription uses them, without the password."""
-    parameters = {**server.parameters(), **LIVENESS}
-    parameters.pop("application_name", None)
-    seen = server.endpoint.seen_from_other
-    if seen is not None:
-        parameters.pop("hostaddr", None)
-        parameters.update({"host": seen.host} if seen.host else {})
-        parameters.update({"port": str(seen.port)} if seen.port else {})
-        if seen.sslmode is not None:
-            # Our CA file lies on this machine, not on the other side's.
-            parameters.pop("sslrootcert", None)
-            parameters["sslmode"] = seen.sslmode
-        parameters.update({"sslrootcert": seen.sslrootcert} if seen.sslrootcert else {})
-    return parameters
+    return server.parameters_elsewhere()
 
 
 def statement(

@@ -1,0 +1,35 @@
+"""Passwords that are rotated while we work: a refused one is looked up anew, once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from planrunner.errors import ToolFailed
+from planrunner.postgres.causes import WRONG_PASSWORD
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import psycopg
+
+    from planrunner.model import Secret
+    from planrunner.postgres.connection import Server
+
+T = TypeVar("T")
+
+
+def refuses_password(error: psycopg.Error) -> bool:
+    """True when the server did not take the password (SQLSTATE 28P01)."""
+    # libpq tells no SQLSTATE of a refused connection, only the server's words.
+    return error.sqlstate == "28P01" or WRONG_PASSWORD.fits(str(error))
+
+
+def with_password(server: Server, attempt: Callable[[Secret | None], T]) -> T:
+    """What ``attempt`` makes of the server's password; where a child is refused it is tried once more, read anew."""
+    secret = server.password()
+    try:
+        return attempt(secret)
+    except ToolFailed as error:
+        if secret is None or not WRONG_PASSWORD.fits(error.message):
+            raise
+    return attempt(server.password())
