@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 import ssl
 import tempfile
 import threading
@@ -34,6 +35,7 @@ _BUNDLES = {
     "cn-": "https://rds-truststore.s3.cn-north-1.amazonaws.com.cn/global/global-bundle.pem",
     "": "https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem",
 }
+_REGION = re.compile(r"\.(?P<region>[a-z0-9-]+)\.rds\.amazonaws\.com")
 # AWS's bundle has some 160 kB.
 _LARGEST = 4 << 20
 _SECONDS = 15.0
@@ -151,10 +153,9 @@ def _system() -> str:
 
 
 def _url(endpoint: Endpoint) -> str:
-    host = parse(endpoint.dsn).parameters.get("host", "")
-    region = (endpoint.rds.region if endpoint.rds else None) or ""
-    parts = [region, *host.split(".")]
-    return next(url for start, url in _BUNDLES.items() if any(part.startswith(start) for part in parts))
+    host = _REGION.search(parse(endpoint.dsn).parameters.get("host", ""))
+    region = (endpoint.rds.region if endpoint.rds else None) or (host["region"] if host else "")
+    return next(url for start, url in _BUNDLES.items() if region.startswith(start))
 
 
 def _cache_folder(environ: Mapping[str, str]) -> Path:

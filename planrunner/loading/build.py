@@ -115,7 +115,7 @@ def _endpoint(side: Side, connections: Any, path: Path) -> Endpoint:
 
 
 def _authority(ca: str | None, folder: Path) -> str | None:
-    return ca if ca in {None, "rds", "system"} else str((folder / ca).resolve())
+    return ca if ca is None or ca in {"rds", "system"} else str((folder / ca).resolve())
 
 
 def _digest(value: object) -> str:

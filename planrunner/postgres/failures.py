@@ -11,7 +11,6 @@ from psycopg import conninfo
 from planrunner.errors import ConnectionFailed, QueryFailed
 from planrunner.masking import masked
 from planrunner.postgres import handshake
-from planrunner.postgres import handshake
 from planrunner.postgres.causes import BROKEN_SESSION, CONNECTION_CAUSES, PASSING_CAUSES, QUERY_CAUSES
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from planrunner.errors import ToolFailed
+from planrunner.errors import StepBlocked, ToolFailed
 from planrunner.postgres.causes import WRONG_PASSWORD
 
 if TYPE_CHECKING:
@@ -33,3 +33,14 @@ def with_password(server: Server, attempt: Callable[[Secret | None], T]) -> T:
         if secret is None or not WRONG_PASSWORD.fits(error.message):
             raise
     return attempt(server.password())
+
+
+def lasting_password(server: Server) -> Secret | None:
+    """The password for a subscription to keep; StepBlocked for a login by tokens, which last 15 minutes."""
+    if server.endpoint.rds_iam:
+        side = server.side.value
+        raise StepBlocked(
+            f"{side}: a subscription can't log in with an IAM token: it lasts 15 minutes",
+            remedy=f"Give connections.{side}.password a lasting password's reference: {{secret: …}} instead of rds_iam.",
+        )
+    return server.password()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, LiteralString
 from psycopg import conninfo, sql
 
 from planrunner.errors import StepFailed
+from planrunner.postgres.passwords import lasting_password
 from planrunner.replication import slots
 from planrunner.replication.names import SCHEMA, STOP_TRIGGER
 
@@ -138,7 +139,7 @@ def create_in(
     workspace: Workspace, session: Session, generation: int, owned: Owned, *, also: Sequence[str] = ()
 ) -> None:
     """The same in the caller's transaction."""
-    secret = workspace.source.password()
+    secret = lasting_password(workspace.source)
     slot = slots.existing(workspace.source, workspace.names).get(generation)
     name = sql.Identifier(workspace.names.stream(generation))
     session.execute("SET LOCAL client_min_messages = warning")

@@ -60,8 +60,8 @@ class Console:
 
     def conninfo(self) -> str:
         """How to connect, the password in it: for a pipe, never for a command line."""
-        given = conninfo.conninfo_to_dict(self._admin)
-        host = str(given.get("host") or "localhost")
+        given = {n: str(v) for n, v in conninfo.conninfo_to_dict(self._admin).items() if v is not None}
+        host = given.get("host") or "localhost"
         near = host.startswith("/") or host in _LOOPBACK
         defaults = {"host": host, "port": "6432", "dbname": "pgbouncer"}
         # What stays on this machine needs no encryption; nothing else goes without.

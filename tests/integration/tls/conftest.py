@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from tests.integration.tls.certificates import Authority, Pair, self_signed
 
 from planrunner.clock import SystemClock
 from planrunner.model import Endpoint, Secret, SecretKind, SecretRef, Side
 from planrunner.postgres.connection import Server
 from planrunner.sandbox.account import unprivileged
 from planrunner.sandbox.servers import PostgresServer
+from tests.integration.tls.certificates import Authority, Pair, self_signed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

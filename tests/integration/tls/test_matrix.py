@@ -16,9 +16,8 @@ from planrunner.replication.subscriptions import dial_parameters
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.integration.tls.conftest import Scene
-
     from planrunner.postgres.connection import Server
+    from tests.integration.tls.conftest import Scene
 
 pytestmark = pytest.mark.server
 
@@ -85,9 +84,7 @@ def by_child(scene: Scene, server: Server, label: str) -> None:
         holder.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         row = holder.execute("SELECT pg_export_snapshot()").fetchone()
         assert row is not None
-        query = sql.SQL(
-            "COPY (SELECT ssl, version FROM pg_stat_ssl WHERE pid = pg_backend_pid()) TO STDOUT"
-        )
+        query = sql.SQL("COPY (SELECT ssl, version FROM pg_stat_ssl WHERE pid = pg_backend_pid()) TO STDOUT")
         with psql.feed(server, row[0], query) as feed:
             told = b"".join(feed.blocks())
             assert feed.rows() == 1
@@ -96,7 +93,9 @@ def by_child(scene: Scene, server: Server, label: str) -> None:
 
 def by_subscription(scene: Scene, server: Server, label: str) -> None:
     """The server's own libpq, as a subscription dials the other side."""
-    dial = conninfo.make_conninfo("", **dial_parameters(server), password="open sesame", application_name=label)
+    dial = conninfo.make_conninfo(
+        "", **dial_parameters(server), password="open sesame", application_name=label
+    )
     statement = sql.SQL(
         "CREATE SUBSCRIPTION probe CONNECTION {} PUBLICATION p"
         " WITH (create_slot = false, enabled = false, slot_name = NONE)"
