@@ -194,9 +194,9 @@ def _close(request: pytest.FixtureRequest) -> Iterator[None]:
             scene.opened.clear()
 
 
-@pytest.fixture(autouse=True)
-def _a_shell_that_wishes_for_no_tls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test here runs in a shell that would have libpq do without."""
+@pytest.fixture
+def hostile_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell that would have libpq do without TLS, and go elsewhere."""
     for name, value in SHELL.items():
         monkeypatch.setenv(name, value)
 

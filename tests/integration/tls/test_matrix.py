@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from planrunner.postgres.connection import Server
     from tests.integration.tls.conftest import Scene
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.usefixtures("hostile_shell")]
 
 CERTIFICATES = (
     "good",
