@@ -86,7 +86,7 @@ class Authorities:
         return str(path)
 
     def _downloaded(self, endpoint: Endpoint) -> Path:
-        url = self._url or _url(endpoint)
+        url = self._url or bundle_url(endpoint)
         path = self._cache / f"rds-{hashlib.sha256(url.encode()).hexdigest()[:12]}.pem"
         age = self._age(path)
         if age is not None and age < _STALE_SECONDS:
@@ -152,7 +152,8 @@ def _system() -> str:
     )
 
 
-def _url(endpoint: Endpoint) -> str:
+def bundle_url(endpoint: Endpoint) -> str:
+    """Where AWS keeps the bundle for the endpoint's part of the world."""
     host = _REGION.search(parse(endpoint.dsn).parameters.get("host", ""))
     region = (endpoint.rds.region if endpoint.rds else None) or (host["region"] if host else "")
     return next(url for start, url in _BUNDLES.items() if region.startswith(start))

@@ -16,6 +16,8 @@ SIZE = r"^[0-9]+(\.[0-9]+)?(B|kB|MB|GB|TB)$"
 _PART = r'("([^"]|"")+"|[^".]+)'
 TABLES = rf"^{_PART}\.{_PART}$"
 TABLES_OR_ALL = rf"^(\*|{_PART}\.{_PART})$"
+ARN = "^arn:"
+SESSION_NAME = "^[A-Za-z0-9_+=,.@-]{2,64}$"
 CA_FINGERPRINT_PATTERN = "^([0-9A-Fa-f]{2}:?){31}[0-9A-Fa-f]{2}$"
 SPAN = r"^[0-9]{1,4}(m|h|d|w)$"
 
@@ -28,6 +30,8 @@ NOUNS = {
     TABLES: "a table pattern such as public.orders or public.inv_*",
     TABLES_OR_ALL: "a table pattern such as public.orders, public.inv_* or *",
     SPAN: "a time window such as 12h, 90d or 8w",
+    ARN: "an ARN such as arn:aws:iam::123456789012:role/migrator",
+    SESSION_NAME: "a name of 2 to 64 letters, digits and _+=,.@-",
     CA_FINGERPRINT_PATTERN: "a SHA-256 of 64 hexadecimal digits, as sha256sum tells it",
     SIZE: "a size such as 64kB, 16MB or 10GB",
 }
@@ -106,13 +110,13 @@ ASSUME_ROLE = mapping(
     "Role to assume",
     "The IAM role whose rights are used, by STS; its credentials are renewed by themselves.",
     {
-        "arn": text("ARN", "The role.", "arn:aws:iam::123456789012:role/migrator", pattern="^arn:"),
+        "arn": text("ARN", "The role.", "arn:aws:iam::123456789012:role/migrator", pattern=ARN),
         "external_id": text("External id", "What the role's trust policy asks for.", "orders-migration"),
         "session_name": text(
             "Session name",
             "How the session is called in CloudTrail; planrunner by default.",
             "orders-migration",
-            pattern="^[A-Za-z0-9_+=,.@-]{2,64}$",
+            pattern=SESSION_NAME,
         ),
         "endpoint_url": text(
             "Endpoint URL",

@@ -18,12 +18,15 @@ FALLING_BACK = frozenset({"allow", "prefer"})
 VERIFYING = frozenset({"verify-ca", "verify-full"})
 # Who we are may come from the shell, as for every tool of PostgreSQL; where a line leads and how it is secured
 # is what the plan says.
-_OF_THE_LOGIN = frozenset({"user", "password", "passfile", "sslcert", "sslkey", "sslpassword"})
+_OF_THE_LOGIN = frozenset(
+    {"user", "password", "passfile", "sslcert", "sslkey", "sslpassword", "require_auth"}
+)
 _VARIABLES_OF_THE_LOGIN = frozenset(
     {
         "PGUSER",
         "PGPASSWORD",
         "PGPASSFILE",
+        "PGREQUIREAUTH",
         "PGSSLCERT",
         "PGSSLKEY",
         "PGSERVICEFILE",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from psycopg import conninfo
 
 from planrunner.clock import SystemClock
 from planrunner.model import Endpoint, Secret, SecretKind, SecretRef, Side
@@ -34,6 +35,8 @@ class Scene:
     revoked: Path
     pairs: dict[str, Pair]
     shown: str = ""
+    # Opened before a test changes the shell.
+    watcher: psycopg.Connection[Any] | None = None
     opened: list[Server] = field(default_factory=list)
 
     def show(self, name: str) -> None:
@@ -69,11 +72,12 @@ class Scene:
 
     def seen(self, label: str) -> list[tuple[bool, str | None]]:
         """Whether each session of that name is encrypted, and how, as the server sees it."""
-        with self.behind() as session:
-            return session.execute(
-                "SELECT ssl, version FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = %s",
-                [label],
-            ).fetchall()
+        if self.watcher is None:
+            self.watcher = self.behind()
+        return self.watcher.execute(
+            "SELECT ssl, version FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = %s",
+            [label],
+        ).fetchall()
 
     def let_in(self) -> list[str]:
         """How the server's log says that the sessions of the migrator came in, in order."""
@@ -82,10 +86,11 @@ class Scene:
     def connect(self, parameters: dict[str, str], *, label: str = "test", **endpoint: Any) -> Server:
         dsn = {"host": "localhost", "hostaddr": "127.0.0.1", "port": str(self.server.port)}
         dsn |= {"user": USER, "dbname": "postgres", **parameters}
+        text = endpoint.pop("dsn", None) or conninfo.make_conninfo("", **dsn)
         server = Server(
             Endpoint(
-                side=Side.SOURCE,
-                dsn=" ".join(f"{name}={value}" for name, value in dsn.items()),
+                side=endpoint.pop("side", Side.SOURCE),
+                dsn=text,
                 password=SecretRef(kind=SecretKind.ENV, locator="X"),
                 **endpoint,
             ),
@@ -157,6 +162,7 @@ def tls_server(pairs: tuple[Authority, dict[str, Pair]]) -> Iterator[Scene]:
             shown="good",
         )
         _login(scene)
+        scene.seen("")
         yield scene
     finally:
         server.close()
