@@ -170,12 +170,11 @@ def tls_faults(given: Mapping[str, str]) -> Iterator[Fault]:
     elif mode is not None and mode not in _SSL_MODES:
         remedy = suggestion(mode, _SSL_MODES, label="There are")
         yield Fault(message="unknown sslmode", remedy=remedy)
-    for key in ("requiressl", "sslcompression"):
-        if key in given:
-            yield Fault(
-                message=f"{key} is a word of former times, and weakens the line",
-                remedy="Take it out; write sslmode=verify-full, or leave sslmode out, which means the same.",
-            )
+    if "requiressl" in given:
+        yield Fault(
+            message="requiressl is a word of former times for sslmode=require and sslmode=prefer",
+            remedy="Take it out; write sslmode=verify-full, or leave sslmode out, which means the same.",
+        )
 
 
 def _secret(key: str) -> Fault:
