@@ -283,7 +283,7 @@ QUERY_CAUSES: tuple[Cause, ...] = (
             message="the {side} could not dial the other server",
             remedy=(
                 "The connection is made by the target's server, not from here. Give the address it can reach in"
-                " connections.source.source_as_seen_from_target, and let it through the source's firewall or"
+                " connections.target.source_as_seen_from_target, and let it through the source's firewall or"
                 " security group."
             ),
         )

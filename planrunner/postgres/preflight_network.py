@@ -28,6 +28,7 @@ _LOOPBACK = re.compile(r"\A(localhost|127\..*|::1|/.*|)\Z")
 # and no real password gets into the target's log.
 _NOT_A_PASSWORD = "planrunner-probe-without-a-password"  # noqa: S105  # the reason is above
 _REFUSED_BY_SOURCE = re.compile(r"(password|PAM|\w+) authentication failed|no password supplied")
+_CERTIFICATE = re.compile(r"certificate|SSL error", re.IGNORECASE)
 _WITHOUT_PASSWORD = re.compile(r"does not request a password|must use the password|password or GSSAPI")
 
 
@@ -265,9 +266,21 @@ def _probe_verdict(error: QueryFailed, line: Line) -> Finding:
         return _passwordless(line)
     if error.sqlstate in {"08001", "08006"}:
         words = error.message.partition("could not establish connection; ")[2] or error.message
-        return NETWORK.failed(f"{who} can't dial the {whom} at {line.place}: {words}", error.remedy)
+        remedy = _line_remedy(line) if _CERTIFICATE.search(words) else error.remedy
+        return NETWORK.failed(f"{who} can't dial the {whom} at {line.place}: {words}", remedy)
     return NETWORK.warned(
         f"{who}'s own line to the {whom} could not be probed: {error.message}", error.remedy
+    )
+
+
+def _line_remedy(line: Line) -> str:
+    who, whom = line.who, line.whom
+    roots = line.dial.get("sslrootcert")
+    looked = f"{roots} there" if roots else "~/.postgresql/root.crt of its server's account there"
+    return (
+        f"The {who}'s server checks the certificate on its own host, by {looked}. Put the certificates of the {whom}'s"
+        f" authority onto that host and name them as connections.{who}.{whom}_as_seen_from_{who}.sslrootcert; or give"
+        f" up the proof of identity, not the encryption: sslmode: require in the same place."
     )
 
 

@@ -13,7 +13,7 @@ from planrunner.aws.rds import Rds
 from planrunner.clock import SystemClock
 from planrunner.model import DialAddress, Mark, RdsInstance, Side
 from planrunner.postgres.preflight_authority import authority
-from planrunner.postgres.preflight_network import Line, same_level
+from planrunner.postgres.preflight_network import Line, dialled, same_level
 from planrunner.replication.subscriptions import dial_parameters
 from planrunner.sandbox.rds_api import CREDENTIALS, INSTANCE, RdsApi
 from planrunner.sandbox.rds_certificates import CertificateAuthority
@@ -132,3 +132,18 @@ def test_allowing_self_signed_certificates_holds_for_the_subscription_too(tls_se
     assert _level(tls_server, self_signed=True) == []
     dial = dial_parameters(tls_server.connect({}, self_signed=True))
     assert dial["sslmode"] == "require"
+
+
+def test_a_line_that_the_other_hosts_files_refuse_says_which_file_to_put_there(tls_server: Scene) -> None:
+    tls_server.show("good")
+    strange = str(tls_server.pairs["self-signed"].certificate)
+    source = tls_server.connect({}, seen_from_other=DialAddress(sslrootcert=strange))
+    target = tls_server.connect({"sslrootcert": str(tls_server.root)}, side=Side.TARGET)
+
+    finding = dialled(Line(subscriber=target, dial=dial_parameters(source)), target.identity())
+
+    assert finding.mark is Mark.FAIL
+    assert strange in str(finding.remedy)
+    assert "connections.target.source_as_seen_from_target.sslrootcert" in str(finding.remedy)
+    good = tls_server.connect({}, seen_from_other=DialAddress(sslrootcert=str(tls_server.root)))
+    assert dialled(Line(subscriber=target, dial=dial_parameters(good)), target.identity()).mark is Mark.PASS
