@@ -16,6 +16,7 @@
     ├── CloudError                  1   the cloud's API refused or was not there
     ├── ToolFailed                  1   pg_dump or another child process failed
     ├── SecretUnavailable           1   a secret reference could not be resolved
+    ├── AuthorityUnavailable        1   the certificates to check a server by can't be had
     ├── DecisionNeeded              4   waits for an approval or an answer
     ├── LockedByAnother             5   another run works on this plan
     ├── StateUnfit                  6   the state file belongs to another plan or a newer format
@@ -136,6 +137,12 @@ class ToolFailed(PlanrunnerError):
 
 class SecretUnavailable(PlanrunnerError):
     """A secret reference could not be resolved; the message names the reference, never a value."""
+
+    exit_code = 1
+
+
+class AuthorityUnavailable(PlanrunnerError):
+    """The certificates by which a server is to prove who it is can't be had, or are not those that are pinned."""
 
     exit_code = 1
 

@@ -87,15 +87,27 @@ class SecretKind(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AssumedRole:
+    """An IAM role whose rights are used; ``endpoint_url`` is STS's, where it is not AWS's."""
+
+    arn: str
+    external_id: str | None = None
+    session_name: str = "planrunner"
+    endpoint_url: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class SecretRef:
     """A reference to a secret: ``locator`` is a variable's name, a path, a command line or an ARN.
 
-    ``key`` picks one member of a JSON secret (``password`` in the form RDS writes).
+    ``key`` picks one member of a JSON secret (``password`` in the form RDS writes). ``access`` says how AWS is
+    reached, where the reference says so itself.
     """
 
     kind: SecretKind
     locator: str
     key: str | None = None
+    access: RdsInstance | None = None
 
     def __str__(self) -> str:
         return f"{self.kind.value}:{self.locator}"
@@ -109,6 +121,7 @@ class RdsInstance:
     region: str | None = None
     endpoint_url: str | None = None
     profile: str | None = None
+    assume_role: AssumedRole | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +141,8 @@ class DialAddress:
 class Endpoint:
     """One database: its DSN (never with a password in it) and how to become its user.
 
-    ``self_signed`` is the plan's ``allow_self_signed_certs``: encryption without proof of identity.
+    ``self_signed`` is the plan's ``allow_self_signed_certs``: encryption without proof of identity. ``ca`` is
+    ``rds``, ``system`` or the absolute path of a file of certificates, ``ca_fingerprint`` that file's SHA-256.
     """
 
     side: Side
@@ -138,6 +152,8 @@ class Endpoint:
     rds: RdsInstance | None = None
     seen_from_other: DialAddress | None = None
     self_signed: bool = False
+    ca: str | None = None
+    ca_fingerprint: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

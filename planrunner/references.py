@@ -1,14 +1,17 @@
-"""Reads a reference to a secret as a plan writes it."""
+"""Reads a reference to a secret, and how AWS is reached, as a plan writes them."""
 
 from __future__ import annotations
 
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from planrunner.model import SecretKind, SecretRef
+from planrunner.model import AssumedRole, RdsInstance, SecretKind, SecretRef
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
+_REACH = ("region", "profile", "endpoint_url", "assume_role")
 
 
 def reference(secret: Any, folder: Path) -> SecretRef:
@@ -19,4 +22,18 @@ def reference(secret: Any, folder: Path) -> SecretRef:
         locator = str((folder / locator).resolve())
     elif isinstance(locator, list):
         locator = shlex.join(locator)
-    return SecretRef(kind=kind, locator=locator, key=secret.get("key"))
+    reach = {name: secret[name] for name in _REACH if name in secret}
+    return SecretRef(
+        kind=kind,
+        locator=locator,
+        key=secret.get("key"),
+        access=access(locator, reach) if reach else None,
+    )
+
+
+def access(what: str, given: Mapping[str, Any]) -> RdsInstance:
+    """How AWS is reached for ``what``, as a mapping of a valid plan says it; its other keys are passed over."""
+    # It is told alike for everything at AWS; what is reached goes by its own name.
+    reach = {name: given[name] for name in _REACH if name in given}
+    role = reach.pop("assume_role", None)
+    return RdsInstance(instance=what, **reach, assume_role=AssumedRole(**role) if role else None)

@@ -41,7 +41,8 @@ class SecretResolver:
         return None if endpoint.password is None else self.resolve_ref(endpoint.password, endpoint.rds)
 
     def resolve_ref(self, ref: SecretRef, instance: RdsInstance | None = None) -> Secret:
-        """What the reference leads to; ``instance`` says how AWS is reached. Never empty."""
+        """What the reference leads to; ``instance`` says how AWS is reached where it does not itself. Never empty."""
+        instance = ref.access or instance
         if ref.kind is SecretKind.AWS_SECRETSMANAGER:
             # Imported late: only plans that keep secrets with AWS wait for boto3.
             from planrunner.aws.secrets import secretsmanager_value  # noqa: PLC0415

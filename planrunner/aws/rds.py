@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from planrunner.aws.certificates import InstanceAuthority, instance_authority
 from planrunner.aws.failures import translated
 from planrunner.aws.session import client
 from planrunner.errors import CloudError
@@ -85,6 +86,10 @@ class Rds:
             if not found:
                 raise CloudError(f"aws: there is no instance {name}", code="DBInstanceNotFound")
             return self._instance(found[0])
+
+    def authority(self) -> InstanceAuthority:
+        """Which certificate authority the instance uses, and until when."""
+        return instance_authority(self._client, self.instance)
 
     def _instance(self, told: DBInstanceTypeDef) -> DbInstance:
         groups = told.get("DBParameterGroups", [])

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import boto3
+import botocore.session
 from botocore.config import Config
+from botocore.loaders import create_loader
 
+from planrunner.aws import roles
 from planrunner.aws.failures import translated
 
 if TYPE_CHECKING:
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
 
     from planrunner.model import RdsInstance
 
+# A secret is looked up for every connection, and reading the descriptions of AWS's services costs more than the call.
+# They are the only thing that is kept: credentials are found anew each time.
+_MODELS = create_loader()
 _CONFIG = Config(retries={"mode": "standard", "max_attempts": 5}, connect_timeout=10, read_timeout=30)
 
 
@@ -48,15 +54,25 @@ def client(
 ) -> Any:
     """A client that retries throttling and network errors and gives up in bounded time.
 
-    Profile and endpoint URL are the instance's; the region is ``region``, else the instance's, else
-    the one that AWS's own configuration names. Credentials are found as every AWS tool finds them.
-    Raises CloudError when there is no such profile or no region.
+    Profile, endpoint URL and the role to assume are the instance's; the region is ``region``, else the instance's,
+    else the one that AWS's own configuration names. Credentials are found as every AWS tool finds them.
+    Raises CloudError when there is no such profile or no region, or the role is refused.
     """
     with translated(service, instance):
-        session = boto3.Session(
-            profile_name=instance.profile if instance else None,
-            region_name=region or (instance.region if instance else None),
+        session = _session(
+            instance.profile if instance else None, region or (instance.region if instance else None)
         )
+        if instance is not None and instance.assume_role is not None:
+            session = roles.assumed(session, instance)
         url = instance.endpoint_url if instance else None
         make: Any = session.client
         return make(service, endpoint_url=url, config=_CONFIG)
+
+
+def _session(profile: str | None, region: str | None) -> boto3.Session:
+    own = botocore.session.get_session()
+    own.register_component("data_loader", _MODELS)
+    session = boto3.Session(botocore_session=own, profile_name=profile, region_name=region)
+    # Each session adds the folder of boto3's own models once more.
+    _MODELS.search_paths[:] = dict.fromkeys(_MODELS.search_paths)
+    return session

@@ -144,6 +144,7 @@ def pairs(given: Sequence[str], what: str = "--var") -> dict[str, str]:
 
 def connector() -> Connect:
     """How a plan's servers are reached from here: psycopg, boto3 where the plan names RDS, our secrets."""
+    from planrunner.authorities import Authorities
     from planrunner.engine.context import World
     from planrunner.postgres.connection import Server
     from planrunner.secrets import SecretResolver
@@ -151,6 +152,7 @@ def connector() -> Connect:
     clock = SystemClock()
     secrets = SecretResolver(os.environ)
     resolve = secrets.resolve
+    authority = Authorities(os.environ, clock).file
 
     def connect(plan: Plan, label: str) -> World:
         cloud = None
@@ -159,8 +161,8 @@ def connector() -> Connect:
 
             cloud = Rds(plan.source.rds, clock)
         return World(
-            source=Server(plan.source, clock=clock, resolve=resolve, label=label),
-            target=Server(plan.target, clock=clock, resolve=resolve, label=label),
+            source=Server(plan.source, clock=clock, resolve=resolve, label=label, authority=authority),
+            target=Server(plan.target, clock=clock, resolve=resolve, label=label, authority=authority),
             cloud=cloud,
             resolve=secrets.resolve_ref,
         )

@@ -29,11 +29,10 @@ from planrunner.model import (
     Endpoint,
     Plan,
     Problem,
-    RdsInstance,
     Side,
     StepSpec,
 )
-from planrunner.references import reference
+from planrunner.references import access, reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -223,10 +222,16 @@ def _endpoint(side: Side, connections: Any, path: Path) -> Endpoint:
         dsn=given["dsn"],
         password=reference(password["secret"], path.parent) if "secret" in password else None,
         rds_iam=password.get("rds_iam", False),
-        rds=RdsInstance(**given["rds"]) if "rds" in given else None,
+        rds=access(given["rds"]["instance"], given["rds"]) if "rds" in given else None,
         seen_from_other=DialAddress(**seen) if seen else None,
         self_signed=given.get("allow_self_signed_certs", False),
+        ca=_authority(given.get("ca"), path.parent),
+        ca_fingerprint=given.get("ca_fingerprint"),
     )
+
+
+def _authority(ca: str | None, folder: Path) -> str | None:
+    return ca if ca is None or ca in {"rds", "system"} else str((folder / ca).resolve())
 
 
 def _digest(value: object) -> str:

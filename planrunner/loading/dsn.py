@@ -25,7 +25,8 @@ _KNOWN = """
 """
 KEYWORDS = frozenset(_KNOWN.split())
 _SECRET = ("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key")
-_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_SSL_MODES = ("disable", "require", "verify-ca", "verify-full")
+_FALLING_BACK = frozenset({"allow", "prefer"})
 
 _URI = re.compile(
     r"postgres(?:ql)?://(?:(?P<login>[^@/]*)@)?(?P<hosts>[^/?]*)(?:/(?P<dbname>[^?]*))?(?:\?(?P<more>.*))?"
@@ -186,10 +187,7 @@ def _faults(given: Mapping[str, str]) -> Iterator[Fault]:
     yield from (_secret(key) for key in _SECRET if given.get(key))
     if not given.get("dbname") and not given.get("service"):
         yield Fault(message="names no database", remedy=_EXAMPLE)
-    mode = given.get("sslmode")
-    if mode is not None and mode not in _SSL_MODES:
-        remedy = suggestion(mode, _SSL_MODES, label="There are")
-        yield Fault(message="unknown sslmode", remedy=remedy)
+    yield from tls_faults(given)
     yield from _port_faults(given)
     for key in _NUMBERS:
         if not re.fullmatch(r"-?[0-9]{1,9}", given.get(key, "0")):
@@ -215,6 +213,26 @@ def _port_faults(given: Mapping[str, str]) -> Iterator[Fault]:
     if len(ports) not in {1, len(hosts)}:
         message = f"{len(hosts)} host{'s' if len(hosts) > 1 else ''} and {len(ports)} ports"
         yield Fault(message=message, remedy="Give one port for each host, or one for all.")
+
+
+def tls_faults(given: Mapping[str, str]) -> Iterator[Fault]:
+    """What is wrong with how the line is to be encrypted; nothing may fall back to plain text."""
+    mode = given.get("sslmode")
+    if mode in _FALLING_BACK:
+        yield Fault(
+            message=f"sslmode={mode} sends everything in plain text where the server wishes so",
+            remedy="Leave sslmode out: then the server's certificate is verified. Where it can't be, write"
+            " allow_self_signed_certs: true beside dsn (sslmode=require for a pooler's console): encrypted all the"
+            " same, without proof of identity.",
+        )
+    elif mode is not None and mode not in _SSL_MODES:
+        remedy = suggestion(mode, _SSL_MODES, label="There are")
+        yield Fault(message="unknown sslmode", remedy=remedy)
+    if "requiressl" in given:
+        yield Fault(
+            message="requiressl is a word of former times for sslmode=require and sslmode=prefer",
+            remedy="Take it out; write sslmode=verify-full, or leave sslmode out, which means the same.",
+        )
 
 
 def _secret(key: str) -> Fault:

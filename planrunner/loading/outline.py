@@ -17,6 +17,9 @@ _PART = r'("([^"]|"")+"|[^".]+)'
 TABLES = rf"^{_PART}\.{_PART}$"
 TABLES_OR_ALL = rf"^(\*|{_PART}\.{_PART})$"
 VARIABLE_OF_ENVIRONMENT = "^[^=]+$"
+ARN = "^arn:"
+SESSION_NAME = "^[A-Za-z0-9_+=,.@-]{2,64}$"
+CA_FINGERPRINT_PATTERN = "^([0-9A-Fa-f]{2}:?){31}[0-9A-Fa-f]{2}$"
 SPAN = r"^[0-9]{1,4}(m|h|d|w)$"
 
 # How messages name what a pattern asks for.
@@ -29,6 +32,9 @@ NOUNS = {
     TABLES_OR_ALL: "a table pattern such as public.orders, public.inv_* or *",
     SPAN: "a time window such as 12h, 90d or 8w",
     VARIABLE_OF_ENVIRONMENT: "the name of an environment variable",
+    ARN: "an ARN such as arn:aws:iam::123456789012:role/migrator",
+    SESSION_NAME: "a name of 2 to 64 letters, digits and _+=,.@-",
+    CA_FINGERPRINT_PATTERN: "a SHA-256 of 64 hexadecimal digits, as sha256sum tells it",
     SIZE: "a size such as 64kB, 16MB or 10GB",
 }
 
@@ -60,6 +66,34 @@ METADATA = mapping(
     required=["name"],
 )
 
+ASSUME_ROLE = mapping(
+    "Role to assume",
+    "The IAM role whose rights are used, by STS; its credentials are renewed by themselves.",
+    {
+        "arn": text("ARN", "The role.", "arn:aws:iam::123456789012:role/migrator", pattern=ARN),
+        "external_id": text("External id", "What the role's trust policy asks for.", "orders-migration"),
+        "session_name": text(
+            "Session name",
+            "How the session is called in CloudTrail; planrunner by default.",
+            "orders-migration",
+            pattern=SESSION_NAME,
+        ),
+        "endpoint_url": text(
+            "Endpoint URL",
+            "The URL of the STS API; by default the endpoint_url beside it, else AWS's.",
+            "http://127.0.0.1:5000",
+        ),
+    },
+    required=["arn"],
+)
+ACCESS: Schema = {
+    "region": text("Region", "Its region; by default AWS's own configuration says.", "us-east-1"),
+    "endpoint_url": text(
+        "Endpoint URL", "The URL of the API, where it is not AWS's.", "http://127.0.0.1:5000"
+    ),
+    "profile": text("Profile", "The profile of AWS's shared configuration.", "prod"),
+    "assume_role": ASSUME_ROLE,
+}
 SECRET = mapping(
     "Secret reference",
     "Where the password, or a sensitive variable's value, is kept: exactly one of env, file, command,"
@@ -95,6 +129,7 @@ SECRET = mapping(
             " itself.",
             "password",
         ),
+        **ACCESS,
     },
 )
 _VALUE = {"type": ["string", "integer", "boolean", "number"]}
@@ -169,11 +204,7 @@ RDS = mapping(
     "The RDS instance behind the source and how its API is reached; needed by enable_logical and rds_iam.",
     {
         "instance": text("Instance", "Its identifier.", "orders-prod"),
-        "region": text("Region", "Its region; by default AWS's own configuration says.", "us-east-1"),
-        "endpoint_url": text(
-            "Endpoint URL", "The URL of the RDS API, where it is not AWS's.", "http://127.0.0.1:5000"
-        ),
-        "profile": text("Profile", "The profile of AWS's shared configuration.", "prod"),
+        **ACCESS,
     },
     required=["instance"],
 )
@@ -221,6 +252,18 @@ DSN = text(
     " certificate is verified (verify-full).",
     "postgresql://migrator@db.example.com:5432/app?sslmode=verify-full",
 )
+CA = text(
+    "Certificate authority",
+    "Who vouches for the server: rds (AWS's bundle, from PLANRUNNER_RDS_CA_BUNDLE or downloaded), system (the"
+    " authorities of this machine), or a file of certificates, relative to the plan's folder or absolute.",
+    "rds",
+)
+CA_FINGERPRINT = text(
+    "CA file's fingerprint",
+    "The SHA-256 of the file of certificates, as sha256sum tells it; another file is refused.",
+    "5e8c0a0f6f9d6c2f4b7a0c0f3a9b5d1e2c3f4a5b6c7d8e9f0a1b2c3d4e5f6a7b",
+    pattern=CA_FINGERPRINT_PATTERN,
+)
 SELF_SIGNED: Schema = {
     "type": "boolean",
     "title": "Allow self-signed certificates",
@@ -232,7 +275,13 @@ SELF_SIGNED: Schema = {
 
 def connection(side: str) -> Schema:
     """The schema of ``connections.source`` or ``connections.target``."""
-    shared: Schema = {"dsn": DSN, "password": PASSWORD, "allow_self_signed_certs": SELF_SIGNED}
+    shared: Schema = {
+        "dsn": DSN,
+        "password": PASSWORD,
+        "ca": CA,
+        "ca_fingerprint": CA_FINGERPRINT,
+        "allow_self_signed_certs": SELF_SIGNED,
+    }
     own: Schema = (
         {"rds": RDS, "target_as_seen_from_source": SEEN_FROM_SOURCE}
         if side == "source"

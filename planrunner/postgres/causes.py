@@ -23,9 +23,91 @@ class Cause:
         return re.search(self.words, text, re.IGNORECASE) is not None
 
 
+# What a handshake of our own was told (see ``handshake``) stands in {reason}.
+_NO_PROOF = (
+    " Or give up the proof of identity, not the encryption: connections.{side}.allow_self_signed_certs: true"
+)
+TLS_CAUSES: tuple[Cause, ...] = (
+    Cause(
+        words=r"server does not support SSL",
+        message="{place} does not support TLS and the plan asks for it",
+        remedy=(
+            "Enable ssl on the server, or, only where the network itself is trusted, put sslmode=disable"
+            " into connections.{side}.dsn."
+        ),
+    ),
+    Cause(
+        words=r"invalid when SSL support is not compiled in",
+        message="the program was built without TLS and the plan asks for it",
+        remedy="Install PostgreSQL's own client programs: apt-get install postgresql-client",
+    ),
+    Cause(
+        words=r"server certificate for .* does not match host name|hostname mismatch",
+        message="the certificate of {place} was made for another host name",
+        remedy=(
+            "Use the name in the certificate as the host in connections.{side}.dsn; keep the address to dial"
+            " in hostaddr=." + _NO_PROOF
+        ),
+    ),
+    Cause(
+        words=r"root certificate file .* does not exist|could not read root certificate",
+        message="the certificate of {place} can't be checked: there is no file {rootcert}, or none that can be read",
+        remedy="{tls_remedy}",
+    ),
+    Cause(
+        words=r"certificate has expired",
+        message="certificate verify failed: the certificate of {place}, or one that vouches for it, has expired",
+        remedy=(
+            "Renew the server's certificate (on RDS: aws rds modify-db-instance with a newer"
+            " --ca-certificate-identifier); see its dates: {openssl}. Check this machine's clock, too."
+            + _NO_PROOF
+        ),
+    ),
+    Cause(
+        words=r"certificate is not yet valid",
+        message="certificate verify failed: the certificate of {place} is not valid yet",
+        remedy="Check this machine's clock (date -u) and the certificate's dates: {openssl}." + _NO_PROOF,
+    ),
+    Cause(
+        words=r"certificate revoked",
+        message="certificate verify failed: the certificate of {place} was revoked by its authority ({crl})",
+        remedy="Do not trust the server before whoever runs it has given it a new certificate.",
+    ),
+    Cause(
+        words=r"unable to get certificate CRL|CRL has expired|CRL is not yet valid",
+        message="certificate verify failed: the revocation list {crl} can't be used for the certificate of {place}",
+        remedy="Get the authority's current list, and name its file in connections.{side}.dsn as sslcrl=FILE.",
+    ),
+    Cause(
+        words=r"unsuitable certificate purpose|unsupported certificate purpose|invalid purpose",
+        message="certificate verify failed: the certificate of {place} was not made for a server",
+        remedy="Give the server a certificate for server authentication (extendedKeyUsage=serverAuth)."
+        + _NO_PROOF,
+    ),
+    Cause(
+        words=r"certificate verify failed|self.signed certificate|unable to get local issuer",
+        message="certificate verify failed: {place} shows a certificate that {rootcert} does not vouch for",
+        remedy="{tls_remedy}",
+    ),
+    Cause(
+        words=r"definition of service .* not found|service file .* not found",
+        message="the shell's PGSERVICE, or service= in the plan, names a service that is not defined here",
+        remedy="Unset PGSERVICE, or define the service in ~/.pg_service.conf.",
+    ),
+)
 _REPLICATION_REMEDY = (
     "On AWS RDS run as the master user: GRANT rds_replication TO the plan's login; elsewhere run as a"
     " superuser: ALTER ROLE the plan's login REPLICATION. The grant step does what the login may do itself."
+)
+
+WRONG_PASSWORD = Cause(
+    words=r"password authentication failed|PAM authentication failed|authentication failed for user",
+    sqlstate="28P01",
+    message='{place} does not accept the password of role "{user}", or has no such role',
+    remedy=(
+        "Check what connections.{side}.password refers to, and the user in connections.{side}.dsn. With"
+        " rds_iam the role must be a member of rds_iam and the AWS identity be allowed rds-db:connect."
+    ),
 )
 
 # The first that fits counts, so the precise ones stand before the general ones.
@@ -39,15 +121,7 @@ CONNECTION_CAUSES: tuple[Cause, ...] = (
             ' superuser: ALTER ROLE "{user}" REPLICATION;'
         ),
     ),
-    Cause(
-        words=r"password authentication failed|PAM authentication failed|authentication failed for user",
-        sqlstate="28P01",
-        message='{place} does not accept the password of role "{user}", or has no such role',
-        remedy=(
-            "Check what connections.{side}.password refers to, and the user in connections.{side}.dsn. With"
-            " rds_iam the role must be a member of rds_iam and the AWS identity be allowed rds-db:connect."
-        ),
-    ),
+    WRONG_PASSWORD,
     Cause(
         words=r"no password supplied|password required",
         sqlstate="28P01",
@@ -88,33 +162,7 @@ CONNECTION_CAUSES: tuple[Cause, ...] = (
         message='{place} has no pg_hba.conf entry for role "{user}", database "{database}" from this machine',
         remedy="Add an entry for this machine's address to the server's pg_hba.conf and reload it.",
     ),
-    Cause(
-        words=r"server does not support SSL",
-        message="{place} does not support TLS and the plan asks for it",
-        remedy=(
-            "Enable ssl on the server, or, only where the network itself is trusted, put sslmode=disable"
-            " into connections.{side}.dsn."
-        ),
-    ),
-    Cause(
-        words=r"server certificate for .* does not match host name|hostname mismatch",
-        message="the certificate of {place} was made for another host name",
-        remedy=(
-            "Use the name in the certificate as the host in connections.{side}.dsn; keep the address to dial"
-            " in hostaddr=. Or give up the proof of identity, not the encryption:"
-            " connections.{side}.allow_self_signed_certs: true"
-        ),
-    ),
-    Cause(
-        words=r"root certificate file .* does not exist|could not read root certificate",
-        message="the certificate of {place} can't be checked: there is no file {rootcert}",
-        remedy="{tls_remedy}",
-    ),
-    Cause(
-        words=r"certificate verify failed|self.signed certificate|unable to get local issuer",
-        message="certificate verify failed: {place} shows a certificate that {rootcert} does not vouch for",
-        remedy="{tls_remedy}",
-    ),
+    *TLS_CAUSES,
     Cause(
         words=r"too many clients|too many connections|remaining connection slots",
         sqlstate="53300",
@@ -235,7 +283,7 @@ QUERY_CAUSES: tuple[Cause, ...] = (
             message="the {side} could not dial the other server",
             remedy=(
                 "The connection is made by the target's server, not from here. Give the address it can reach in"
-                " connections.source.source_as_seen_from_target, and let it through the source's firewall or"
+                " connections.target.source_as_seen_from_target, and let it through the source's firewall or"
                 " security group."
             ),
         )

@@ -16,6 +16,8 @@ from psycopg import conninfo, sql
 from planrunner import remains
 from planrunner.model import Endpoint, Secret, SecretRef, Side
 from planrunner.postgres.failures import connection_failure, dsn_parameters, query_failure
+from planrunner.postgres.passwords import refuses_password
+from planrunner.postgres.tls import secured, seen_from_elsewhere, shielded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -79,15 +81,30 @@ class Identity:
         return self.version // 10000
 
 
+def named_file(endpoint: Endpoint) -> str | None:
+    """The file of certificates where the plan names one as ``ca``; what must be looked for is not found here."""
+    return endpoint.ca
+
+
 class Server:
-    """Opens sessions on one endpoint. Passwords are resolved per session and never kept."""
+    """Opens sessions on one endpoint. Passwords are resolved per session and never kept.
+
+    ``authority`` finds the file of certificates that the plan's ``ca`` speaks of.
+    """
 
     def __init__(
-        self, endpoint: Endpoint, *, clock: Clock, resolve: Callable[[Endpoint], Secret | None], label: str
+        self,
+        endpoint: Endpoint,
+        *,
+        clock: Clock,
+        resolve: Callable[[Endpoint], Secret | None],
+        label: str,
+        authority: Callable[[Endpoint], str | None] = named_file,
     ) -> None:
         self.endpoint = endpoint
         self.clock = clock
         self._resolve = resolve
+        self._authority = authority
         self._label = label
         self.pids: set[int] = set()
         self._sessions: WeakSet[Session] = WeakSet()
@@ -100,38 +117,50 @@ class Server:
         return self.endpoint.side
 
     def parameters(self) -> dict[str, str]:
-        """The libpq parameters of a session, without the password; ConnectionFailed for a DSN that is none."""
-        given = dsn_parameters(self.endpoint)
-        default_tls = {} if given.get("host", "/").startswith("/") else {"sslmode": "verify-full"}
-        merged = {**LIVENESS, **default_tls, **given, "application_name": self._label}
-        if self.endpoint.self_signed:
-            # Encryption stays compulsory, only the proof of identity is given up.
-            merged["sslmode"] = "require"
-            merged.pop("sslrootcert", None)
-        return merged
+        """The libpq parameters of a session, without the password; ConnectionFailed for a DSN that is none.
+
+        AuthorityUnavailable when the certificates of the plan's ``ca`` can't be had.
+        """
+        given = {**LIVENESS, **dsn_parameters(self.endpoint), "application_name": self._label}
+        return secured(given, self_signed=self.endpoint.self_signed, authority=self._authority(self.endpoint))
+
+    def parameters_elsewhere(self) -> dict[str, str]:
+        """The same as the other side's subscription dials, with no name of ours in it."""
+        own = self.endpoint
+        given = {**dsn_parameters(own), **LIVENESS}
+        given.pop("application_name", None)
+        return seen_from_elsewhere(given, own.seen_from_other, self_signed=own.self_signed, ca=own.ca)
 
     def password(self) -> Secret | None:
         """The password, resolved now; SecretUnavailable when its reference leads nowhere."""
         return self._resolve(self.endpoint)
 
     def open(self, *, read_only: bool, autocommit: bool = True, **extra: str) -> Session:
-        """Open a session that the caller closes; ConnectionFailed with cause and remedy."""
+        """Open a session that the caller closes; ConnectionFailed with cause and remedy.
+
+        A password that is refused may have been rotated a moment ago: it is looked up once more.
+        """
         settings = {**PINNED, "default_transaction_read_only": "on" if read_only else "off"}
-        parameters = {**self.parameters(), **extra}
-        secret = self.password()
+        parameters = shielded({**self.parameters(), **extra})
         try:
-            session = psycopg.connect(
-                conninfo.make_conninfo("", **parameters, **({"password": secret.reveal()} if secret else {})),
-                autocommit=autocommit,
-            )
+            session = self._connected(parameters, autocommit=autocommit)
         except psycopg.Error as error:
-            raise connection_failure(error, self.endpoint) from error
+            raise connection_failure(error, self.endpoint, parameters) from error
         self.pids.add(session.info.backend_pid)
         self._sessions.add(session)
         remains.session(self.side.value, session)
         if "replication" not in extra:
             self._pin(session, settings)
         return session
+
+    def _connected(self, parameters: Mapping[str, str], *, autocommit: bool) -> Session:
+        secret = self.password()
+        try:
+            return _dialled(parameters, secret, autocommit=autocommit)
+        except psycopg.OperationalError as error:
+            if secret is None or not refuses_password(error):
+                raise
+        return _dialled(parameters, self.password(), autocommit=autocommit)
 
     def _pin(self, session: Session, settings: Mapping[str, str]) -> None:
         autocommit = session.autocommit
@@ -239,6 +268,11 @@ class Server:
             # A copy of the descriptor: the session's own may be closed by its thread at the same moment.
             with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(session.fileno())) as line:
                 line.shutdown(socket.SHUT_RDWR)
+
+
+def _dialled(parameters: Mapping[str, str], secret: Secret | None, *, autocommit: bool) -> Session:
+    known = {"password": secret.reveal()} if secret is not None else {}
+    return psycopg.connect(conninfo.make_conninfo("", **parameters, **known), autocommit=autocommit)
 
 
 __all__ = ["Identity", "Query", "Row", "Secret", "SecretRef", "Server", "Session"]

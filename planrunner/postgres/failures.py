@@ -10,10 +10,11 @@ from psycopg import conninfo
 
 from planrunner.errors import ConnectionFailed, QueryFailed
 from planrunner.masking import masked
+from planrunner.postgres import handshake
 from planrunner.postgres.causes import BROKEN_SESSION, CONNECTION_CAUSES, PASSING_CAUSES, QUERY_CAUSES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from planrunner.model import Endpoint, Side
     from planrunner.postgres.causes import Cause
@@ -32,12 +33,20 @@ def condensed(text: str, secrets: Sequence[str] = ()) -> str:
     return "; ".join(line.strip() for line in masked(text).splitlines() if line.strip())
 
 
-def connection_failure(error: psycopg.Error, endpoint: Endpoint) -> ConnectionFailed:
-    """Why no session could be opened on ``endpoint``, and the remedy."""
+def connection_failure(
+    error: psycopg.Error, endpoint: Endpoint, parameters: Mapping[str, str] | None = None
+) -> ConnectionFailed:
+    """Why no session could be opened on ``endpoint``, and the remedy.
+
+    ``parameters`` are those that were dialled: where libpq says only that a certificate was refused, the server is
+    asked once more for the reason.
+    """
     text = condensed(str(error))
+    reason = handshake.refusal(text, parameters) if parameters is not None else None
+    text = f"{text}: {reason}" if reason else text
     # libpq gives no SQLSTATE for a refused connection, only the server's words.
     cause = next((c for c in CONNECTION_CAUSES if c.fits(text)), None)
-    facts = endpoint_facts(endpoint)
+    facts = endpoint_facts(endpoint, parameters)
     told = _PREFIXES.sub("", text, count=1)
     sqlstate = error.sqlstate or (cause.sqlstate if cause else None)
     if cause is None:
@@ -93,9 +102,12 @@ def _server_words(error: psycopg.Error) -> str:
     return condensed("\n".join(word for word in words if word))
 
 
-def endpoint_facts(endpoint: Endpoint) -> dict[str, str]:
-    """What messages say of an endpoint: where, who, and the AWS command that shows its network."""
-    given = dsn_parameters(endpoint)
+def endpoint_facts(endpoint: Endpoint, dialled: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What messages say of an endpoint: where, who, and the AWS command that shows its network.
+
+    ``dialled`` are the parameters of the attempt, where there was one.
+    """
+    given = {**dsn_parameters(endpoint), **(dialled or {})}
     host, port = given.get("host") or "localhost", given.get("port") or "5432"
     local = host.startswith("/")
     return {
@@ -106,6 +118,8 @@ def endpoint_facts(endpoint: Endpoint) -> dict[str, str]:
         "user": given.get("user") or "(the system's user)",
         "database": given.get("dbname") or given.get("user") or "",
         "rootcert": given.get("sslrootcert") or "~/.postgresql/root.crt",
+        "crl": given.get("sslcrl") or given.get("sslcrldir") or "its revocation list",
+        "openssl": f"openssl s_client -starttls postgres -connect {host}:{port} </dev/null | openssl x509 -noout -dates",
         "network": _network_remedy(endpoint, host, port),
         "tls_remedy": _certificate_remedy(endpoint, host),
     }
@@ -135,15 +149,16 @@ def _network_remedy(endpoint: Endpoint, host: str, port: str) -> str:
 
 
 def _certificate_remedy(endpoint: Endpoint, host: str) -> str:
+    where = f"connections.{endpoint.side.value}"
     if _rds_instance(endpoint, host) is None:
         bundle = "Get the certificate of the authority that signed the server's"
     else:
         bundle = (
-            "Get AWS's certificate bundle: curl -o rds-ca.pem"
+            f"Write {where}.ca: rds, or get AWS's certificate bundle yourself: curl -o rds-ca.pem"
             " https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem"
         )
     return (
-        f"{bundle}, and name its file in connections.{endpoint.side.value}.dsn as sslrootcert=FILE;"
+        f"{bundle}, and name its file as {where}.ca (or in {where}.dsn as sslrootcert=FILE);"
         " or give up the proof of identity, not the encryption:"
-        f" connections.{endpoint.side.value}.allow_self_signed_certs: true"
+        f" {where}.allow_self_signed_certs: true"
     )

@@ -20,6 +20,7 @@ from planrunner.postgres import (
     preflight_target,
 )
 from planrunner.postgres.preflight_section import CAPACITY, LOCAL, NETWORK, SCHEMA, SOURCE, TARGET
+from planrunner.postgres.tls import encrypted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -33,7 +34,9 @@ def preflight(source: Server, target: Server, needs: Needs) -> tuple[Finding, ..
     """Every finding, passed ones too; what depends on a server that can't be reached is left out."""
     from_source, from_target = preflight_network.reach(source), preflight_network.reach(target)
     there, here = from_source.identity is not None, from_target.identity is not None
-    local = preflight_local.tools(from_source.identity, from_target.identity)
+    local = preflight_local.tools(
+        from_source.identity, from_target.identity, tls=there and encrypted(source.parameters())
+    )
     # Generators: one that is not asked for has not spoken to its server.
     checks = (
         (NETWORK, there, preflight_network.session_quality(source)),

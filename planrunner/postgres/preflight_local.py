@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 _ANY_VERSION = 120000
 
 
-def tools(source: Identity | None, target: Identity | None) -> Iterator[Finding]:
-    """pg_dump, pg_restore and psql, fit for the source's version."""
+def tools(source: Identity | None, target: Identity | None, *, tls: bool = False) -> Iterator[Finding]:
+    """pg_dump, pg_restore and psql, fit for the source's version; ``tls``: they must be able to encrypt."""
     version = source.version if source else _ANY_VERSION
-    found = candidates(version)
+    found = candidates(version, tls=tls)
     if not found:
-        error = missing_tools(version)
+        error = missing_tools(version, tls=tls)
         yield LOCAL.failed(error.message.removeprefix("local: "), error.remedy)
         return
     best = found[0]

@@ -11,6 +11,7 @@ from psycopg import conninfo, sql
 from planrunner.errors import PlanrunnerError, QueryFailed
 from planrunner.postgres.failures import endpoint_facts
 from planrunner.postgres.preflight_section import NETWORK
+from planrunner.postgres.tls import VERIFYING, is_socket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -19,11 +20,15 @@ if TYPE_CHECKING:
     from planrunner.postgres.connection import Identity, Server, Session
     from planrunner.postgres.preflight_section import Needs
 
+# sslrootcert=system came with this major.
+_SYSTEM_SINCE = 16
+_LEVELS = ("disable", "require", "verify-ca", "verify-full")
 _LOOPBACK = re.compile(r"\A(localhost|127\..*|::1|/.*|)\Z")
 # The probe dials with a password that is surely wrong: the source's refusal proves that it answers,
 # and no real password gets into the target's log.
 _NOT_A_PASSWORD = "planrunner-probe-without-a-password"  # noqa: S105  # the reason is above
 _REFUSED_BY_SOURCE = re.compile(r"(password|PAM|\w+) authentication failed|no password supplied")
+_CERTIFICATE = re.compile(r"certificate|SSL error", re.IGNORECASE)
 _WITHOUT_PASSWORD = re.compile(r"does not request a password|must use the password|password or GSSAPI")
 
 
@@ -73,12 +78,13 @@ def _encryption(server: Server) -> Finding:
             f"{side.capitalize()} session is not encrypted",
             f"Put sslmode=verify-full into connections.{side}.dsn.",
         )
-    if given.get("sslmode") in {"verify-full", "verify-ca"}:
+    if given.get("sslmode") in VERIFYING:
         return NETWORK.passed(f"{side.capitalize()} session is encrypted ({row[1]}), certificate verified")
     reason = "allow_self_signed_certs" if server.endpoint.self_signed else f"sslmode={given.get('sslmode')}"
     return NETWORK.warned(
         f"{side.capitalize()} session is encrypted ({row[1]}), but nothing proves who answers ({reason})",
-        f"Put sslmode=verify-full and sslrootcert=FILE into connections.{side}.dsn.",
+        f"Take sslmode out of connections.{side}.dsn, and name who vouches for the server as"
+        f" connections.{side}.ca: rds, system or FILE.",
     )
 
 
@@ -121,6 +127,7 @@ def between(source: Server, target: Server, needs: Needs) -> Iterator[Finding]:
             "Check the hosts in connections.source.dsn and connections.target.dsn.",
         )
         return
+    yield from same_level(source, Line(subscriber=target, dial=needs.dial))
     yield dialing(target, needs, here)
 
 
@@ -145,6 +152,39 @@ class Line:
     def place(self) -> str:
         """Where it is dialled."""
         return f"{self.dial.get('host') or 'localhost'}:{self.dial.get('port') or '5432'}"
+
+
+def same_level(dialled: Server, line: Line) -> Iterator[Finding]:
+    """Whether the subscription's line is secured as ours is, with files that lie on its own host."""
+    own, dial = dialled.parameters(), line.dial
+    who, whom = line.who.capitalize(), line.whom
+    place = f"connections.{line.who}.{whom}_as_seen_from_{line.who}"
+    if _strictness(dial) < _strictness(own):
+        yield NETWORK.warned(
+            f"{who}'s subscription asks less of the {whom} than we do: sslmode={dial.get('sslmode')}, ours is"
+            f" {own.get('sslmode')}",
+            f"Leave sslmode out of {place}, and name there the CA file of the {line.who}'s host as sslrootcert.",
+        )
+    roots = dial.get("sslrootcert")
+    if dial.get("sslmode") not in VERIFYING or _is_local(line.subscriber.parameters()):
+        return
+    if roots is None:
+        yield NETWORK.warned(
+            f"{who}'s subscription verifies the {whom} by ~/.postgresql/root.crt of its own server: our file of"
+            f" certificates lies on this machine, not on the {line.who}'s host",
+            f"Put the certificates onto the {line.who}'s host, for its server to read, and name them as"
+            f" {place}.sslrootcert (system where its own authorities know the {whom}).",
+        )
+    elif roots == "system" and line.subscriber.identity().major < _SYSTEM_SINCE:
+        yield NETWORK.failed(
+            f"{who} is PostgreSQL {line.subscriber.identity().major}, which does not know sslrootcert=system",
+            f"Name a file of certificates on the {line.who}'s host as {place}.sslrootcert.",
+        )
+
+
+def _strictness(parameters: Mapping[str, str]) -> int:
+    # A socket is as good as anything: nothing of it leaves the machine.
+    return 9 if is_socket(parameters) else _LEVELS.index(parameters.get("sslmode", "disable"))
 
 
 def dialing(target: Server, needs: Needs, here: Identity) -> Finding:
@@ -231,9 +271,21 @@ def _probe_verdict(error: QueryFailed, line: Line) -> Finding:
         return _passwordless(line)
     if error.sqlstate in {"08001", "08006"}:
         words = error.message.partition("could not establish connection; ")[2] or error.message
-        return NETWORK.failed(f"{who} can't dial the {whom} at {line.place}: {words}", error.remedy)
+        remedy = _line_remedy(line) if _CERTIFICATE.search(words) else error.remedy
+        return NETWORK.failed(f"{who} can't dial the {whom} at {line.place}: {words}", remedy)
     return NETWORK.warned(
         f"{who}'s own line to the {whom} could not be probed: {error.message}", error.remedy
+    )
+
+
+def _line_remedy(line: Line) -> str:
+    who, whom = line.who, line.whom
+    roots = line.dial.get("sslrootcert")
+    looked = f"{roots} there" if roots else "~/.postgresql/root.crt of its server's account there"
+    return (
+        f"The {who}'s server checks the certificate on its own host, by {looked}. Put the certificates of the {whom}'s"
+        f" authority onto that host and name them as connections.{who}.{whom}_as_seen_from_{who}.sslrootcert; or give"
+        f" up the proof of identity, not the encryption: sslmode: require in the same place."
     )
 
 

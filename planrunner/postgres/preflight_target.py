@@ -49,7 +49,13 @@ def permissions(target: Server, source: Endpoint, needs: Needs) -> Iterator[Find
             f"Run on the target as its owner: GRANT CREATE ON DATABASE {database} TO {name};",
         )
     yield _subscriptions(who, name, target.side.value, TARGET)
-    if not who[1] and (gap := _password_gap(source)):
+    if source.rds_iam:
+        yield TARGET.failed(
+            "A subscription can't log in with an IAM token: it lasts 15 minutes, and a subscription dials for as long"
+            " as it lives",
+            "Give connections.source.password a lasting password's reference: {secret: …} instead of rds_iam.",
+        )
+    elif not who[1] and (gap := _password_gap(source)):
         yield TARGET.failed(
             f"A subscription of {name}, which is no superuser, must use a password: {gap}",
             "Give connections.source.password a lasting password's reference.",
@@ -81,8 +87,6 @@ def _subscriptions(who: Row, name: str, side: str, section: Section) -> Finding:
 
 
 def _password_gap(source: Endpoint) -> str | None:
-    if source.rds_iam:
-        return "an IAM token lasts 15 minutes, a subscription dials for as long as it lives"
     return None if source.password is not None else "connections.source has none"
 
 

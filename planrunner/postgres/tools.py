@@ -19,6 +19,7 @@ from psycopg import conninfo
 from planrunner.errors import ToolFailed
 from planrunner.masking import hushed
 from planrunner.postgres.failures import condensed
+from planrunner.postgres.tls import of_the_login
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -58,20 +59,31 @@ def find_tools(source_version: int, search: Sequence[Path] | None = None) -> Cli
     return found[0]
 
 
-def candidates(source_version: int, search: Sequence[Path] | None = None) -> list[ClientTools]:
-    """Every set of tools that can read such a source, the best first.
+def candidates(
+    source_version: int, search: Sequence[Path] | None = None, *, tls: bool = False
+) -> list[ClientTools]:
+    """Every set of tools that can read such a source, the best first; with ``tls`` those that can encrypt.
 
     A pg_dump reads servers of its own major and earlier ones. The source's own major comes first,
     then each later one; of one major the newest minor. ``search`` lists folders of programs instead
     of this machine's usual places.
     """
     usable = [t for t in _installed(search) if t.major >= source_version // 10000]
+    usable = [t for t in usable if _speaks_tls(t.psql or t.pg_dump)] if tls else usable
     return sorted(usable, key=lambda t: (t.major, -t.minor))
 
 
-def missing_tools(source_version: int, search: Sequence[Path] | None = None) -> ToolFailed:
+def missing_tools(
+    source_version: int, search: Sequence[Path] | None = None, *, tls: bool = False
+) -> ToolFailed:
     """The error for a machine without tools for such a source; names what was found instead."""
     major = source_version // 10000
+    plain = candidates(source_version, search) if tls else []
+    if plain:
+        return ToolFailed(
+            f"local: the line to the source is encrypted, and {plain[0].pg_dump} was built without TLS",
+            remedy=f"Install PostgreSQL's own client programs: apt-get install postgresql-client-{major}",
+        )
     too_old = ", ".join(sorted({t.version for t in _installed(search)}))
     found = f"only {too_old} was found" if too_old else "no pg_dump was found"
     return ToolFailed(
@@ -107,6 +119,25 @@ def _wheel_folders() -> Iterator[Path]:
         yield from sorted(Path(place).glob("pginstall*/bin"))
 
 
+@cache
+def _speaks_tls(program: Path) -> bool:
+    """False for a program whose libpq was built without TLS, as those of the sandbox are."""
+    # Nothing is dialled: the mode is refused, or else the folder of the socket is not there.
+    dial = ["-w", "-d", "sslmode=require host=/nonexistent port=1 dbname=x"]
+    try:
+        answer = subprocess.run(
+            [program, *dial],
+            env=tool_environment({}),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=20,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return b"not compiled in" not in answer.stderr
+
+
 def _tools_in(folder: Path) -> ClientTools | None:
     pg_dump, pg_restore, psql = (_program(folder, name) for name in ("pg_dump", "pg_restore", "psql"))
     if pg_dump is None or pg_restore is None:
@@ -139,10 +170,13 @@ def _version(pg_dump: Path) -> tuple[str, int, int] | None:
 
 
 def tool_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """What a child program needs of ours (PATH, HOME, TMPDIR) with ``environment`` laid over it."""
+    """What a child program needs of ours (PATH, HOME, TMPDIR) with ``environment`` laid over it.
+
+    Nothing by which the shell would send it elsewhere or let it do without TLS (PGHOST, PGSSLMODE).
+    """
     # Read here and nowhere else below the CLI: libpq's children look up HOME and PATH themselves.
     # Untranslated messages are the ones people can search for.
-    return {**os.environ, "LC_ALL": "C", **environment}
+    return {**of_the_login(os.environ), "LC_ALL": "C", **environment}
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import tempfile
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,8 @@ from psycopg import sql
 from planrunner.errors import ToolFailed
 from planrunner.postgres import tools
 from planrunner.postgres.connection import PINNED
+from planrunner.postgres.passwords import with_password
+from planrunner.postgres.tls import encrypted, for_another_libpq
 from planrunner.postgres.wire import BLOCK_BYTES, Wire
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import IO
 
+    from planrunner.model import Secret
     from planrunner.postgres.connection import Server, Session
 
 # Linux's number for F_SETPIPE_SZ; elsewhere the pipe keeps its size.
@@ -34,6 +37,7 @@ _SETPIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031)
 _TAG = re.compile(rb"^COPY (\d+)$", re.MULTILINE)
 _YOUNGER = {"transaction_timeout": 170000}
 _END_SECONDS = 30.0
+_CONNECTED = b"planrunner-connected"
 
 
 class SessionFeed:
@@ -92,36 +96,58 @@ class Psql:
     def find(cls, source: Server) -> Psql | None:
         """A psql of this machine that can be used for ``source``, None when there is none."""
         version = source.identity().version
-        program = next((t.psql for t in tools.candidates(version) if t.psql is not None), None)
+        able = tools.candidates(version, tls=encrypted(source.parameters()))
+        program = next((t.psql for t in able if t.psql is not None), None)
         return None if program is None else cls(program=program, version=version)
 
     @contextmanager
     def feed(self, source: Server, snapshot: str, statement: sql.Composed) -> Iterator[PsqlFeed]:
         """Start psql on ``statement`` inside ``snapshot``; whatever happens, the child is gone afterwards."""
-        secret = source.password()
-        hidden = secret.reveal() if secret else ""
         reading, writing = os.pipe()
-        with ExitStack() as leaving, tempfile.TemporaryFile() as words, os.fdopen(reading, "rb", buffering=0):
+        with tempfile.TemporaryFile() as words, os.fdopen(reading, "rb", buffering=0):
             try:
                 _enlarge(writing)
-                dialling = leaving.enter_context(tools.dialling(source.parameters()))
-                child = self._spawn(dialling, writing, words, hidden)
+                script = self._script(snapshot, statement, stream=writing)
+                child, hidden = with_password(
+                    source, lambda secret: self._connected(source, writing, words, secret, script)
+                )
             finally:
                 os.close(writing)
             try:
-                _tell(child, self._script(snapshot, statement, stream=writing))
                 yield PsqlFeed(child, reading, words, hidden)
             finally:
                 _end(child)
 
+    def _connected(
+        self, source: Server, stream: int, words: IO[bytes], secret: Secret | None, script: bytes
+    ) -> tuple[subprocess.Popen[bytes], str]:
+        """A psql at work on ``script``; ToolFailed when it gets no session."""
+        hidden = secret.reveal() if secret else ""
+        with tools.dialling(for_another_libpq(source.parameters())) as (dial, named):
+            environment = {**named, "PGPASSWORD": hidden} if secret else named
+            child = self._spawn(dial, environment, stream, words)
+            try:
+                _tell(child, script)
+                assert child.stdout is not None
+                # psql reads its script when it has a session, and so says the word only then.
+                if child.stdout.readline().strip() == _CONNECTED:
+                    return child, hidden
+                code = child.wait(_END_SECONDS)
+                words.seek(0)
+                raise tools.tool_failure("psql", code, words.read(), {"PGPASSWORD": hidden})
+            except BaseException:
+                _end(child)
+                words.seek(0)
+                words.truncate()
+                raise
+
     def _spawn(
-        self, dialling: tuple[str, Mapping[str, str]], stream: int, words: IO[bytes], secret: str
+        self, dial: str, environment: Mapping[str, str], stream: int, words: IO[bytes]
     ) -> subprocess.Popen[bytes]:
-        dial, environment = dialling
         try:
             return subprocess.Popen(
                 [self.program, "-X", "-v", "ON_ERROR_STOP=1", "-d", dial, "-f", "-"],
-                env=tools.tool_environment({**environment, **({"PGPASSWORD": secret} if secret else {})}),
+                env=tools.tool_environment(environment),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=words,
@@ -139,7 +165,7 @@ class Psql:
         lines.append(sql.SQL("SET TRANSACTION SNAPSHOT {};").format(sql.Literal(snapshot)))
         text = sql.SQL("\n").join([*lines, statement]).as_string()
         # The data leaves by a descriptor of its own, so stdout holds only the server's command tags.
-        return f"{text}\n\\g /dev/fd/{stream}\n".encode()
+        return b"\\echo %b\n%b\n\\g /dev/fd/%d\n" % (_CONNECTED, text.encode(), stream)
 
 
 def _setting(name: str, value: str) -> sql.Composable:

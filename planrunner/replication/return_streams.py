@@ -16,6 +16,7 @@ from psycopg import conninfo, sql
 from planrunner.errors import StepBlocked, StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.postgres import quiet
+from planrunner.postgres.passwords import lasting_password
 from planrunner.replication import barrier, generations, ledger, publications, slots, subscriptions
 from planrunner.replication.ends import Ends
 from planrunner.replication.units import Unit
@@ -164,7 +165,7 @@ def back_publication(workspace: Workspace, tables: Sequence[Table]) -> tuple[sql
 
 
 def _subscription(workspace: Workspace, *, enabled: bool) -> sql.Composed:
-    secret = workspace.target.password()
+    secret = lasting_password(workspace.target)
     hidden = {"password": secret.reveal()} if secret is not None else {}
     return subscription_statement(workspace, hidden, enabled=enabled)
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 from planrunner.errors import ToolFailed
 from planrunner.postgres import tools
+from planrunner.postgres.passwords import with_password
+from planrunner.postgres.tls import encrypted, for_another_libpq
 from planrunner.replication.names import SCHEMA
 from planrunner.replication.relations import Omitted
 from planrunner.replication.restorable import Restorable
@@ -22,6 +24,7 @@ from planrunner.replication.restorable import Restorable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from planrunner.model import Secret
     from planrunner.postgres.connection import Server
 
 _HEADER = re.compile(
@@ -81,7 +84,8 @@ def dumped(source: Server, target: Server, wishes: Wishes, *, snapshot: str | No
     refused: list[str] = []
     version = source.identity().version
     known = frozenset(str(row[0]) for row in target.rows("SELECT name FROM pg_settings"))
-    for client in tools.candidates(version):
+    tls = encrypted(source.parameters())
+    for client in tools.candidates(version, tls=tls):
         with tempfile.TemporaryDirectory(prefix="planrunner-") as folder:
             archive = Path(folder) / "schema.dump"
             _dump(client, source, archive, wishes, snapshot)
@@ -92,7 +96,7 @@ def dumped(source: Server, target: Server, wishes: Wishes, *, snapshot: str | No
             return Schema(pre_data=pre, post_data=post)
         refused.append(client.version)
     if not refused:
-        raise tools.missing_tools(version)
+        raise tools.missing_tools(version, tls=tls)
     raise ToolFailed(
         f"pg_dump {', '.join(refused)} writes the option pg_attver, which no server takes",
         remedy="Install the newest client of the source's major version, e.g. apt-get install postgresql-client.",
@@ -116,14 +120,17 @@ def _dump(
     arguments += [] if wishes.grants else ["--no-privileges"]
     arguments += [f"--snapshot={snapshot}"] if snapshot else []
     arguments += [f"--exclude-table={_exactly(r.schema, r.name)}" for r in wishes.omitted.relations]
-    secret = source.password()
-    with tools.dialling(source.parameters()) as (dial, environment):
-        tools.run_tool(
-            [str(client.pg_dump), *arguments, f"--file={archive}", f"--dbname={dial}"],
-            environment={**environment, **({"PGPASSWORD": secret.reveal()} if secret else {})},
-            what="dump the source's schema",
-            timeout=TIMEOUT_SECONDS,
-        )
+
+    def dump(secret: Secret | None) -> None:
+        with tools.dialling(for_another_libpq(source.parameters())) as (dial, environment):
+            tools.run_tool(
+                [str(client.pg_dump), *arguments, f"--file={archive}", f"--dbname={dial}"],
+                environment={**environment, **({"PGPASSWORD": secret.reveal()} if secret else {})},
+                what="dump the source's schema",
+                timeout=TIMEOUT_SECONDS,
+            )
+
+    with_password(source, dump)
 
 
 def _exactly(schema: str, name: str) -> str:

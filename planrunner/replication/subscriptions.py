@@ -10,7 +10,7 @@ from psycopg import conninfo, sql
 from planrunner import remains
 from planrunner.errors import StepFailed
 from planrunner.postgres import quiet
-from planrunner.postgres.connection import LIVENESS
+from planrunner.postgres.passwords import lasting_password
 from planrunner.replication import slots
 from planrunner.replication.names import SCHEMA, STOP_TRIGGER
 
@@ -94,19 +94,7 @@ def _subscription(row: Row) -> Subscription:
 
 def dial_parameters(server: Server) -> dict[str, str]:
     """The connection string's parts as the other side's subscription uses them, without the password."""
-    parameters = {**server.parameters(), **LIVENESS}
-    parameters.pop("application_name", None)
-    seen = server.endpoint.seen_from_other
-    if seen is not None:
-        parameters.pop("hostaddr", None)
-        parameters.update({"host": seen.host} if seen.host else {})
-        parameters.update({"port": str(seen.port)} if seen.port else {})
-        if seen.sslmode is not None:
-            # Our CA file lies on this machine, not on the other side's.
-            parameters.pop("sslrootcert", None)
-            parameters["sslmode"] = seen.sslmode
-        parameters.update({"sslrootcert": seen.sslrootcert} if seen.sslrootcert else {})
-    return parameters
+    return server.parameters_elsewhere()
 
 
 def statement(
@@ -151,7 +139,7 @@ def create_in(
     workspace: Workspace, session: Session, generation: int, owned: Owned, *, also: Sequence[str] = ()
 ) -> None:
     """The same in the caller's transaction."""
-    secret = workspace.source.password()
+    secret = lasting_password(workspace.source)
     slot = slots.existing(workspace.source, workspace.names).get(generation)
     session.execute("SET LOCAL client_min_messages = warning")
     for trigger in owned.truncating(workspace.names, generation):

@@ -20,6 +20,7 @@ from moto.moto_server.werkzeug_app import (
 from moto.rds.models import rds_backends
 from werkzeug.serving import BaseWSGIServer, make_server
 
+from planrunner.sandbox.rds_certificates import CertificateAuthority, described
 from planrunner.sandbox.rds_rules import Params, Rules, StandInInstance
 from planrunner.sandbox.servers import HOST
 
@@ -60,7 +61,8 @@ class _Quiet(MotoRequestHandler):
 class RdsApi:
     """The API of one RDS instance whose reboot restarts ``server``; a context manager.
 
-    ``calls`` holds every request, ``denied`` the actions to refuse as IAM does. moto keeps its
+    ``calls`` holds every request, ``denied`` the actions to refuse as IAM does, ``authorities`` those
+    that instances may use. moto keeps its
     instances per process and region: two stand-ins in one process need two regions.
     """
 
@@ -69,6 +71,7 @@ class RdsApi:
     ) -> None:
         self.calls: list[Call] = []
         self.denied: set[str] = set()
+        self.authorities: list[CertificateAuthority] = []
         self.instance = instance
         self.region = region
         self._moto = DomainDispatcherApplication(create_backend_app)
@@ -99,6 +102,10 @@ class RdsApi:
         """Answer requests from now on."""
         self._thread.start()
 
+    def certify(self, identifier: str) -> None:
+        """Let the instance use that authority."""
+        self._backend.databases[self.instance].ca_certificate_identifier = identifier
+
     def close(self) -> None:
         """Stop answering, wait for a reboot under way, and forget the region's instances and groups."""
         if self._thread.is_alive():
@@ -126,6 +133,12 @@ class RdsApi:
         self.calls.append(Call(action=action, params=params))
         if action in self.denied:
             return _error(start_response, 403, "AccessDenied", _denial(action, self.region))
+        if action == "DescribeCertificates":
+            wanted = params.get("CertificateIdentifier")
+            found = [each for each in self.authorities if wanted in {None, each.identifier}]
+            if found:
+                return _answer(start_response, 200, described(found, _XMLNS))
+            return _error(start_response, 404, "CertificateNotFound", f"Certificate not found: {wanted}")
         if action == "DescribeDBEngineVersions":
             return _answer(start_response, 200, _engine_versions(params))
         return self._under_rules(action, params, environ, start_response)

@@ -116,7 +116,8 @@ class PostgresServer:
         """A DSN over TCP; without ``password`` none is in it."""
         given = {"host": HOST, "port": str(self.port), "user": user, "dbname": database}
         secret = {} if password is None else {"password": password}
-        return conninfo.make_conninfo("", **given, **secret, sslmode="prefer")
+        mode = "require" if self._settings.get("ssl") == "on" else "disable"
+        return conninfo.make_conninfo("", **given, **secret, sslmode=mode)
 
     def start(self) -> None:
         """Start and wait until sessions are accepted; UsageError with the log's end when it does not."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from planrunner.errors import PlanrunnerError
 from planrunner.model import Finding, Mark, Upkeep
 from planrunner.postgres.preflight import preflight
-from planrunner.postgres.preflight_section import Needs
+from planrunner.postgres.preflight_authority import authority
+from planrunner.postgres.preflight_section import NETWORK, Needs
+from planrunner.postgres.tls import encrypted
 from planrunner.replication import relations, roles, subscriptions, upkeep
 from planrunner.replication.names import Names
 from planrunner.workspace import chosen, selected
@@ -35,10 +38,24 @@ class Validate:
 
     def findings(self, run: Run) -> Sequence[Finding]:
         """Every check with its verdict; with ``warnings_fail`` a warning counts as a failure."""
-        found = preflight(run.source, run.target, _needs(run))
+        found = (*preflight(run.source, run.target, _needs(run)), *_authority(run))
         if not run.option("warnings_fail", False):  # noqa: FBT003  # the option's default
             return found
         return tuple(_stricter(finding) for finding in found)
+
+
+def _authority(run: Run) -> Sequence[Finding]:
+    """What AWS tells of the instance's certificates."""
+    if run.cloud is None:
+        return ()
+    try:
+        if not encrypted(run.source.parameters()):
+            return ()
+        return tuple(authority(run.source, run.cloud.authority(), run.clock.now()))
+    except PlanrunnerError as error:
+        return (
+            NETWORK.warned(f"Source's certificate authority can't be told: {error.message}", error.remedy),
+        )
 
 
 def _stricter(finding: Finding) -> Finding:

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING
 from planrunner.errors import SecretUnavailable, ToolFailed
 from planrunner.masking import masked
 from planrunner.postgres.failures import condensed
+from planrunner.postgres.tls import of_the_login
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,8 +31,8 @@ _PLAIN = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "PY
 
 def plain_environment() -> dict[str, str]:
     """The environment of a child that is told everything through its pipe."""
-    wanted = {n for n in os.environ if n in _PLAIN or (n.startswith("PG") and n != "PGPASSWORD")}
-    return {name: os.environ[name] for name in wanted}
+    kept = of_the_login(os.environ)
+    return {n: v for n, v in kept.items() if n in _PLAIN or (n.startswith("PG") and n != "PGPASSWORD")}
 
 
 def told(to: Side, destination: Destination) -> dict[str, str]:

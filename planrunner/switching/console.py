@@ -12,6 +12,8 @@ from psycopg import conninfo, pq, sql
 from planrunner.errors import ConnectionFailed, QueryFailed, StepFailed
 from planrunner.postgres.connection import LIVENESS
 from planrunner.postgres.failures import condensed
+from planrunner.postgres.passwords import refuses_password
+from planrunner.postgres.tls import secured, shielded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -58,14 +60,16 @@ class Console:
 
     def conninfo(self) -> str:
         """How to connect, the password in it: for a pipe, never for a command line."""
-        given = conninfo.conninfo_to_dict(self._admin)
-        host = str(given.get("host") or "localhost")
+        given = {n: str(v) for n, v in conninfo.conninfo_to_dict(self._admin).items() if v is not None}
+        host = given.get("host") or "localhost"
         near = host.startswith("/") or host in _LOOPBACK
         defaults = {"host": host, "port": "6432", "dbname": "pgbouncer"}
-        defaults["sslmode"] = "prefer" if near else "verify-full"
+        # What stays on this machine needs no encryption; nothing else goes without.
+        defaults["sslmode"] = "disable" if near else "verify-full"
+        merged = secured({**LIVENESS, **defaults, **given}, self_signed=False, authority=None)
         secret = self._password()
         known = {} if secret is None else {"password": secret.reveal()}
-        return conninfo.make_conninfo("", **{**LIVENESS, **defaults, **given, **known})
+        return conninfo.make_conninfo("", **shielded(merged), **known)
 
     def pause(self, database: str, timeout: float) -> None:
         """Hold new transactions back and wait for open ones; StepFailed when they last longer than ``timeout``.
@@ -161,13 +165,22 @@ class Console:
 
     def _open(self) -> Session:
         try:
-            # The console knows no transactions and no prepared statements.
-            return psycopg.connect(self.conninfo(), autocommit=True, prepare_threshold=None)
+            return self._connected()
         except psycopg.Error as error:
             raise ConnectionFailed(
                 f"pgbouncer {self.place}: no session at the admin console: {condensed(str(error))}",
                 remedy="Check admin, password, and that the login is among admin_users.",
             ) from error
+
+    def _connected(self) -> Session:
+        # The console knows no transactions and no prepared statements.
+        try:
+            return psycopg.connect(self.conninfo(), autocommit=True, prepare_threshold=None)
+        except psycopg.OperationalError as error:
+            if not refuses_password(error):
+                raise
+        # It may have been rotated a moment ago: it is looked up once more.
+        return psycopg.connect(self.conninfo(), autocommit=True, prepare_threshold=None)
 
     def _failure(self, error: psycopg.Error, command: str) -> QueryFailed:
         return QueryFailed(

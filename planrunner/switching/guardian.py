@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from psycopg import conninfo
 
 from planrunner.errors import StepFailed
+from planrunner.postgres.causes import WRONG_PASSWORD
 from planrunner.postgres.failures import condensed
 from planrunner.switching.children import plain_environment
 
@@ -42,6 +43,18 @@ class Guardian:
 
     def __init__(self, console: Console, task: Task, surroundings: Surroundings) -> None:
         """Start it and wait until it has both sessions; StepFailed when it gets none."""
+        answer = self._begun(console, task, surroundings)
+        if WRONG_PASSWORD.fits(answer):
+            # It may have been rotated a moment ago: it is looked up once more.
+            answer = self._begun(console, task, surroundings)
+        if answer != "ready":
+            raise StepFailed(
+                f"the guardian of PgBouncer is not ready: {condensed(answer) or 'it said nothing'}",
+                remedy="Nothing was paused. It needs the console and the server with the fence, as the runner does.",
+            )
+
+    def _begun(self, console: Console, task: Task, surroundings: Surroundings) -> str:
+        """Start the child and tell it what to do; its answer. One that is not ready is gone afterwards."""
         script = Path(__file__).with_name("guard.py")
         try:
             self._child = subprocess.Popen(
@@ -64,10 +77,7 @@ class Guardian:
         answer = self._answer()
         if answer != "ready":
             self.end("released")
-            raise StepFailed(
-                f"the guardian of PgBouncer is not ready: {condensed(answer) or 'it said nothing'}",
-                remedy="Nothing was paused. It needs the console and the server with the fence, as the runner does.",
-            )
+        return answer
 
     @property
     def pid(self) -> int:
@@ -93,12 +103,7 @@ class Guardian:
         assert self._child.stdin is not None
         with suppress(OSError):
             self._child.stdin.close()
-        threading.Thread(target=self._reap, daemon=True).start()
-
-    def _reap(self) -> None:
-        self._child.wait()
-        if self._child.stdout is not None:
-            self._child.stdout.close()
+        threading.Thread(target=_reap, args=[self._child], daemon=True).start()
 
     def _tell(self, word: str) -> None:
         assert self._child.stdin is not None
@@ -111,6 +116,12 @@ class Guardian:
         assert self._child.stdout is not None
         readable, _, _ = select.select([self._child.stdout], [], [], _START_SECONDS)
         return self._child.stdout.readline().decode("utf-8", "replace").strip() if readable else ""
+
+
+def _reap(child: subprocess.Popen[bytes]) -> None:
+    child.wait()
+    if child.stdout is not None:
+        child.stdout.close()
 
 
 def _wishes(console: Console, task: Task, surroundings: Surroundings) -> str:

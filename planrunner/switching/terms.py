@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from planrunner.model import RdsInstance, SecretRef, Side
-from planrunner.references import reference
+from planrunner.model import Side
+from planrunner.references import access, reference
 from planrunner.units import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from planrunner.model import Json
+    from planrunner.model import RdsInstance, SecretRef
 
 _KEYS = ("host", "port", "dbname")
 
@@ -135,7 +135,7 @@ def _pgbouncer(options: Mapping[str, Any], folder: Path) -> PgBouncerTerms:
 
 def _route53(options: Mapping[str, Any]) -> Route53Terms:
     return Route53Terms(
-        access=_access(options, options["zone_id"]),
+        access=access(options["zone_id"], options),
         zone_id=options["zone_id"],
         name=options["name"],
         type=options.get("type", "CNAME"),
@@ -149,7 +149,7 @@ def _route53(options: Mapping[str, Any]) -> Route53Terms:
 def _secretsmanager(options: Mapping[str, Any]) -> SecretsManagerTerms:
     keys: Mapping[str, str] = options.get("keys", {"host": "host", "port": "port"})
     return SecretsManagerTerms(
-        access=_access(options, options["secret_id"]),
+        access=access(options["secret_id"], options),
         secret_id=options["secret_id"],
         keys={name: keys[name] for name in _KEYS if name in keys},
         places=_places(options),
@@ -162,9 +162,3 @@ def _places(options: Mapping[str, Any]) -> Places:
 
 def _place(given: Mapping[str, Any] | None) -> Place:
     return Place(**given) if given else Place()
-
-
-def _access(options: Mapping[str, Json], what: str) -> RdsInstance:
-    # How the API is reached is told alike for everything at AWS; what is reached goes by its own name.
-    reach = {name: str(options[name]) for name in ("region", "profile", "endpoint_url") if name in options}
-    return RdsInstance(instance=what, **reach)

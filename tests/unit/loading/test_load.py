@@ -8,7 +8,7 @@ import pytest
 
 from planrunner.errors import PlanInvalid, UsageError
 from planrunner.loading import load
-from planrunner.model import Approval, DialAddress, RdsInstance, SecretKind, SecretRef, Side
+from planrunner.model import Approval, AssumedRole, DialAddress, RdsInstance, SecretKind, SecretRef, Side
 
 PASSWORD = "{secret: {env: SOURCE_PASSWORD}}"
 
@@ -73,6 +73,25 @@ def test_connection_details_reach_the_endpoints(write_plan: WritePlan) -> None:
     assert (plan.source.self_signed, plan.target.self_signed) == (True, False)
     assert plan.source.seen_from_other == DialAddress(host="10.0.3.7", port=6432)
     assert plan.target.seen_from_other is None
+
+
+def test_how_servers_and_aws_prove_and_are_proven_reaches_the_endpoints(write_plan: WritePlan) -> None:
+    role = "{arn: 'arn:aws:iam::1:role/m', external_id: x, session_name: orders}"
+    secret = f"{{secret: {{aws_ssm: /db, region: eu-west-1, profile: prod, assume_role: {role}}}}}"
+    source = f"    ca: ./certificates/own.pem\n    ca_fingerprint: {'ab' * 32}\n"
+    source += f"    rds: {{instance: o, assume_role: {role}}}\n"
+
+    path = write_plan(("  target:\n", f"{source}  target:\n    ca: rds\n"), (PASSWORD, secret))
+    plan = load(path)
+
+    assumed = AssumedRole(arn="arn:aws:iam::1:role/m", external_id="x", session_name="orders")
+    assert plan.source.ca == str(path.parent / "certificates" / "own.pem")
+    assert (plan.source.ca_fingerprint, plan.target.ca) == ("ab" * 32, "rds")
+    assert plan.source.rds == RdsInstance(instance="o", assume_role=assumed)
+    assert plan.source.password is not None
+    assert plan.source.password.access == RdsInstance(
+        instance="/db", region="eu-west-1", profile="prod", assume_role=assumed
+    )
 
 
 def test_missing_file_is_a_usage_error(tmp_path: Path) -> None:
