@@ -19,7 +19,6 @@ from planrunner.model import Verification
 from planrunner.postgres import catalog
 from planrunner.replication import (
     barrier,
-    checksum,
     crossing,
     cutover,
     definitions,
@@ -38,6 +37,7 @@ from planrunner.replication import (
 from planrunner.replication.found import Outcome
 from planrunner.replication.lanes import lane
 from planrunner.replication.patterns import Pattern
+from planrunner.replication.row_hash import row_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -212,7 +212,7 @@ def _compared(
 ) -> Compared:
     if scope.counts_only:
         table = replace(table, columns=())
-    sampled = _sample(table, terms, md5=mine.md5)
+    sampled = _sample(table, terms)
     survey = regions.survey(mine, table, within=sampled)
     outcome = Outcome(total=0)
     if survey.different and not scope.counts_only:
@@ -220,11 +220,11 @@ def _compared(
     return Compared(table=table, survey=survey, outcome=outcome)
 
 
-def _sample(table: Table, terms: VerifyTerms, *, md5: bool) -> sql.Composed | None:
+def _sample(table: Table, terms: VerifyTerms) -> sql.Composed | None:
     """The rows whose key has a hash of a certain part: the same on both sides, every time."""
     if terms.sample is None or not table.columns:
         return None
-    hashed = checksum.row_hash(regions.key_columns(table) or table.columns, md5=md5)
+    hashed = row_hash(regions.key_columns(table) or table.columns)
     return sql.SQL("({} & 9223372036854775807) % {} < {}").format(
         hashed, sql.Literal(_SAMPLED_OF), sql.Literal(round(terms.sample * _SAMPLED_OF))
     )

@@ -16,20 +16,18 @@ if TYPE_CHECKING:
 
     Ask: TypeAlias = "Callable[[sql.Composed], list[Row]]"
 
-_OLDEST_WITH_ROW_HASHES = 140000
 _ROWS_AT_ONCE = 5000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lane:
-    """Both sessions; ``md5`` where one of the servers has no hash of rows."""
+    """Both sessions."""
 
     source: Server
     target: Server
     ours: Session
     theirs: Session
     pool: ThreadPoolExecutor
-    md5: bool
 
     def both(self, source: sql.Composed, target: sql.Composed) -> tuple[list[Row], list[Row]]:
         """The rows of a query on either side; QueryFailed when one of them fails."""
@@ -101,12 +99,10 @@ def lane(source: Server, target: Server) -> Iterator[Lane]:
         target.session(read_only=True) as theirs,
         ThreadPoolExecutor(1) as pool,
     ):
-        version = min(ours.info.server_version, theirs.info.server_version)
         yield Lane(
             source=source,
             target=target,
             ours=ours,
             theirs=theirs,
             pool=pool,
-            md5=version < _OLDEST_WITH_ROW_HASHES,
         )

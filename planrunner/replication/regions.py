@@ -14,6 +14,7 @@ from psycopg import sql
 from planrunner.replication import checksum
 from planrunner.replication.identities import table_name
 from planrunner.replication.row_filters import predicate
+from planrunner.replication.row_hash import row_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -66,7 +67,7 @@ def survey(lane: Lane, table: Table, *, within: sql.Composed | None = None) -> S
     asked = [
         sql.SQL("SELECT {}, count(*), coalesce(sum({}), 0)::text FROM ONLY {}{} GROUP BY 1").format(
             split.region,
-            checksum.row_hash(table.columns, md5=lane.md5),
+            row_hash(table.columns),
             table_name(table),
             passing(table, server.side, within),
         )
@@ -84,7 +85,7 @@ def survey(lane: Lane, table: Table, *, within: sql.Composed | None = None) -> S
 
 
 def _plain(lane: Lane, table: Table, within: sql.Composed | None) -> Survey:
-    hashed = checksum.row_hash(table.columns, md5=lane.md5) if table.columns else sql.SQL("0::bigint")
+    hashed = row_hash(table.columns) if table.columns else sql.SQL("0::bigint")
     asked = [
         sql.SQL("SELECT count(*), coalesce(sum({}), 0)::text FROM ONLY {}{}").format(
             hashed, table_name(table), passing(table, server.side, within)
@@ -138,7 +139,7 @@ def _split(lane: Lane, table: Table) -> _Split:
     key = key_columns(table)
     if len(key) == 1 and key[0].base in _INTEGERS and key[0].kind == "b":
         return _ranges(lane, table, key[0], wanted)
-    hashed = checksum.row_hash(key or table.columns, md5=lane.md5)
+    hashed = row_hash(key or table.columns)
     bits = (wanted - 1).bit_length()
     return _Split(region=sql.SQL("({} & {})").format(hashed, sql.Literal((1 << bits) - 1)))
 
