@@ -2,7 +2,6 @@
 
 import re
 import sys
-import tempfile
 import traceback
 from typing import Annotated, NoReturn
 
@@ -116,6 +115,8 @@ def _show_findings(error: ChecksFailed) -> None:
 
 
 def _admit_bug() -> NoReturn:
+    import tempfile
+
     kind = sys.exc_info()[0]
     text = _SECRETS.sub(r"\1\2***", traceback.format_exc())
     with tempfile.NamedTemporaryFile(

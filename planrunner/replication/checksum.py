@@ -118,11 +118,10 @@ def both_sides(  # noqa: PLR0913  # what is compared and how, each by its name
     strays: bool = True,
 ) -> tuple[dict[str, Digest], dict[str, Digest]]:
     """The digests of both sides, taken at the same time; ``strays``: the target holds nothing but what passes."""
+
     def one(server: Server) -> dict[str, Digest]:
         told = strays and server.side is Side.TARGET
-        return digests(
-            server, tables, counts_only=counts_only, jobs=jobs, timeout=timeout, strays=told
-        )
+        return digests(server, tables, counts_only=counts_only, jobs=jobs, timeout=timeout, strays=told)
 
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(one, (source, target))

@@ -8,31 +8,24 @@ is no difference.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from psycopg import sql
 
 from planrunner.errors import StepBlocked, UsageError
 from planrunner.model import Verification
+from planrunner.on_demand import on_demand
 from planrunner.postgres import catalog
 from planrunner.replication import (
-    barrier,
     crossing,
-    cutover,
-    definitions,
-    differences,
-    fingerprint,
+    followed,
     regions,
-    relations,
-    repair,
-    return_streams,
     selection_record,
-    sequences,
     subscriptions,
     telling,
-    verify,
 )
 from planrunner.replication.found import Outcome
 from planrunner.replication.lanes import lane
@@ -44,9 +37,29 @@ if TYPE_CHECKING:
 
     from planrunner.model import TableVerdict, VerifyTerms
     from planrunner.postgres.catalog import Table
+    from planrunner.replication import (
+        barrier,
+        definitions,
+        differences,
+        fingerprint,
+        relations,
+        repair,
+        return_streams,
+        sequences,
+    )
     from planrunner.replication.lanes import Lane
     from planrunner.replication.regions import Survey
     from planrunner.replication.workspace import Workspace
+else:
+    # Needed only where rows differ or changes stream, or while the servers read the rows.
+    barrier = on_demand("planrunner.replication.barrier")
+    definitions = on_demand("planrunner.replication.definitions")
+    differences = on_demand("planrunner.replication.differences")
+    fingerprint = on_demand("planrunner.replication.fingerprint")
+    relations = on_demand("planrunner.replication.relations")
+    repair = on_demand("planrunner.replication.repair")
+    return_streams = on_demand("planrunner.replication.return_streams")
+    sequences = on_demand("planrunner.replication.sequences")
 
 LANES = 2
 # What is repaired is compared again; a row that moves is left to the next round.
@@ -81,11 +94,13 @@ def compare(workspace: Workspace, terms: VerifyTerms, scope: Scope) -> Verificat
     """
     begun = workspace.clock.monotonic()
     selection_record.refuse_unrecorded(workspace.selection)
-    tables = _chosen(verify.followed_tables(workspace), terms)
+    tables = _chosen(followed.tables(workspace), terms)
     able, unable = _comparable(workspace, tables)
     behind = _barrier(workspace)
-    found = _rows(workspace, able, terms, scope, behind)
-    other = unable + (() if terms.tables else _catalogue(workspace, scope) + _sequences(workspace))
+    with _rows(workspace, able, terms, scope, behind) as reading:
+        # While the servers read the rows, there is time for everything else.
+        other = unable + (() if terms.tables else _catalogue(workspace, scope) + _sequences(workspace))
+        found = reading()
 
     def told() -> Verification:
         rows = [telling.rows(one.table, one.outcome, terms) for one in found.values() if one.outcome.found]
@@ -166,7 +181,7 @@ def _comparable(workspace: Workspace, tables: Sequence[Table]) -> tuple[list[Tab
 
 def _barrier(workspace: Workspace) -> Callable[[], None] | None:
     """What waits for the streams; None where there are none."""
-    if return_streams.following_back(workspace):
+    if subscriptions.following_back(workspace):
         return lambda: _discard(return_streams.wait_back(workspace, _BARRIER_SECONDS))
     generations = workspace.ledger.generations()
     if not generations or not subscriptions.existing(workspace.target, workspace.names):
@@ -178,14 +193,18 @@ def _discard(_: float) -> None:
     """How long it took is no matter here."""
 
 
+@contextmanager
 def _rows(
     workspace: Workspace,
     tables: Sequence[Table],
     terms: VerifyTerms,
     scope: Scope,
     behind: Callable[[], None] | None,
-) -> dict[str, Compared]:
-    """Every table, the largest first, over a few lanes."""
+) -> Iterator[Callable[[], dict[str, Compared]]]:
+    """Begin to compare every table, the largest first, over a few lanes; what is given waits for all of them.
+
+    When the block is left by an error, no further table is begun.
+    """
     waiting: SimpleQueue[Table] = SimpleQueue()
     for table in sorted(tables, key=lambda t: -t.bytes):
         waiting.put(table)
@@ -194,17 +213,26 @@ def _rows(
         with lane(workspace.source, workspace.target) as mine:
             return [_compared(mine, table, terms, scope, behind) for table in _taken(waiting)]
 
-    if not tables:
-        return {}
     with ThreadPoolExecutor(LANES) as pool:
         parts = [pool.submit(work) for _ in range(min(LANES, len(tables)))]
-        found = [one for part in parts for one in part.result()]
-    return {one.table.qualified: one for one in sorted(found, key=lambda one: one.table.qualified)}
+
+        def awaited() -> dict[str, Compared]:
+            found = [one for part in parts for one in part.result()]
+            return {one.table.qualified: one for one in sorted(found, key=lambda one: one.table.qualified)}
+
+        try:
+            yield awaited
+        finally:
+            for _ in _taken(waiting):
+                pass
 
 
 def _taken(waiting: SimpleQueue[Table]) -> Iterator[Table]:
-    while not waiting.empty():
-        yield waiting.get()
+    while True:
+        try:
+            yield waiting.get_nowait()
+        except Empty:
+            return
 
 
 def _compared(
@@ -213,7 +241,7 @@ def _compared(
     if scope.counts_only:
         table = replace(table, columns=())
     sampled = _sample(table, terms)
-    survey = regions.survey(mine, table, within=sampled)
+    survey = regions.survey(mine, table, within=sampled, moving=behind is not None)
     outcome = Outcome(total=0)
     if survey.different and not scope.counts_only:
         outcome = differences.find(mine, table, within=survey.within, barrier=behind)
@@ -262,7 +290,7 @@ def _catalogue(workspace: Workspace, scope: Scope) -> tuple[str, ...]:
 
 def _sequences(workspace: Workspace) -> tuple[str, ...]:
     """The sequences that would hand out a value again. No stream carries them: only the cutover does."""
-    if "verification" not in workspace.ledger.effects(cutover.STEP):
+    if "verification" not in workspace.ledger.effects(crossing.STEP):
         return ()
     left_out = relations.omitted(workspace.source, workspace.selection).names
     return sequences.behind(*sequences.both_sides(workspace.source, workspace.target, left_out))

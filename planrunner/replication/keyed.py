@@ -160,6 +160,4 @@ def same_text(column: Column, value: str | None) -> sql.Composed:
     """What holds where the column is exactly this: 1.0 is not 1.00, and no collation has a say."""
     if value is None:
         return sql.SQL("{} IS NOT DISTINCT FROM NULL").format(sql.Identifier(column.name))
-    return sql.SQL('{} COLLATE "C" = {}').format(
-        sql.SQL("({})").format(shown(column)), sql.Literal(value)
-    )
+    return sql.SQL('{} COLLATE "C" = {}').format(sql.SQL("({})").format(shown(column)), sql.Literal(value))

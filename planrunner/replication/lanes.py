@@ -94,11 +94,15 @@ def _from(head: list[Row], more: Callable[[int], list[Any]], server: Server) -> 
 @contextmanager
 def lane(source: Server, target: Server) -> Iterator[Lane]:
     """Open both sessions, read-only; they are closed at the end of the block."""
-    with (
-        source.session(read_only=True) as ours,
-        target.session(read_only=True) as theirs,
-        ThreadPoolExecutor(1) as pool,
-    ):
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        opening = pool.submit(source.open, read_only=True)
+        try:
+            theirs = stack.enter_context(target.session(read_only=True))
+        finally:
+            if opening.exception() is None:
+                stack.callback(opening.result().close)
+        ours = opening.result()
         yield Lane(
             source=source,
             target=target,

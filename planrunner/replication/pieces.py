@@ -56,9 +56,7 @@ class Piece:
             within = self.cut.condition(self.numbers)
         else:
             by, within = self.cut.numbering(), self.cut.condition(self.numbers)
-        return checksum.grouped(
-            self.cut.table, by, counts_only=counts_only, strays=strays, within=within
-        )
+        return checksum.grouped(self.cut.table, by, counts_only=counts_only, strays=strays, within=within)
 
 
 def _among(cut: Cut, keys: Sequence[Point]) -> sql.Composed:

@@ -59,10 +59,16 @@ def passing(table: Table, side: Side, within: sql.Composable | None) -> sql.Comp
     return checksum.where(predicate(table.where) if keeps_out and table.where else None, within)
 
 
-def survey(lane: Lane, table: Table, *, within: sql.Composed | None = None) -> Survey:
-    """Digest both sides once and tell where they differ, as far as one scan can."""
-    if not table.columns or max(table.rows, _estimated(lane, table)) < SMALL_ROWS:
-        return _plain(lane, table, within)
+def survey(lane: Lane, table: Table, *, within: sql.Composed | None = None, moving: bool = False) -> Survey:
+    """Digest both sides and tell where they differ.
+
+    A digest of the whole costs a fifth less than one for each region, and where it is equal nothing else is asked.
+    While rows are ``moving`` it would hardly ever be: a larger table is read by regions at once.
+    """
+    if not table.columns or not moving or _is_small(lane, table):
+        whole = _plain(lane, table, within)
+        if not table.columns or not whole.different or _is_small(lane, table):
+            return whole
     split = _split(lane, table)
     asked = [
         sql.SQL("SELECT {}, count(*), coalesce(sum({}), 0)::text FROM ONLY {}{} GROUP BY 1").format(
@@ -96,14 +102,16 @@ def _plain(lane: Lane, table: Table, within: sql.Composed | None) -> Survey:
     return Survey(source_rows=ours[0], target_rows=theirs[0], different=ours != theirs, within=within)
 
 
-def _estimated(lane: Lane, table: Table) -> int:
-    """At least as many rows as the target has pages: it may never have been analysed, or have too many rows."""
+def _is_small(lane: Lane, table: Table) -> bool:
+    """The target has at least as many rows as pages: it may never have been analysed, or have too many rows."""
+    if table.rows >= SMALL_ROWS:
+        return False
     asked = sql.SQL(
         "SELECT greatest(c.reltuples, pg_relation_size(c.oid) / current_setting('block_size')::int)::bigint"
         " FROM pg_class c WHERE c.oid = to_regclass({})"
     )
     (row,) = lane.asking(lane.target)(asked.format(sql.Literal(table_name(table).as_string()))) or [(0,)]
-    return int(row[0])
+    return int(row[0]) < SMALL_ROWS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,28 +4,42 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from planrunner import crossings
 from planrunner.model import Finding, Json, Side, Verification, VerifyTerms
-from planrunner.replication import (
-    comparison,
-    crossing,
-    cutover,
-    decisions,
-    fence,
-    identities,
-    ranges,
-    restore,
-    settings,
-    slots,
-    subscriptions,
-    tracker,
-)
+from planrunner.on_demand import on_demand
+from planrunner.replication import comparison, crossing
 from planrunner.replication.crossing import Position
 from planrunner.step import Action, Run
 from planrunner.workspace import workspace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from planrunner import crossings
+    from planrunner.replication import (
+        cutover,
+        decisions,
+        fence,
+        identities,
+        ranges,
+        restore,
+        settings,
+        slots,
+        subscriptions,
+        tracker,
+    )
+else:
+    # A comparison, which is to start quickly, needs none of these.
+    crossings = on_demand("planrunner.crossings")
+    cutover = on_demand("planrunner.replication.cutover")
+    decisions = on_demand("planrunner.replication.decisions")
+    fence = on_demand("planrunner.replication.fence")
+    identities = on_demand("planrunner.replication.identities")
+    ranges = on_demand("planrunner.replication.ranges")
+    restore = on_demand("planrunner.replication.restore")
+    settings = on_demand("planrunner.replication.settings")
+    slots = on_demand("planrunner.replication.slots")
+    subscriptions = on_demand("planrunner.replication.subscriptions")
+    tracker = on_demand("planrunner.replication.tracker")
 
 
 class CutoverVerify:
