@@ -75,7 +75,8 @@ def row_hash(columns: Sequence[Column]) -> sql.Composed:
     Hashed at the end, it is no sum over columns: values that two rows have exchanged would cancel out in a sum
     over rows.
     """
-    parts = [_hashed(column, number) for number, column in enumerate(columns)]
+    # Rows of no columns are all alike.
+    parts = [_hashed(column, number) for number, column in enumerate(columns)] or [sql.SQL("0").format()]
     return sql.SQL("hashint4extended(1, {})").format(_mixed(parts))
 
 
