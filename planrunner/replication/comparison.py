@@ -30,7 +30,7 @@ from planrunner.replication import (
 from planrunner.replication.found import Outcome
 from planrunner.replication.lanes import lane
 from planrunner.replication.patterns import Pattern
-from planrunner.replication.row_hash import row_hash
+from planrunner.replication.row_hash import by_text_where_other, row_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -163,7 +163,7 @@ def _chosen(tables: Sequence[Table], terms: VerifyTerms) -> tuple[Table, ...]:
 
 def _comparable(workspace: Workspace, tables: Sequence[Table]) -> tuple[list[Table], tuple[str, ...]]:
     """The tables that the target has with all their columns, and what it lacks of the others."""
-    there = {t.qualified: {c.name for c in t.columns} for t in catalog.stored_tables(workspace.target)}
+    there = {t.qualified: {c.name: c for c in t.columns} for t in catalog.stored_tables(workspace.target)}
     able, unable = [], []
     for table in tables:
         columns = there.get(table.qualified)
@@ -175,7 +175,8 @@ def _comparable(workspace: Workspace, tables: Sequence[Table]) -> tuple[list[Tab
                 f"{table.qualified}: the target lacks column {', '.join(missing)}; its rows were not compared"
             )
         else:
-            able.append(table)
+            alike = tuple(by_text_where_other(c, columns[c.name]) for c in table.columns)
+            able.append(replace(table, columns=alike))
     return able, tuple(unable)
 
 

@@ -7,6 +7,7 @@ depends on OIDs or collation, enter as their bytes or text.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from psycopg import sql
@@ -87,6 +88,12 @@ def shown(column: Column) -> sql.Composed:
         return sql.SQL("({}::{}::text)").format(name, _AMBIGUOUS[column.base])
     # Compared so, a composite of nothing but NULL is no NULL itself; concat() would make '' of one.
     return sql.SQL("CASE WHEN {0} IS DISTINCT FROM NULL THEN concat({0}) END").format(name)
+
+
+def by_text_where_other(ours: Column, theirs: Column) -> Column:
+    """Our column; without its type where the other side has another, so that both are hashed as text."""
+    same = (ours.base, ours.kind) == (theirs.base, theirs.kind)
+    return ours if same else replace(ours, base="", kind="")
 
 
 def _mixed(parts: Sequence[sql.Composed]) -> sql.Composed:
