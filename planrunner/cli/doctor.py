@@ -1,8 +1,6 @@
 """``planrunner doctor``: is this machine fit, and with a plan, are its servers?"""
 
-import platform
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,7 +52,7 @@ def _local() -> "Iterator[Finding]":
     from planrunner.model import Finding, Mark
 
     section = "Local Environment"
-    version = platform.python_version()
+    version = ".".join(map(str, sys.version_info[:3]))
     fit = sys.version_info >= (3, 11)
     yield Finding(
         section=section,
@@ -67,6 +65,8 @@ def _local() -> "Iterator[Finding]":
 
 
 def _package(name: str) -> "Finding":
+    from importlib import metadata
+
     from planrunner.model import Finding, Mark
 
     section = "Local Environment"

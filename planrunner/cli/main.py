@@ -1,7 +1,6 @@
 """The command ``planrunner``: its verbs, and the one place where an error becomes an exit code."""
 
 import sys
-import tempfile
 import traceback
 from typing import Annotated, NoReturn
 
@@ -120,6 +119,8 @@ def _show_findings(error: ChecksFailed) -> None:
 
 
 def _admit_bug() -> NoReturn:
+    import tempfile
+
     kind = sys.exc_info()[0]
     text = masked(traceback.format_exc())
     with tempfile.NamedTemporaryFile(

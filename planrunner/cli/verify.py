@@ -49,8 +49,6 @@ def verify(  # each is an option of the command
     from planrunner.cli.opening import open_plan
     from planrunner.cli.screen import may_ask, note, out
     from planrunner.engine import looking
-    from planrunner.engine.launch import at_work
-    from planrunner.engine.mending import verify_and_mend
     from planrunner.model import VerifyTerms
 
     opened = open_plan(plan, state, var, var_file)
@@ -63,6 +61,9 @@ def verify(  # each is an option of the command
         mend=(lambda found: _agreed(found, yes=yes, asking=asking, output=output)) if repair else None,
     )
     if repair:
+        from planrunner.engine.launch import at_work
+        from planrunner.engine.mending import verify_and_mend
+
         with at_work(opened.plan, opened.files, opened.parts()) as setup:
             _, found = verify_and_mend(setup, terms, lambda message, _: note(message))
     else:

@@ -37,6 +37,11 @@ class World:
     cloud: Rds | None
     resolve: Callable[[SecretRef], Secret] = nowhere
 
+    def rename(self, label: str) -> None:
+        """What the sessions are called from now on."""
+        self.source.rename(label)
+        self.target.rename(label)
+
     def close(self) -> None:
         """Close the sessions that are kept open."""
         self.source.close()
@@ -104,8 +109,7 @@ def opened(plan: Plan, connect: Connect, clock: Clock, known: Mapping[str, Json]
         if plan_id is None:
             # Only now it is known what the sessions are to be called.
             plan_id = plan_id_of(plan.name, found)
-            world.close()
-            world = connect(plan, _label(plan_id))
+            world.rename(_label(plan_id))
         yield Context(plan=plan, plan_id=str(plan_id), identities=found, world=world, clock=clock, held=held)
     finally:
         held.close()

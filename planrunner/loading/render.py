@@ -8,16 +8,22 @@ from functools import cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
-from jinja2 import StrictUndefined, TemplateError, nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
 from planrunner.loading.document import Document, Keys, shown, suggestion
 from planrunner.loading.sensitive import refusal
 from planrunner.masking import HIDDEN
+from planrunner.on_demand import on_demand
 
 if TYPE_CHECKING:
+    import jinja2
+    from jinja2 import nodes, sandbox
+
     from planrunner.loading.variables import Variables
     from planrunner.model import Json, Problem
+else:
+    # A plan without templates is read without them.
+    jinja2 = on_demand("jinja2")
+    nodes = on_demand("jinja2.nodes")
+    sandbox = on_demand("jinja2.sandbox")
 
 _LONGEST_TEMPLATE = 10_000
 _LONGEST_RESULT = 10_000
@@ -29,26 +35,6 @@ _STATEMENTS = {
     "raw_begin": "statements ({% %})",
     "comment_begin": "comments ({# #})",
 }
-# Nothing in this list can make a value larger than the sum of its parts, or run for long.
-_ALLOWED = (
-    nodes.Output,
-    nodes.TemplateData,
-    nodes.Const,
-    nodes.Name,
-    nodes.Getattr,
-    nodes.Getitem,
-    nodes.Concat,
-    nodes.CondExpr,
-    nodes.Compare,
-    nodes.Operand,
-    nodes.And,
-    nodes.Or,
-    nodes.Not,
-    nodes.Neg,
-    nodes.Add,
-    nodes.Sub,
-    nodes.Filter,
-)
 _HOW = "Write {{ vars.NAME }}."
 
 
@@ -176,7 +162,7 @@ class _Renderer:
             return _bounded(self._evaluate(text))
         except RecursionError as error:
             raise _Refused("the expression is nested too deeply", _HOW) from error
-        except TemplateError as error:
+        except jinja2.TemplateError as error:
             raise _Refused(f"the template can't be read: {error.message}", _HOW) from error
         except (TypeError, ValueError, ArithmeticError) as error:
             raise _Refused("the expression can't be computed", "Check the types of its parts.") from error
@@ -187,7 +173,7 @@ class _Renderer:
             return _environment().from_string(text).render(self._scope)
         inner = text[2:-2].removeprefix("-").removesuffix("-")
         value: Any = _environment().compile_expression(inner, undefined_to_none=False)(**self._scope)
-        if isinstance(value, StrictUndefined):
+        if isinstance(value, jinja2.StrictUndefined):
             raise _Refused("the expression has no value", _HOW)
         return cast("Json", value)
 
@@ -206,7 +192,7 @@ class _Renderer:
     def _check(self, node: nodes.Node, depth: int) -> None:
         if depth > _DEEPEST_EXPRESSION:
             raise _Refused("the expression is nested too deeply", _HOW)
-        if not isinstance(node, _ALLOWED):
+        if not isinstance(node, _allowed()):
             raise _Refused(f"{_name_of(node)} is not allowed in a template", _HOW)
         if isinstance(node, nodes.Getattr | nodes.Getitem):
             self._check_variable(node, alone=depth == 0)
@@ -245,9 +231,33 @@ def _is_literal(keys: Keys) -> bool:
 
 
 @cache
-def _environment() -> ImmutableSandboxedEnvironment:
-    made = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined,
+def _allowed() -> tuple[type[nodes.Node], ...]:
+    """Nothing in this list can make a value larger than the sum of its parts, or run for long."""
+    return (
+        nodes.Output,
+        nodes.TemplateData,
+        nodes.Const,
+        nodes.Name,
+        nodes.Getattr,
+        nodes.Getitem,
+        nodes.Concat,
+        nodes.CondExpr,
+        nodes.Compare,
+        nodes.Operand,
+        nodes.And,
+        nodes.Or,
+        nodes.Not,
+        nodes.Neg,
+        nodes.Add,
+        nodes.Sub,
+        nodes.Filter,
+    )
+
+
+@cache
+def _environment() -> sandbox.ImmutableSandboxedEnvironment:
+    made = sandbox.ImmutableSandboxedEnvironment(
+        undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
         finalize=_as_text,
         cache_size=0,

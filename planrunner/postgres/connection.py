@@ -255,6 +255,13 @@ class Server:
             in_recovery=row[6],
         )
 
+    def rename(self, label: str) -> None:
+        """Call this and every later session so on the server."""
+        with self._lock:
+            self._label = label
+            if self._reader is not None:
+                self.rows("SELECT set_config('application_name', %s, false)", [label])
+
     def close(self) -> None:
         """Close the session kept for queries; the next query opens another."""
         with self._lock:

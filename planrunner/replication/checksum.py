@@ -1,7 +1,6 @@
 """Digests of whole tables at scan speed, equal on both sides exactly when the rows are.
 
-count(*) and the sum of a hash of every row (hash_record_extended in PostgreSQL 14 and later, md5 before). Columns
-whose equality is looser than identity, or whose hash depends on OIDs or collation, enter as their bytes or text.
+count(*) and the sum of a hash of every row. A sum, because equal rows would cancel each other out in an exclusive or.
 """
 
 from __future__ import annotations
@@ -15,35 +14,13 @@ from psycopg import sql
 from planrunner.model import Side, TableVerdict
 from planrunner.replication.identities import table_name
 from planrunner.replication.row_filters import predicate
+from planrunner.replication.row_hash import row_hash
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from planrunner.postgres.catalog import Column, Table
+    from planrunner.postgres.catalog import Table
     from planrunner.postgres.connection import Server
-
-# Types whose own hash tells any two values apart, on every server.
-_EXACT = frozenset({"boolean", "smallint", "integer", "oid", "uuid", "date", "bytea"})
-# Types of a fixed form of bytes. The hash of a 64-bit number folds its halves together: -1 and 4294967295 collide.
-_SENT = {
-    "bigint": sql.SQL("int8send"),
-    "numeric": sql.SQL("numeric_send"),
-    "money": sql.SQL("cash_send"),
-    "interval": sql.SQL("interval_send"),
-    "time without time zone": sql.SQL("time_send"),
-    "timestamp without time zone": sql.SQL("timestamp_send"),
-    "timestamp with time zone": sql.SQL("timestamptz_send"),
-    '"char"': sql.SQL("charsend"),
-    # As text some versions write a byte above 127 as it is, others in octal.
-    '"char"[]': sql.SQL("array_send"),
-}
-# Their own text is a name that several functions or operators may have.
-_AMBIGUOUS = {
-    "regproc": sql.SQL("regprocedure"),
-    "regoper": sql.SQL("regoperator"),
-    "regproc[]": sql.SQL("regprocedure[]"),
-    "regoper[]": sql.SQL("regoperator[]"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +36,6 @@ def query(
     table: Table,
     *,
     counts_only: bool,
-    md5: bool,
     strays: bool = False,
     within: sql.Composed | None = None,
 ) -> sql.Composed:
@@ -69,7 +45,7 @@ def query(
     there are counted as well, so the whole table is read; without, an index may help. ``within`` restricts
     all of it to the rows of a condition.
     """
-    name, hashes = table_name(table), _hashes(table, counts_only=counts_only, md5=md5)
+    name, hashes = table_name(table), _hashes(table, counts_only=counts_only)
     passes = None if table.where is None else predicate(table.where)
     if passes is None or not strays:
         return sql.SQL("SELECT count(*), {}, 0 FROM ONLY {}{}").format(hashes, name, where(passes, within))
@@ -78,7 +54,7 @@ def query(
         " FROM ONLY {name}{where}"
     ).format(
         passes=passes,
-        hashes=_hashes(table, counts_only=counts_only, md5=md5, only=passes),
+        hashes=_hashes(table, counts_only=counts_only, only=passes),
         name=name,
         where=where(within),
     )
@@ -90,71 +66,18 @@ def where(*conditions: sql.Composable | None) -> sql.Composable:
     return sql.SQL(" WHERE {}").format(sql.SQL(" AND ").join(given)) if given else sql.SQL("")
 
 
-def _hashes(table: Table, *, counts_only: bool, md5: bool, only: sql.Composed | None = None) -> sql.Composed:
+def _hashes(table: Table, *, counts_only: bool, only: sql.Composed | None = None) -> sql.Composed:
     if counts_only or not table.columns:
         return sql.Composed([sql.SQL("''")])
     picked = sql.SQL(" FILTER (WHERE {})").format(only) if only else sql.SQL("")
-    return sql.SQL("coalesce(sum({}){}, 0)::text").format(row_hash(table.columns, md5=md5), picked)
+    return sql.SQL("coalesce(sum({}){}, 0)::text").format(row_hash(table.columns), picked)
 
 
-def row_hash(columns: Sequence[Column], *, md5: bool) -> sql.Composed:
-    """A number of 64 bits for the columns of one row; other values, other order or NULL elsewhere: another number.
-
-    The sum over rows must not be one over columns too, or values that two rows have exchanged would cancel out:
-    hash_record_extended adds its columns up, so what it gives is hashed once more, as the seed.
-    """
-    row = sql.SQL("ROW({})").format(sql.SQL(", ").join([_exact(column) for column in columns]))
-    if md5:
-        return sql.SQL("('x' || left(md5({}::text), 16))::bit(64)::bigint").format(row)
-    return sql.SQL("hashint4extended(1, hash_record_extended({}, 0))").format(row)
-
-
-def shown(column: Column) -> sql.Composed:
-    """The column's text as its type writes it and reads it again; whatever casts to text somebody made."""
-    name = sql.Identifier(column.name)
-    if column.kind == "b" and column.base in _AMBIGUOUS:
-        return sql.SQL("({}::{}::text)").format(name, _AMBIGUOUS[column.base])
-    # Compared so, a composite of nothing but NULL is no NULL itself; concat() would make '' of one.
-    return sql.SQL("CASE WHEN {0} IS DISTINCT FROM NULL THEN concat({0}) END").format(name)
-
-
-def _exact(column: Column) -> sql.Composed:
-    """The column in a form that is hashed by its bytes, the same on every server."""
-    name: sql.Composable = sql.Identifier(column.name)
-    base = column.base if column.kind in "bd" else ""
-    if column.kind == "d" and (base in _EXACT or base in _SENT):
-        # One of the words above.
-        name = sql.SQL("{}::{}").format(name, sql.SQL(base))  # pyright: ignore[reportArgumentType]
-    if base in _EXACT:
-        return sql.Composed([name])
-    if base in _SENT:
-        return sql.SQL("{}({})").format(_SENT[base], name)
-    return sql.SQL('({} COLLATE "C")').format(_text(column))
-
-
-def _text(column: Column) -> sql.Composed:
-    """Its text by the output function: a cast is anybody's to define, and that of char(n) drops blanks."""
-    name = sql.Identifier(column.name)
-    if column.kind == "b" and column.base in _AMBIGUOUS:
-        return shown(column)
-    if column.kind == "b" and column.base == "character":
-        return sql.SQL("textin(bpcharout({}))").format(name)
-    if column.kind == "b" and column.base.endswith("[]"):
-        return sql.SQL("textin(array_out({}))").format(name)
-    if column.kind == "e":
-        return sql.SQL("textin(enum_out({}))").format(name)
-    if column.kind == "b" and "." not in column.base:
-        # No schema before it: a type of the server's own.
-        return sql.SQL("{}::text").format(name)
-    return sql.SQL("textin(record_out(ROW({})))").format(name)
-
-
-def digests(  # noqa: PLR0913  # how it is read, each by its name
+def digests(
     server: Server,
     tables: Sequence[Table],
     *,
     counts_only: bool,
-    md5: bool,
     jobs: int,
     timeout: float,
     strays: bool = False,
@@ -174,7 +97,7 @@ def digests(  # noqa: PLR0913  # how it is read, each by its name
         with server.session(read_only=True) as session:
             session.execute("SELECT set_config('statement_timeout', %s, false)", [str(int(timeout * 1000))])
             for table in mine:
-                asked = query(table, counts_only=counts_only, md5=md5, strays=strays)
+                asked = query(table, counts_only=counts_only, strays=strays)
                 row = session.execute(asked).fetchone()
                 assert row is not None
                 found[table.qualified] = Digest(rows=row[0], hashes=row[1], strays=row[2])
@@ -195,13 +118,10 @@ def both_sides(  # noqa: PLR0913  # what is compared and how, each by its name
     strays: bool = True,
 ) -> tuple[dict[str, Digest], dict[str, Digest]]:
     """The digests of both sides, taken at the same time; ``strays``: the target holds nothing but what passes."""
-    md5 = min(source.identity().version, target.identity().version) < 140000
 
     def one(server: Server) -> dict[str, Digest]:
         told = strays and server.side is Side.TARGET
-        return digests(
-            server, tables, counts_only=counts_only, md5=md5, jobs=jobs, timeout=timeout, strays=told
-        )
+        return digests(server, tables, counts_only=counts_only, jobs=jobs, timeout=timeout, strays=told)
 
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(one, (source, target))
@@ -231,18 +151,17 @@ def grouped(
     by: sql.Composed,
     *,
     counts_only: bool,
-    md5: bool,
     strays: bool = False,
     within: sql.Composed | None = None,
 ) -> sql.Composed:
     """``query`` of the rows that are ``within``, with a line for each value of ``by``, which comes first."""
-    hashes = _hashes(table, counts_only=counts_only, md5=md5)
+    hashes = _hashes(table, counts_only=counts_only)
     rows, outside = sql.SQL("count(*)").format(), sql.SQL("0").format()
     conditions: list[sql.Composed] = [] if within is None else [within]
     if table.where is not None:
         passes = predicate(table.where)
         if strays:
-            hashes = _hashes(table, counts_only=counts_only, md5=md5, only=passes)
+            hashes = _hashes(table, counts_only=counts_only, only=passes)
             rows = sql.SQL("count(*) FILTER (WHERE {})").format(passes)
             outside = sql.SQL("count(*) FILTER (WHERE {} IS NOT TRUE)").format(passes)
         else:

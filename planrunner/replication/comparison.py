@@ -8,7 +8,7 @@ is no difference.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
@@ -17,28 +17,20 @@ from psycopg import sql
 
 from planrunner.errors import StepBlocked, UsageError
 from planrunner.model import Verification
+from planrunner.on_demand import on_demand
 from planrunner.postgres import catalog
 from planrunner.replication import (
-    barrier,
-    checksum,
     crossing,
-    cutover,
-    definitions,
-    differences,
-    fingerprint,
+    followed,
     regions,
-    relations,
-    repair,
-    return_streams,
     selection_record,
-    sequences,
     subscriptions,
     telling,
-    verify,
 )
 from planrunner.replication.found import Outcome
 from planrunner.replication.lanes import lane
 from planrunner.replication.patterns import Pattern
+from planrunner.replication.row_hash import by_text_where_other, row_hash
 from planrunner.replication.throttle import Effort, Throttle
 
 if TYPE_CHECKING:
@@ -46,9 +38,29 @@ if TYPE_CHECKING:
 
     from planrunner.model import TableVerdict, VerifyTerms
     from planrunner.postgres.catalog import Table
+    from planrunner.replication import (
+        barrier,
+        definitions,
+        differences,
+        fingerprint,
+        relations,
+        repair,
+        return_streams,
+        sequences,
+    )
     from planrunner.replication.lanes import Lane
     from planrunner.replication.regions import Survey
     from planrunner.replication.workspace import Workspace
+else:
+    # Needed only where rows differ or changes stream, or while the servers read the rows.
+    barrier = on_demand("planrunner.replication.barrier")
+    definitions = on_demand("planrunner.replication.definitions")
+    differences = on_demand("planrunner.replication.differences")
+    fingerprint = on_demand("planrunner.replication.fingerprint")
+    relations = on_demand("planrunner.replication.relations")
+    repair = on_demand("planrunner.replication.repair")
+    return_streams = on_demand("planrunner.replication.return_streams")
+    sequences = on_demand("planrunner.replication.sequences")
 
 LANES = 2
 # What is repaired is compared again; a row that moves is left to the next round.
@@ -94,12 +106,14 @@ def compare(
     """
     begun = workspace.clock.monotonic()
     selection_record.refuse_unrecorded(workspace.selection)
-    tables = _chosen(verify.followed_tables(workspace), terms)
+    tables = _chosen(followed.tables(workspace), terms)
     able, unable = _comparable(workspace, tables)
     behind = _barrier(workspace)
     looked = _Looked(scope=scope, behind=behind, effort=effort or Effort(jobs=LANES))
-    found = _rows(workspace, able, terms, looked)
-    other = unable + (() if terms.tables else _catalogue(workspace, scope) + _sequences(workspace))
+    with _rows(workspace, able, terms, looked) as reading:
+        # While the servers read the rows, there is time for everything else.
+        other = unable + (() if terms.tables else _catalogue(workspace, scope) + _sequences(workspace))
+        found = reading()
 
     def told() -> Verification:
         rows = [telling.rows(one.table, one.outcome, terms) for one in found.values() if one.outcome.found]
@@ -162,7 +176,7 @@ def _chosen(tables: Sequence[Table], terms: VerifyTerms) -> tuple[Table, ...]:
 
 def _comparable(workspace: Workspace, tables: Sequence[Table]) -> tuple[list[Table], tuple[str, ...]]:
     """The tables that the target has with all their columns, and what it lacks of the others."""
-    there = {t.qualified: {c.name for c in t.columns} for t in catalog.stored_tables(workspace.target)}
+    there = {t.qualified: {c.name: c for c in t.columns} for t in catalog.stored_tables(workspace.target)}
     able, unable = [], []
     for table in tables:
         columns = there.get(table.qualified)
@@ -174,13 +188,14 @@ def _comparable(workspace: Workspace, tables: Sequence[Table]) -> tuple[list[Tab
                 f"{table.qualified}: the target lacks column {', '.join(missing)}; its rows were not compared"
             )
         else:
-            able.append(table)
+            alike = tuple(by_text_where_other(c, columns[c.name]) for c in table.columns)
+            able.append(replace(table, columns=alike))
     return able, tuple(unable)
 
 
 def _barrier(workspace: Workspace) -> Callable[[], None] | None:
     """What waits for the streams; None where there are none."""
-    if return_streams.following_back(workspace):
+    if subscriptions.following_back(workspace):
         return lambda: _discard(return_streams.wait_back(workspace, _BARRIER_SECONDS))
     generations = workspace.ledger.generations()
     if not generations or not subscriptions.existing(workspace.target, workspace.names):
@@ -192,13 +207,17 @@ def _discard(_: float) -> None:
     """How long it took is no matter here."""
 
 
+@contextmanager
 def _rows(
     workspace: Workspace,
     tables: Sequence[Table],
     terms: VerifyTerms,
     looked: _Looked,
-) -> dict[str, Compared]:
-    """Every table, the largest first, over a few lanes."""
+) -> Iterator[Callable[[], dict[str, Compared]]]:
+    """Begin to compare every table, the largest first, over a few lanes; what is given waits for all of them.
+
+    When the block is left by an error, no further table is begun.
+    """
     waiting: SimpleQueue[Table] = SimpleQueue()
     for table in sorted(tables, key=lambda t: -t.bytes):
         waiting.put(table)
@@ -212,13 +231,19 @@ def _rows(
                 found.append(_compared(mine, table, terms, looked.scope, looked.behind))
         return found
 
-    if not tables:
-        return {}
     jobs = min(looked.effort.jobs, len(tables))
-    with ThreadPoolExecutor(jobs) as pool:
+    with ThreadPoolExecutor(max(jobs, 1)) as pool:
         parts = [pool.submit(work) for _ in range(jobs)]
-        found = [one for part in parts for one in part.result()]
-    return {one.table.qualified: one for one in sorted(found, key=lambda one: one.table.qualified)}
+
+        def awaited() -> dict[str, Compared]:
+            found = [one for part in parts for one in part.result()]
+            return {one.table.qualified: one for one in sorted(found, key=lambda one: one.table.qualified)}
+
+        try:
+            yield awaited
+        finally:
+            for _ in _taken(waiting):
+                pass
 
 
 def _taken(waiting: SimpleQueue[Table]) -> Iterator[Table]:
@@ -233,19 +258,19 @@ def _compared(
 ) -> Compared:
     if scope.counts_only:
         table = replace(table, columns=())
-    sampled = _sample(table, terms, md5=mine.md5)
-    survey = regions.survey(mine, table, within=sampled)
+    sampled = _sample(table, terms)
+    survey = regions.survey(mine, table, within=sampled, moving=behind is not None)
     outcome = Outcome(total=0)
     if survey.different and not scope.counts_only:
         outcome = differences.find(mine, table, within=survey.within, barrier=behind)
     return Compared(table=table, survey=survey, outcome=outcome)
 
 
-def _sample(table: Table, terms: VerifyTerms, *, md5: bool) -> sql.Composed | None:
+def _sample(table: Table, terms: VerifyTerms) -> sql.Composed | None:
     """The rows whose key has a hash of a certain part: the same on both sides, every time."""
     if terms.sample is None or not table.columns:
         return None
-    hashed = checksum.row_hash(regions.key_columns(table) or table.columns, md5=md5)
+    hashed = row_hash(regions.key_columns(table) or table.columns)
     return sql.SQL("({} & 9223372036854775807) % {} < {}").format(
         hashed, sql.Literal(_SAMPLED_OF), sql.Literal(round(terms.sample * _SAMPLED_OF))
     )
@@ -283,7 +308,7 @@ def _catalogue(workspace: Workspace, scope: Scope) -> tuple[str, ...]:
 
 def _sequences(workspace: Workspace) -> tuple[str, ...]:
     """The sequences that would hand out a value again. No stream carries them: only the cutover does."""
-    if "verification" not in workspace.ledger.effects(cutover.STEP):
+    if "verification" not in workspace.ledger.effects(crossing.STEP):
         return ()
     left_out = relations.omitted(workspace.source, workspace.selection).names
     return sequences.behind(*sequences.both_sides(workspace.source, workspace.target, left_out))

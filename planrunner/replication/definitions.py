@@ -24,6 +24,7 @@ _QUALIFIER = re.compile(r'(?:"(?:[^"]|"")+"|\w+)\.')
 _PARTS = frozenset({"policy", "default", "rule", "comment", "inheritance"})
 _OWNERS, _GRANTS = "owner", "grants"
 
+# Of the thousands of comments on the server's own objects, whose OIDs are below 16384, none is looked up.
 # One row each: kind, what it is, the table it belongs to, its definition.
 _HEAD: LiteralString = """
 WITH ours AS (SELECT oid, nspname, nspowner, nspacl FROM pg_namespace WHERE nspname NOT LIKE 'pg\\_%'
@@ -119,7 +120,8 @@ SELECT 'type', typ.name, '', ARRAY(SELECT concat_ws(' ', a.attname, format_type(
 FROM typ WHERE typ.typtype = 'c'
 UNION ALL
 SELECT 'comment', concat_ws(' ', i.type, i.identity), '', d.description
-FROM pg_description d CROSS JOIN LATERAL pg_identify_object(d.classoid, d.objoid, d.objsubid) i
+FROM (SELECT * FROM pg_description WHERE objoid >= 16384 OR classoid = 'pg_namespace'::regclass) d
+CROSS JOIN LATERAL pg_identify_object(d.classoid, d.objoid, d.objsubid) i
 WHERE (d.classoid, d.objoid) NOT IN (SELECT classid, objid FROM ext)
   AND (i.schema IN (SELECT quote_ident(nspname) FROM ours)
   OR d.classoid = 'pg_namespace'::regclass AND d.objoid IN (SELECT oid FROM ours)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from planrunner.replication import checksum
 from planrunner.replication.found import HELD_AT_MOST, LOOKS, Found, Outcome
 from planrunner.replication.identities import table_name
 from planrunner.replication.regions import key_columns, passing
+from planrunner.replication.row_hash import row_hash, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -80,19 +80,19 @@ def _look(
 
 
 def _suspects(lane: Lane, table: Table, within: sql.Composed | None) -> Iterator[Key]:
-    asked = [_hashes(lane, table, server, within) for server in (lane.source, lane.target)]
+    asked = [_hashes(table, server, within) for server in (lane.source, lane.target)]
     with lane.streams(asked[0], asked[1]) as (ours, theirs):
         yield from merged(ours, theirs)
 
 
-def _hashes(lane: Lane, table: Table, server: Server, within: sql.Composed | None) -> sql.Composed:
+def _hashes(table: Table, server: Server, within: sql.Composed | None) -> sql.Composed:
     key = key_columns(table)
     names = [sql.Identifier(f"k{i}") for i in range(len(key))]
-    texts = [sql.SQL("{} AS {}").format(checksum.shown(c), n) for c, n in zip(key, names, strict=True)]
+    texts = [sql.SQL("{} AS {}").format(shown(c), n) for c, n in zip(key, names, strict=True)]
     order = [sql.SQL('{} COLLATE "C"').format(name) for name in names]
     return sql.SQL("SELECT * FROM (SELECT {} AS h, {} AS r, {} FROM ONLY {}{}) rows ORDER BY h, {}").format(
-        checksum.row_hash(key, md5=lane.md5),
-        checksum.row_hash(table.columns, md5=lane.md5),
+        row_hash(key),
+        row_hash(table.columns),
         sql.SQL(", ").join(texts),
         table_name(table),
         passing(table, server.side, within),
@@ -139,7 +139,7 @@ def rows_of(ask: Ask, table: Table, server: Server, keys: Sequence[Key]) -> Mapp
 
 def _rows(table: Table, server: Server, keys: Sequence[Key]) -> sql.Composed:
     one_of = sql.SQL(" OR ").join([sql.SQL("({})").format(key_condition(table, key)) for key in keys])
-    texts = sql.SQL(", ").join([checksum.shown(column) for column in table.columns])
+    texts = sql.SQL(", ").join([shown(column) for column in table.columns])
     return sql.SQL("SELECT {} FROM ONLY {}{}").format(
         texts, table_name(table), passing(table, server.side, one_of)
     )
@@ -160,6 +160,4 @@ def same_text(column: Column, value: str | None) -> sql.Composed:
     """What holds where the column is exactly this: 1.0 is not 1.00, and no collation has a say."""
     if value is None:
         return sql.SQL("{} IS NOT DISTINCT FROM NULL").format(sql.Identifier(column.name))
-    return sql.SQL('{} COLLATE "C" = {}').format(
-        sql.SQL("({})").format(checksum.shown(column)), sql.Literal(value)
-    )
+    return sql.SQL('{} COLLATE "C" = {}').format(sql.SQL("({})").format(shown(column)), sql.Literal(value))

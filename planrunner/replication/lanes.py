@@ -16,20 +16,18 @@ if TYPE_CHECKING:
 
     Ask: TypeAlias = "Callable[[sql.Composed], list[Row]]"
 
-_OLDEST_WITH_ROW_HASHES = 140000
 _ROWS_AT_ONCE = 5000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lane:
-    """Both sessions; ``md5`` where one of the servers has no hash of rows."""
+    """Both sessions."""
 
     source: Server
     target: Server
     ours: Session
     theirs: Session
     pool: ThreadPoolExecutor
-    md5: bool
 
     def both(self, source: sql.Composed, target: sql.Composed) -> tuple[list[Row], list[Row]]:
         """The rows of a query on either side; QueryFailed when one of them fails."""
@@ -96,17 +94,19 @@ def _from(head: list[Row], more: Callable[[int], list[Any]], server: Server) -> 
 @contextmanager
 def lane(source: Server, target: Server) -> Iterator[Lane]:
     """Open both sessions, read-only; they are closed at the end of the block."""
-    with (
-        source.session(read_only=True) as ours,
-        target.session(read_only=True) as theirs,
-        ThreadPoolExecutor(1) as pool,
-    ):
-        version = min(ours.info.server_version, theirs.info.server_version)
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        opening = pool.submit(source.open, read_only=True)
+        try:
+            theirs = stack.enter_context(target.session(read_only=True))
+        finally:
+            if opening.exception() is None:
+                stack.callback(opening.result().close)
+        ours = opening.result()
         yield Lane(
             source=source,
             target=target,
             ours=ours,
             theirs=theirs,
             pool=pool,
-            md5=version < _OLDEST_WITH_ROW_HASHES,
         )

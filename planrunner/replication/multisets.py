@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from psycopg import sql
 
-from planrunner.replication import checksum
 from planrunner.replication.found import HELD_AT_MOST, LOOKS, Found, Outcome
 from planrunner.replication.identities import table_name
 from planrunner.replication.regions import passing
+from planrunner.replication.row_hash import row_hash, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -84,7 +84,7 @@ def _apart(ours: Mapping[_Row, int], theirs: Mapping[_Row, int]) -> dict[_Row, F
 def _suspects(lane: Lane, table: Table, within: sql.Composed | None) -> Iterator[int]:
     asked = [
         sql.SQL("SELECT {}, count(*) FROM ONLY {}{} GROUP BY 1 ORDER BY 1").format(
-            checksum.row_hash(table.columns, md5=lane.md5),
+            row_hash(table.columns),
             table_name(table),
             passing(table, server.side, within),
         )
@@ -112,16 +112,16 @@ def merged(ours: Iterator[Row], theirs: Iterator[Row]) -> Iterator[int]:
 
 
 def _counts(lane: Lane, server: Server, table: Table, hashes: Sequence[int]) -> dict[_Row, int]:
-    return counts(lane.asking(server), table, server, hashes, md5=lane.md5)
+    return counts(lane.asking(server), table, server, hashes)
 
 
-def counts(ask: Ask, table: Table, server: Server, hashes: Sequence[int], *, md5: bool) -> dict[_Row, int]:
+def counts(ask: Ask, table: Table, server: Server, hashes: Sequence[int]) -> dict[_Row, int]:
     """How often one side holds each row of these hashes, by (hash, its columns as text)."""
-    hashed = checksum.row_hash(table.columns, md5=md5)
+    hashed = row_hash(table.columns)
     one_of = sql.SQL("{} IN ({})").format(hashed, sql.SQL(", ").join(map(sql.Literal, hashes)))
     names = [sql.Identifier(f"c{i}") for i in range(len(table.columns))]
     texts = [
-        sql.SQL('({}) COLLATE "C" AS {}').format(checksum.shown(column), name)
+        sql.SQL('({}) COLLATE "C" AS {}').format(shown(column), name)
         for column, name in zip(table.columns, names, strict=True)
     ]
     asked = sql.SQL("SELECT count(*), {0} FROM (SELECT {1} FROM ONLY {2}{3}) rows GROUP BY {0}").format(

@@ -45,7 +45,7 @@ class Piece:
         apart = self.cut.ordered or self.cut.share < 1
         return self.cut.bucket_bytes * len(self.numbers) if apart else self.cut.table.data_bytes
 
-    def query(self, *, counts_only: bool, md5: bool, strays: bool) -> sql.Composed:
+    def query(self, *, counts_only: bool, strays: bool) -> sql.Composed:
         """A line for each bucket that has rows: its number, rows, hashes, strays."""
         by: sql.Composed = sql.SQL("{}").format(sql.Literal(ROWS))
         within: sql.Composed | None
@@ -56,9 +56,7 @@ class Piece:
             within = self.cut.condition(self.numbers)
         else:
             by, within = self.cut.numbering(), self.cut.condition(self.numbers)
-        return checksum.grouped(
-            self.cut.table, by, counts_only=counts_only, md5=md5, strays=strays, within=within
-        )
+        return checksum.grouped(self.cut.table, by, counts_only=counts_only, strays=strays, within=within)
 
 
 def _among(cut: Cut, keys: Sequence[Point]) -> sql.Composed:
@@ -94,10 +92,10 @@ class Reading:
 class Readers:
     """Some sessions on one server that digest pieces; used by one thread at a time."""
 
-    def __init__(self, server: Server, *, jobs: int, md5: bool, counts_only: bool, strays: bool) -> None:
+    def __init__(self, server: Server, *, jobs: int, counts_only: bool, strays: bool) -> None:
         self._server = server
         self._jobs = jobs
-        self._form = {"counts_only": counts_only, "md5": md5, "strays": strays}
+        self._form = {"counts_only": counts_only, "strays": strays}
         self._empty = Digest(rows=0, hashes="" if counts_only else "0")
         self._sessions: list[Session] = []
         self._seen: dict[int, Visible] = {}

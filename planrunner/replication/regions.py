@@ -14,6 +14,7 @@ from psycopg import sql
 from planrunner.replication import checksum
 from planrunner.replication.identities import table_name
 from planrunner.replication.row_filters import predicate
+from planrunner.replication.row_hash import row_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -58,15 +59,21 @@ def passing(table: Table, side: Side, within: sql.Composable | None) -> sql.Comp
     return checksum.where(predicate(table.where) if keeps_out and table.where else None, within)
 
 
-def survey(lane: Lane, table: Table, *, within: sql.Composed | None = None) -> Survey:
-    """Digest both sides once and tell where they differ, as far as one scan can."""
-    if not table.columns or max(table.rows, _estimated(lane, table)) < SMALL_ROWS:
-        return _plain(lane, table, within)
+def survey(lane: Lane, table: Table, *, within: sql.Composed | None = None, moving: bool = False) -> Survey:
+    """Digest both sides and tell where they differ.
+
+    A digest of the whole costs a fifth less than one for each region, and where it is equal nothing else is asked.
+    While rows are ``moving`` it would hardly ever be: a larger table is read by regions at once.
+    """
+    if not table.columns or not moving or _is_small(lane, table):
+        whole = _plain(lane, table, within)
+        if not table.columns or not whole.different or _is_small(lane, table):
+            return whole
     split = _split(lane, table)
     asked = [
         sql.SQL("SELECT {}, count(*), coalesce(sum({}), 0)::text FROM ONLY {}{} GROUP BY 1").format(
             split.region,
-            checksum.row_hash(table.columns, md5=lane.md5),
+            row_hash(table.columns),
             table_name(table),
             passing(table, server.side, within),
         )
@@ -84,7 +91,7 @@ def survey(lane: Lane, table: Table, *, within: sql.Composed | None = None) -> S
 
 
 def _plain(lane: Lane, table: Table, within: sql.Composed | None) -> Survey:
-    hashed = checksum.row_hash(table.columns, md5=lane.md5) if table.columns else sql.SQL("0::bigint")
+    hashed = row_hash(table.columns) if table.columns else sql.SQL("0::bigint")
     asked = [
         sql.SQL("SELECT count(*), coalesce(sum({}), 0)::text FROM ONLY {}{}").format(
             hashed, table_name(table), passing(table, server.side, within)
@@ -95,14 +102,16 @@ def _plain(lane: Lane, table: Table, within: sql.Composed | None) -> Survey:
     return Survey(source_rows=ours[0], target_rows=theirs[0], different=ours != theirs, within=within)
 
 
-def _estimated(lane: Lane, table: Table) -> int:
-    """At least as many rows as the target has pages: it may never have been analysed, or have too many rows."""
+def _is_small(lane: Lane, table: Table) -> bool:
+    """The target has at least as many rows as pages: it may never have been analysed, or have too many rows."""
+    if table.rows >= SMALL_ROWS:
+        return False
     asked = sql.SQL(
         "SELECT greatest(c.reltuples, pg_relation_size(c.oid) / current_setting('block_size')::int)::bigint"
         " FROM pg_class c WHERE c.oid = to_regclass({})"
     )
     (row,) = lane.asking(lane.target)(asked.format(sql.Literal(table_name(table).as_string()))) or [(0,)]
-    return int(row[0])
+    return int(row[0]) < SMALL_ROWS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +147,7 @@ def _split(lane: Lane, table: Table) -> _Split:
     key = key_columns(table)
     if len(key) == 1 and key[0].base in _INTEGERS and key[0].kind == "b":
         return _ranges(lane, table, key[0], wanted)
-    hashed = checksum.row_hash(key or table.columns, md5=lane.md5)
+    hashed = row_hash(key or table.columns)
     bits = (wanted - 1).bit_length()
     return _Split(region=sql.SQL("({} & {})").format(hashed, sql.Literal((1 << bits) - 1)))
 

@@ -253,8 +253,8 @@ def _multiset_now(
     lane: Lane, session: Session, table: Table, found: Sequence[Found]
 ) -> Iterator[tuple[Found, Found]]:
     hashes = [one.hash for one in found]
-    ours = multisets.counts(lane.asking(lane.source), table, lane.source, hashes, md5=lane.md5)
-    theirs = multisets.counts(_asking(session), table, lane.target, hashes, md5=lane.md5)
+    ours = multisets.counts(lane.asking(lane.source), table, lane.source, hashes)
+    theirs = multisets.counts(_asking(session), table, lane.target, hashes)
     for one in found:
         row = (one.hash, one.source or one.target or ())
         yield one, multisets.compared(*row, ours.get(row, 0), theirs.get(row, 0))

@@ -219,8 +219,7 @@ def drop_back(workspace: Workspace) -> None:
 
 def following_back(workspace: Workspace) -> bool:
     """True while the source is subscribed to the target."""
-    made = subscriptions.shown(workspace.source, workspace.names.back).get(workspace.names.back)
-    return made is not None and made.enabled
+    return subscriptions.following_back(workspace)
 
 
 def back_exists(workspace: Workspace) -> bool:

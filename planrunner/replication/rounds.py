@@ -77,12 +77,10 @@ class Stage:
         self._workspace = workspace
         self.ends = ends
         self._throttle = Throttle(workspace, ends.publisher, effort.max_load)
-        md5 = min(ends.publisher.version(), ends.subscriber.version()) < 140000
         self._ours, self._theirs = (
             Readers(
                 server,
                 jobs=effort.jobs,
-                md5=md5,
                 counts_only=counts_only,
                 strays=strays_counted(server, ends.subscriber),
             )

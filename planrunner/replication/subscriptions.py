@@ -56,6 +56,12 @@ WHERE starts_with(s.subname::text, %s)
 """
 
 
+def following_back(workspace: Workspace) -> bool:
+    """True while the source is subscribed to the target."""
+    made = shown(workspace.source, workspace.names.back).get(workspace.names.back)
+    return made is not None and made.enabled
+
+
 def existing(target: Server, names: Names) -> dict[int, Subscription]:
     """Our subscriptions by generation, in one query."""
     found = shown(target, names.prefix)

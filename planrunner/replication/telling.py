@@ -12,12 +12,15 @@ from planrunner.model import (
     TableVerdict,
     VerifyTerms,
 )
-from planrunner.replication import repair
+from planrunner.on_demand import on_demand
 
 if TYPE_CHECKING:
     from planrunner.postgres.catalog import Table
+    from planrunner.replication import repair
     from planrunner.replication.found import Found, Outcome
     from planrunner.replication.regions import Survey
+else:
+    repair = on_demand("planrunner.replication.repair")
 
 
 def verdict(table: Table, survey: Survey, outcome: Outcome, *, looked: bool) -> TableVerdict:

@@ -15,6 +15,7 @@ from planrunner.postgres import catalog
 from planrunner.replication import (
     checksum,
     fingerprint,
+    followed,
     proof_book,
     proving,
     relations,
@@ -103,17 +104,12 @@ def before_pause(
 
 def followed_tables(workspace: Workspace) -> tuple[Table, ...]:
     """The source's tables whose rows the migration carries, each with the filter of its rows."""
-    return divided(workspace, catalog.tables(workspace.source))[0]
+    return followed.tables(workspace)
 
 
 def divided(workspace: Workspace, tables: Sequence[Table]) -> tuple[tuple[Table, ...], tuple[Table, ...]]:
     """Of all the source's ``tables``, those whose rows are followed and those copied inside the cutover's pause."""
-    late = {t.oid for t in tables if workspace.choices.late(t)}
-    # Late ones are chosen by the same filters; those would leave an unlogged table out.
-    coming = workspace.selection.followed(
-        [replace(t, unlogged=False) if t.oid in late else t for t in tables]
-    )
-    return tuple(t for t in coming if t.oid not in late), tuple(t for t in coming if t.oid in late)
+    return followed.divided(workspace, tables)
 
 
 def missing_on_target(workspace: Workspace, tables: Sequence[Table]) -> tuple[str, ...]:

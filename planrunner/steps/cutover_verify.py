@@ -4,27 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from planrunner import clearing, crossings, lifting, returning, unfollowed
 from planrunner.model import Finding, Json, Side, Upkeep, Verification, VerifyTerms
-from planrunner.postgres import catalog, needs
-from planrunner.replication import (
-    comparison,
-    crossing,
-    cutover,
-    decisions,
-    described,
-    fence,
-    generations,
-    identities,
-    ranges,
-    restore,
-    settings,
-    slots,
-    subscriptions,
-    tracker,
-    upkeep,
-    verify,
-)
+from planrunner.on_demand import on_demand
+from planrunner.replication import comparison, crossing, upkeep
 from planrunner.replication.crossing import Position
 from planrunner.replication.names import Names
 from planrunner.step import IRREVERSIBLE, NO_LOCKS, Action, Draft, Run, outlined
@@ -33,6 +15,46 @@ from planrunner.workspace import sampled, workspace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from planrunner import clearing, crossings, lifting, returning, unfollowed
+    from planrunner.postgres import catalog, needs
+    from planrunner.replication import (
+        cutover,
+        decisions,
+        described,
+        fence,
+        generations,
+        identities,
+        ranges,
+        restore,
+        settings,
+        slots,
+        subscriptions,
+        tracker,
+        verify,
+    )
+else:
+    # A comparison, which is to start quickly, needs none of these.
+    clearing = on_demand("planrunner.clearing")
+    crossings = on_demand("planrunner.crossings")
+    lifting = on_demand("planrunner.lifting")
+    returning = on_demand("planrunner.returning")
+    unfollowed = on_demand("planrunner.unfollowed")
+    catalog = on_demand("planrunner.postgres.catalog")
+    needs = on_demand("planrunner.postgres.needs")
+    cutover = on_demand("planrunner.replication.cutover")
+    decisions = on_demand("planrunner.replication.decisions")
+    described = on_demand("planrunner.replication.described")
+    fence = on_demand("planrunner.replication.fence")
+    generations = on_demand("planrunner.replication.generations")
+    identities = on_demand("planrunner.replication.identities")
+    ranges = on_demand("planrunner.replication.ranges")
+    restore = on_demand("planrunner.replication.restore")
+    settings = on_demand("planrunner.replication.settings")
+    slots = on_demand("planrunner.replication.slots")
+    subscriptions = on_demand("planrunner.replication.subscriptions")
+    tracker = on_demand("planrunner.replication.tracker")
+    verify = on_demand("planrunner.replication.verify")
 
 
 class CutoverVerify:

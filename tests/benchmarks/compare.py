@@ -290,6 +290,7 @@ def _summary(measurements: Sequence[Measurement]) -> dict[str, dict[str, dict[st
             to_all = [m.wall / ours[m.round].wall for m in mine if m.round in ours]
             parts = [(m, ours[m.round].inner) for m in mine if m.round in ours]
             to_part = [m.wall / inner for m, inner in parts if inner]
+            to_cpu = [_total(m) / _total(ours[m.round]) for m in mine if m.round in ours]
             inner = [m.inner for m in mine if m.inner is not None]
             found.setdefault(case, {})[name] = {
                 "wall": round(median(m.wall for m in mine), 3),
@@ -299,9 +300,15 @@ def _summary(measurements: Sequence[Measurement]) -> dict[str, dict[str, dict[st
                 "peak_mb": round(median(m.peak_bytes for m in mine) / 1e6, 1),
                 "times_planrunner": round(median(to_all), 2) if to_all else None,
                 "times_comparing_alone": round(median(to_part), 2) if to_part else None,
+                "times_processor_seconds": round(median(to_cpu), 2) if to_cpu else None,
                 "rows_named": max(m.told for m in mine),
             }
     return found
+
+
+def _total(one: Measurement) -> float:
+    """Processor seconds of the program and of both servers: what others do at the machine hardly changes them."""
+    return one.cpu + one.servers_cpu
 
 
 def _write(

@@ -54,11 +54,10 @@ def _script(version: int, *, libxml: bool) -> list[sql.Composed]:
 
 @dataclass(frozen=True, kw_only=True)
 class Digests:
-    """The digests of every table on one server, with row hashes and with md5."""
+    """The digest of every table on one server."""
 
     version: int
-    hashed: dict[str, checksum.Digest]
-    md5: dict[str, checksum.Digest]
+    found: dict[str, checksum.Digest]
 
 
 def _digests(server: Server, dsn: str, *, major: int) -> Digests:
@@ -72,11 +71,8 @@ def _digests(server: Server, dsn: str, *, major: int) -> Digests:
         for statement in _script(major, libxml=libxml):
             session.execute(statement)
     tables = [t for t in catalog.tables(server) if t.name.startswith(("one_", "other_"))]
-
-    def digested(*, md5: bool) -> dict[str, checksum.Digest]:
-        return checksum.digests(server, tables, counts_only=False, md5=md5, jobs=1, timeout=60)
-
-    return Digests(version=major, hashed={} if major < 14 else digested(md5=False), md5=digested(md5=True))
+    found = checksum.digests(server, tables, counts_only=False, jobs=1, timeout=60)
+    return Digests(version=major, found=found)
 
 
 @pytest.fixture(scope="module", params=[13, 15, 18])
@@ -93,22 +89,20 @@ _known: dict[str, tuple[int, checksum.Digest]] = {}
 
 def test_values_that_are_only_equal_never_digest_alike(server: Digests) -> None:
     alike = [
-        (pair, shape, way)
+        (pair, shape)
         for number, pair in enumerate(PAIRS)
         for shape in SHAPES
-        for way, found in (("hashed", server.hashed), ("md5", server.md5))
-        if f"public.one_{number}_{shape}" in found
-        and found[f"public.one_{number}_{shape}"] == found[f"public.other_{number}_{shape}"]
+        if f"public.one_{number}_{shape}" in server.found
+        and server.found[f"public.one_{number}_{shape}"] == server.found[f"public.other_{number}_{shape}"]
     ]
     assert alike == []
-    assert len(server.md5) > 4 * len(PAIRS)
+    assert len(server.found) > 4 * len(PAIRS)
 
 
 def test_the_same_values_digest_the_same_on_every_major(server: Digests) -> None:
     differing = []
-    for way, found in (("hashed", server.hashed), ("md5", server.md5)):
-        for name, digest in found.items():
-            major, known = _known.setdefault(f"{way} {name}", (server.version, digest))
-            if known != digest:
-                differing.append((name, PAIRS[int(name.split("_")[1])], way, major, server.version))
+    for name, digest in server.found.items():
+        major, known = _known.setdefault(name, (server.version, digest))
+        if known != digest:
+            differing.append((name, PAIRS[int(name.split("_")[1])], major, server.version))
     assert differing == []

@@ -186,3 +186,23 @@ def test_a_column_that_the_target_lacks_is_a_difference_and_no_failure(
     told = "\n".join(compared(made).differences)
     assert "public.orders: the target lacks column code" in told
     assert "public.bare: missing on the target" in told
+
+
+def test_rows_are_compared_where_a_column_is_of_another_type_on_the_target(
+    streams: Make, source_server: PostgresServer, target_server: PostgresServer
+) -> None:
+    made = filled(
+        streams,
+        (source_server, target_server),
+        "ALTER TABLE orders ALTER id TYPE bigint",
+        "ALTER TABLE lines ALTER n TYPE text",
+        "ALTER TABLE bare ALTER a TYPE double precision",
+        following=False,
+    )
+    assert compared(made).rows == ()
+    made.target(
+        "UPDATE orders SET id = id + 4294967296 WHERE id = 3", "UPDATE lines SET n = n || ' ' WHERE id = 4"
+    )
+    found = compared(made)
+    assert {rows.table: rows.total for rows in found.rows} == {"public.orders": 2, "public.lines": 1}
+    assert any("orders.id" in line for line in found.other)
