@@ -46,7 +46,7 @@ docs: $(VENV)/.dev
 
 # The pages as a site in build/site; a broken link fails.
 docs-site: $(VENV)/.dev
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

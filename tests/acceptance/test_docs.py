@@ -136,7 +136,7 @@ SCRIPT = [
 ]
 NOT_RUN = {
     "make demo": "tests/acceptance/test_demo.py runs `planrunner demo`, which is all that it does",
-    "make demo DEMO_ARGS=--keep": "the same, and its servers would stay for an hour",
+    "make demo DEMO_ARGS=--keep": "the same test runs `planrunner demo --keep`",
     "make test": "this test is a part of it",
     "pip install planrunner": "needs a package index",
     "pip install 'planrunner[sandbox]'": "needs a package index",
