@@ -7,17 +7,20 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from planrunner.errors import UsageError
-from planrunner.loading import dsn
-from planrunner.loading.outline import PLAN_NAME
+from planrunner.loading import proposal
+from planrunner.loading.wishes import Wishes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from planrunner.survey import Survey
+
 _HEAD = """\
+# yaml-language-server: $schema={schema}
+#
 # A migration by planrunner. Look at what it would do:  planrunner preview {file}
 # All keys:  planrunner schema      One step:  planrunner explain snapshot
-apiVersion: planrunner/v1
+{found}apiVersion: planrunner/v1
 kind: MigrationPlan
 metadata:
   name: {name}
@@ -32,55 +35,21 @@ connections:
     # source_as_seen_from_target: {{host: 10.0.3.7, port: 5432}}
 
 """
-_STEPS = """\
-steps:
-  # Brings the source to wal_level=logical. On RDS that needs a reboot: allow, ask or never.
-  - id: logical
-    uses: enable_logical
-    with:
-      reboot: ask
-
-  # Gives the source's login the replication right and SELECT, where it lacks them.
-  - id: grant
-    uses: grant
-
-  # Checks both sides and reports every problem at once; changes nothing.
-  - id: check
-    uses: validate
-
-  # Copies schema and rows as of one moment, in parallel.
-  - id: copy
-    uses: snapshot
-    with:
-      jobs: 4
-      # owners: login                     # when the source's roles do not exist on the target
-      # grants: skip
-      # without_replica_identity: full    # when there are tables without a primary key
-
-  # Follows every change from that moment on.
-  - id: follow
-    uses: sync
-    with:
-      max_lag: 16MB
-      # max_wal_retained: 50GB            # give up before the source keeps more WAL than this
-
-  # Stops writes, compares both sides, carries the sequences over. Waits for: planrunner approve
-  - id: cutover
-    uses: cutover_verify
-    approval: manual
-    with:
-      write_pause_budget: 5s              # past it everything is rolled back
-"""
-_REFERENCE = "    password: {secret: {env: %s}}\n"
 _NO_REFERENCE = "    # Without this libpq looks in ~/.pgpass.\n    # password: {secret: {env: %s}}\n"
+SCHEMA_FILE = "plan.schema.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """A first plan, and the environment variables that must hold the passwords before it runs."""
+    """A first plan.
+
+    ``environment`` names the variables that must hold the passwords before it runs, ``warnings`` what else has
+    to be done before it can work.
+    """
 
     text: str
     environment: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def scaffold(
@@ -93,62 +62,53 @@ def scaffold(
 ) -> str:
     """The text of a first plan; see ``draft``."""
     return draft(
-        source=source, target=target, rds_instance=rds_instance, rds_region=rds_region, name=name
+        Wishes(source=source, target=target, rds_instance=rds_instance, rds_region=rds_region, name=name)
     ).text
 
 
 def draft(
-    *,
-    source: str,
-    target: str,
-    rds_instance: str | None = None,
-    rds_region: str | None = None,
-    name: str | None = None,
+    wishes: Wishes, found: Survey | None = None, *, file: str = "plan.yaml", schema: str = SCHEMA_FILE
 ) -> Draft:
-    """A first plan with all six steps. UsageError for a DSN or a name that can't be used.
+    """A first plan: by what was ``found`` on the servers, else with all six steps.
 
-    A password in a DSN is left out; the plan refers to SOURCE_PASSWORD or TARGET_PASSWORD instead.
-    ``name`` is by default the source's database.
+    UsageError for wishes that no plan can hold.
+    A password in a DSN is left out; the plan refers to SOURCE_PASSWORD or TARGET_PASSWORD instead, where the
+    wishes name no other place. ``schema`` is where an editor finds the plan's JSON Schema.
     """
-    given = {"source": _usable("source", source), "target": _usable("target", target)}
-    passwords = {side: bool(parsed.parameters.get("password")) for side, parsed in given.items()}
-    if given["source"].place == given["target"].place:
-        raise UsageError("source and target are the same database", remedy="Name the new one as --target.")
+    wishes.check()
+    warnings = proposal.warnings(wishes, found)
+    remarks = [
+        *(() if found is None else proposal.figures(found)),
+        *(
+            f"# Before it can work: {line}" if n == 0 else f"#   {line}"
+            for w in warnings
+            for n, line in enumerate(proposal.folded(w))
+        ),
+    ]
     text = _HEAD.format(
-        file="plan.yaml",
-        name=_quoted(_name(name, given["source"])),
-        source=_quoted(dsn.without_password(source)),
-        target=_quoted(dsn.without_password(target)),
-        source_password=(_REFERENCE if passwords["source"] else _NO_REFERENCE) % "SOURCE_PASSWORD",
-        target_password=(_REFERENCE if passwords["target"] else _NO_REFERENCE) % "TARGET_PASSWORD",
-        rds="".join(_rds(rds_instance, rds_region)),
+        schema=schema,
+        file=file,
+        found="".join(f"{line}\n" for line in ["#", *remarks] if remarks),
+        name=_quoted(wishes.plan_name()),
+        source=_quoted(wishes.written_dsn("source")),
+        target=_quoted(wishes.written_dsn("target")),
+        source_password=_password(wishes, "source"),
+        target_password=_password(wishes, "target"),
+        rds="".join(_rds(*wishes.rds())),
     )
-    needed = tuple(f"{side.upper()}_PASSWORD" for side, is_set in passwords.items() if is_set)
-    return Draft(text=text + _STEPS, environment=needed)
+    kept = [wishes.keeping(side) for side in ("source", "target")]
+    return Draft(
+        text=text + "".join(f"{line}\n" for line in proposal.steps(wishes, found)),
+        environment=tuple(one.locator for one in kept if one is not None and one.kind == "env"),
+        warnings=warnings,
+    )
 
 
-def _usable(side: str, text: str) -> dsn.Dsn:
-    parsed = dsn.parse(text)
-    faults = [fault for fault in parsed.faults if not fault.is_password]
-    if faults:
-        raise UsageError(f"--{side}: {faults[0].message}", remedy=faults[0].remedy)
-    if re.search(r"\{[{%#]", text) or not text.isprintable():
-        raise UsageError(
-            f"--{side}: the DSN holds characters that no plan can", remedy="Percent-encode them."
-        )
-    return parsed
-
-
-def _name(name: str | None, source: dsn.Dsn) -> str:
-    if name is None:
-        plain = re.sub(r"[^A-Za-z0-9._-]+", "-", source.parameters.get("dbname", "")).strip("-._")
-        return plain[:63] or "migration"
-    if not re.fullmatch(PLAN_NAME, name):
-        raise UsageError(
-            "--name: expected letters, digits, dots, - and _, at most 63, beginning with a letter or digit",
-            remedy="For example: --name orders",
-        )
-    return name
+def _password(wishes: Wishes, side: str) -> str:
+    kept = wishes.keeping(side)
+    if kept is None or kept.is_pgpass:
+        return _NO_REFERENCE % f"{side.upper()}_PASSWORD"
+    return kept.line()
 
 
 def _rds(instance: str | None, region: str | None) -> Iterator[str]:

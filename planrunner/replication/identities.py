@@ -63,13 +63,11 @@ def changes(
 ) -> tuple[tuple[Change, ...], tuple[str, ...]]:
     """The identities that the plan's choices give to tables without one, and what is wrong with the choices."""
     chosen = [(t, choices.choice(t)) for t in bare]
-    eligible: dict[int, list[str]] = {}
-    for oid, name in source.rows(_ELIGIBLE, [[t.oid for t, c in chosen if c.way is Way.INDEX]]):
-        eligible.setdefault(oid, []).append(name)
+    able = eligible(source, [t for t, c in chosen if c.way is Way.INDEX])
     made: list[Change] = []
     wrong: list[str] = []
     for table, choice in chosen:
-        indexes = eligible.get(table.oid, [])
+        indexes = able.get(table.oid, [])
         if choice.way is Way.FULL:
             made.append(Change(table=table, index=None))
         elif choice.way is Way.INDEX and choice.index is None and len(indexes) == 1:
@@ -77,13 +75,21 @@ def changes(
         elif choice.way is Way.INDEX and choice.index in indexes:
             made.append(Change(table=table, index=choice.index))
         elif choice.way is Way.INDEX:
-            able = ", ".join(indexes) or "none"
+            words = ", ".join(indexes) or "none"
             which = f"index {choice.index}" if choice.index else "the one index that is meant"
             wrong.append(
                 f"{table.qualified}: {which} can't be its replica identity; unique, whole and of NOT NULL"
-                f" columns are: {able}"
+                f" columns are: {words}"
             )
     return tuple(made), tuple(wrong)
+
+
+def eligible(source: Server, tables: Sequence[Table]) -> dict[int, list[str]]:
+    """The indexes that the server takes for USING INDEX, by table's oid; in name order."""
+    found: dict[int, list[str]] = {}
+    for oid, name in source.rows(_ELIGIBLE, [[t.oid for t in tables]]):
+        found.setdefault(oid, []).append(name)
+    return found
 
 
 def change(workspace: Workspace, wanted: Sequence[Change]) -> None:

@@ -71,6 +71,7 @@ class PostgresServer:
         self._account = unprivileged()
         self._settings = {**_BASE, **(settings or {})}
         self._process: subprocess.Popen[bytes] | None = None
+        self._kept = False
         self.password = password or secrets.token_urlsafe(12)
         self.folder = Path(tempfile.mkdtemp(prefix="planrunner-pg-", dir=parent))
         self._watchdog = _watchdog(self.folder, max_life)
@@ -150,7 +151,8 @@ class PostgresServer:
         self.start()
 
     def keep(self) -> None:
-        """Let the server live on after this process, until its life is over or ``close``."""
+        """Let the server live on after the block and this process, until its life is over or ``close``."""
+        self._kept = True
         if self._watchdog.stdin is not None:
             self._watchdog.stdin.write(b"keep\n")
             self._watchdog.stdin.flush()
@@ -168,7 +170,8 @@ class PostgresServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        if not self._kept:
+            self.close()
 
     def _initdb(self) -> None:
         secret = self.folder / "superuser"

@@ -116,3 +116,29 @@ def test_allow_self_signed_certs_connects_encrypted_and_warns(
     assert warning.mark is Mark.WARN
     assert "TLSv1" in warning.text
     assert "allow_self_signed_certs" in warning.text
+
+
+def test_the_strictest_mode_is_found_before_any_password_is_sent(
+    old: Any, certificate: str, strange_certificate: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from psycopg import conninfo
+
+    from planrunner.postgres.tls_offer import strictest
+
+    monkeypatch.setenv("PGPASSWORD", "never sent")
+    dsn = conninfo.make_conninfo(old.server.dsn("postgres", old.database), host="localhost")
+    dsn = dsn.replace("sslmode=prefer", "").replace("sslmode=disable", "")
+    assert strictest(conninfo.make_conninfo(dsn, sslrootcert=certificate)) == {"sslmode": "verify-full"}
+    assert strictest(conninfo.make_conninfo(dsn, sslrootcert=strange_certificate)) is None
+    assert strictest(dsn) == {"sslmode": "require"}
+    assert "never sent" not in old.server.log.read_text()
+    assert "password authentication failed" not in old.server.log.read_text()
+
+
+def test_a_server_without_tls_and_one_that_is_not_there_are_told_apart(plain_server: Any) -> None:
+    from planrunner.postgres.tls_offer import strictest
+
+    assert strictest(f"host=127.0.0.1 port={plain_server.port} dbname=postgres user=postgres") == {
+        "sslmode": "disable"
+    }
+    assert strictest("host=127.0.0.1 port=1 dbname=postgres user=postgres") is None

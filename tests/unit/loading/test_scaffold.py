@@ -7,6 +7,7 @@ import pytest
 from planrunner.errors import UsageError
 from planrunner.loading import load
 from planrunner.loading.scaffold import draft, scaffold
+from planrunner.loading.wishes import Wishes
 from planrunner.model import Plan, RdsInstance, SecretKind, SecretRef
 
 
@@ -35,11 +36,13 @@ def test_draft_lints_and_holds_the_six_steps(tmp_path: Path) -> None:
 
 def test_passwords_are_taken_out_and_referred_to(tmp_path: Path) -> None:
     made = draft(
-        source="postgresql://u:hunter2@old/app?sslmode=require",
-        target="host=new dbname=app user=u password='hunter 3'",
-        rds_instance="orders-prod",
-        rds_region="eu-west-1",
-        name="my-orders",
+        Wishes(
+            source="postgresql://u:hunter2@old/app?sslmode=require",
+            target="host=new dbname=app user=u password='hunter 3'",
+            rds_instance="orders-prod",
+            rds_region="eu-west-1",
+            name="my-orders",
+        )
     )
 
     plan = loaded(made.text, tmp_path)
