@@ -153,5 +153,8 @@ def _used(value: Json, keys: Keys) -> Iterator[str]:
         for index, inner in enumerate(cast("list[Json]", value)):
             yield from _used(inner, (*keys, index))
     elif isinstance(value, str):
+        if keys[-1:] == ("when",):
+            # A condition is an expression as a whole.
+            yield from (dotted or quoted for dotted, quoted in _USED.findall(value))
         for template in _TEMPLATE.findall(value):
             yield from (dotted or quoted for dotted, quoted in _USED.findall(template))

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from planrunner.model import Json, Problem
 
 _RISING = ("warn", "pause", "give_up")
-# With RDS IAM the server takes the token as a password over TLS only.
-_PLAIN = ("disable", "allow", "prefer")
 
 
 def contradictions(document: Document, tree: Json, told: frozenset[Keys]) -> list[Problem]:
@@ -52,8 +50,8 @@ def _tls(document: Document, tree: Json, side: str, told: frozenset[Keys]) -> It
             "Write sslmode=verify-full, or take sslrootcert out.",
         )
         yield document.problem((*keys, "dsn"), said, remedy, codes.CONTRADICTION)
-    if at(tree, (*keys, "password", "rds_iam")) is True and mode in _PLAIN:
-        said = f"rds_iam needs TLS, the DSN says sslmode={mode}"
+    if at(tree, (*keys, "password", "rds_iam")) is True and mode == "disable":
+        said = "rds_iam needs TLS, the DSN says sslmode=disable: a token is as good as a password"
         remedy = "Write sslmode=verify-full in the DSN, or take sslmode out."
         yield document.problem((*keys, "password", "rds_iam"), said, remedy, codes.CONTRADICTION)
 

@@ -42,9 +42,6 @@ def _authority_faults(
 ) -> Iterator[Problem]:
     ca, mode = given.get("ca"), parameters.get("sslmode")
     yield from _access_faults(document, (*keys, "password", "secret"), at(given, ("password", "secret")))
-    if given.get("password") == {"rds_iam": True} and mode == "disable":
-        text = "a login token is as good as a password and must not travel in plain text (sslmode=disable)"
-        yield document.problem((*keys, "dsn"), text, "Leave sslmode out.")
     if "ca_fingerprint" in given and ca in {None, "system"}:
         text = "there is no file whose fingerprint it could be"
         yield document.problem(

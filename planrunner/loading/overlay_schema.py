@@ -69,9 +69,18 @@ def _step(entry: Schema) -> Schema:
     }
     known = cast("Schema", entry["properties"])
     # A step may have a key of that name; then either form can stand.
-    either = {k: {"anyOf": [known[k], v]} if k in known else v for k, v in own.items()}
+    either = {k: _either(known[k], v) if k in known else v for k, v in own.items()}
     loose = mapping(entry["title"], "What differs in this step.", {**known, **either}, required=["id"])
     return {**loose, "allOf": entry["allOf"]} if "allOf" in entry else loose
+
+
+def _either(one: Schema, other: Schema) -> Schema:
+    return {
+        "title": f"{one['title']}, or where it goes",
+        "description": f"{one['description']} Or the id of a step: {other['description']}",
+        "examples": [*one.get("examples", []), *other["examples"]],
+        "anyOf": [one, other],
+    }
 
 
 def _place(title: str, description: str) -> Schema:

@@ -170,12 +170,24 @@ def grown(chance: random.Random) -> Any:
     tree = _grown(chance, rendered_schema(), wild, 0)
     if wild == 0.0:
         tree["vars"] = {"host": {"default": "h"}}
+        tree.pop("notifications", None)
         for index, step in enumerate(tree["steps"] or [{}]):
             step["id"] = f"s{index}"
             step.get("with", {}).pop("switch", None)
+            # What exactly one of several keys must say, or what names something else of the plan.
+            for name in ("needs", "when", "before", "after"):
+                step.pop(name, None)
+            match step["uses"]:
+                case "sql":
+                    step["with"] = {"statements": ["SELECT 1"]}
+                case "wait":
+                    step["with"] = {"query": "SELECT true"}
+                case _:
+                    pass
         for side, holder in tree["connections"].items():
             holder["dsn"] = f"host={side} dbname=app user={{{{ vars.host }}}}"
             holder["password"] = {"secret": {"env": "SECRET"}}
+            holder.pop("ca_fingerprint", None)
     return tree
 
 

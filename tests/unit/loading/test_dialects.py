@@ -31,6 +31,8 @@ SAME_IN_BOTH = frozenset(
         "$schema",
         "title",
         "description",
+        # Of ours only plan-file, which no validator knows: it tells the loader that a file is meant.
+        "format",
         "default",
         "examples",
         "type",
