@@ -8,9 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from planrunner.aws.certificates import InstanceAuthority, instance_authority
-from planrunner.aws.failures import translated
-from planrunner.aws.session import client
 from planrunner.errors import CloudError
+from planrunner.on_demand import on_demand
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,8 +17,13 @@ if TYPE_CHECKING:
     from mypy_boto3_rds.client import RDSClient
     from mypy_boto3_rds.type_defs import DBInstanceTypeDef
 
+    from planrunner.aws import failures, session
     from planrunner.model import Json, RdsInstance
     from planrunner.ports import Clock
+else:
+    # A plan that is only looked at loads nothing that opens a socket.
+    failures = on_demand("planrunner.aws.failures")
+    session = on_demand("planrunner.aws.session")
 
 _POLL_SECONDS = 5.0
 _FIRST_POLLS = (0.1, 0.2, 0.5, 1.0, 2.0)
@@ -76,12 +80,12 @@ class Rds:
 
     @cached_property
     def _client(self) -> RDSClient:
-        return client("rds", self.instance)
+        return session.client("rds", self.instance)
 
     def describe(self) -> DbInstance:
         """The instance as it is now."""
         name = self.instance.instance
-        with translated("rds", self.instance):
+        with failures.translated("rds", self.instance):
             found = self._client.describe_db_instances(DBInstanceIdentifier=name)["DBInstances"]
             if not found:
                 raise CloudError(f"aws: there is no instance {name}", code="DBInstanceNotFound")
@@ -127,7 +131,7 @@ class Rds:
     def group(self, name: str) -> ParameterGroup | None:
         """The parameter group of that name, None when there is none."""
         try:
-            with translated("rds", self.instance):
+            with failures.translated("rds", self.instance):
                 found = self._client.describe_db_parameter_groups(DBParameterGroupName=name)
         except CloudError as error:
             if error.code in {"DBParameterGroupNotFound", "DBParameterGroupNotFoundFault"}:
@@ -142,7 +146,7 @@ class Rds:
 
     def parameter(self, group: str, name: str) -> str | None:
         """The value of a parameter in a group, None when the group sets none."""
-        with translated("rds", self.instance):
+        with failures.translated("rds", self.instance):
             pages = self._client.get_paginator("describe_db_parameters").paginate(DBParameterGroupName=group)
             for page in pages:
                 for parameter in page["Parameters"]:
@@ -152,7 +156,7 @@ class Rds:
 
     def others_with(self, group: str) -> tuple[str, ...]:
         """The other instances that use a group: what is set in it reaches them at their next reboot."""
-        with translated("rds", self.instance):
+        with failures.translated("rds", self.instance):
             pages = self._client.get_paginator("describe_db_instances").paginate()
             return tuple(
                 other.get("DBInstanceIdentifier", "")
@@ -164,14 +168,14 @@ class Rds:
 
     def create_group(self, name: str, family: str, description: str) -> None:
         """Create a parameter group with the family's defaults."""
-        with translated("rds", self.instance):
+        with failures.translated("rds", self.instance):
             self._client.create_db_parameter_group(
                 DBParameterGroupName=name, DBParameterGroupFamily=family, Description=description
             )
 
     def set_parameter(self, group: str, name: str, value: str) -> None:
         """Set a parameter in a group; it takes effect with the next reboot of the instances that use it."""
-        with translated("rds", self.instance):
+        with failures.translated("rds", self.instance):
             self._client.modify_db_parameter_group(
                 DBParameterGroupName=group,
                 Parameters=[
@@ -181,7 +185,7 @@ class Rds:
 
     def attach(self, group: str) -> None:
         """Attach a group to the instance; AWS applies it in the background, see ``wait_available``."""
-        with translated("rds", self.instance):
+        with failures.translated("rds", self.instance):
             self._client.modify_db_instance(
                 DBInstanceIdentifier=self.instance.instance,
                 DBParameterGroupName=group,
@@ -190,7 +194,7 @@ class Rds:
 
     def reboot(self) -> None:
         """Begin a reboot; the instance is not available until it is through."""
-        with translated("rds", self.instance):
+        with failures.translated("rds", self.instance):
             self._client.reboot_db_instance(DBInstanceIdentifier=self.instance.instance)
 
     def wait_available(self, timeout: float, tell: Callable[[str, Mapping[str, Json]], None]) -> DbInstance:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -122,7 +122,15 @@ class AdvisoryLock:
             try:
                 yield
             finally:
-                self._session = None
+                self._free(session)
+
+    def _free(self, first: Session) -> None:
+        # Said outright: a server notices the end of a session a moment later.
+        mine, self._session = self._session or first, None
+        with suppress(psycopg.Error):
+            mine.execute("SELECT pg_advisory_unlock(%s)", [self._key])
+        if mine is not first:
+            mine.close()
 
     def signature(self) -> str | None:
         """What its holder signed with; None when nobody holds it."""

@@ -215,7 +215,7 @@ def test_the_hook_lints_the_files_that_it_is_given(job: Job) -> None:
     (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text("utf-8"))
     assert hook["id"] == "planrunner-lint"
     assert {"name", "entry", "language", "files"} <= hook.keys()
-    files = [str(path.relative_to(job.folder)) for path in sorted((job.folder / "plans").iterdir())]
+    files = [str(path.relative_to(job.folder)) for path in sorted((job.folder / "plans").glob("*.yaml"))]
     assert all(re.search(hook["files"], name) for name in files)
     assert not re.search(hook["files"], "tests/data/valid/small.yaml")
 

@@ -49,6 +49,7 @@ COMMANDS = {
     "lint": ("lint", "plan.yaml"),
     "lint of a folder": ("lint", ".", "--format", "sarif"),
     "lint of a broken plan": ("lint", "broken.yaml"),
+    "preview": ("preview", "plan.yaml", "--offline"),
 }
 NETWORK = re.compile(r"\b(?:socket|connect|bind|sendto|sendmsg|sendmmsg|listen|accept4?)\(")
 STARTED = re.compile(r"\bexecve(?:at)?\(")
