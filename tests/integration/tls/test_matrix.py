@@ -120,15 +120,17 @@ def test_only_the_right_ones_connect_and_all_encrypted(
     tls_server: Scene, road: str, mode: str, certificate: str
 ) -> None:
     tls_server.show(certificate)
-    server = _server(tls_server, MODES[mode], "matrix")
+    # A label of its own: a session of the test before may not be gone yet.
+    label = f"{road} {mode} {certificate}"
+    server = _server(tls_server, MODES[mode], label)
     before = len(tls_server.let_in())
 
     if certificate in MODES[mode].accepts:
-        ROADS[road](tls_server, server, "matrix")
+        ROADS[road](tls_server, server, label)
         assert len(tls_server.let_in()) > before
     else:
         with pytest.raises(REFUSALS):
-            ROADS[road](tls_server, server, "matrix")
+            ROADS[road](tls_server, server, label)
         assert len(tls_server.let_in()) == before
     assert all("SSL enabled" in how for how in tls_server.let_in())
 

@@ -55,8 +55,10 @@ def test_a_session_takes_nothing_of_the_kind_from_the_shell(
 ) -> None:
     monkeypatch.setenv(name, SHELL[name])
 
-    with tls_server.connect(plan, label="shell").session(read_only=True) as session:
-        assert tls_server.seen("shell") == [(True, "TLSv1.3")]
+    # A label of its own: a session of the test before may not be gone yet.
+    label = f"shell {name}"
+    with tls_server.connect(plan, label=label).session(read_only=True) as session:
+        assert tls_server.seen(label) == [(True, "TLSv1.3")]
         assert session.execute("SELECT current_user, current_database()").fetchone() == (
             "migrator",
             "postgres",
