@@ -137,7 +137,8 @@ def _shows(schema: dict[str, Any]) -> bool:
     """Whether a key shows what to write: by examples, or because its members do."""
     inner = (schema, schema.get("items"), schema.get("additionalProperties"))
     own = {"examples", "const"} & schema.keys()
-    return bool(own) or any(isinstance(s, dict) and s.get("properties") for s in inner)
+    # A step without options has members that are told, none.
+    return bool(own) or any(isinstance(s, dict) and "properties" in s for s in inner)
 
 
 def test_defaults_and_examples_are_valid_where_they_stand() -> None:
