@@ -64,6 +64,20 @@ def ledger(pair: Pair) -> tuple[dict[str, int], int]:
     return units, chunks
 
 
+ENDING = """
+DO $$ DECLARE ended int := 0; began timestamptz := clock_timestamp(); BEGIN
+  WHILE ended < {times} AND clock_timestamp() < began + interval '20 s' LOOP
+    PERFORM pg_stat_clear_snapshot();
+    IF (SELECT bool_or(pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity WHERE datname = {database}
+        AND state = 'active' AND query LIKE {query} AND application_name LIKE 'planrunner/%' LIMIT 1) one) THEN
+      ended := ended + 1;
+    END IF;
+    PERFORM pg_sleep(0.002);
+  END LOOP;
+END $$
+"""
+
+
 def ended(pair: Pair, query: str, *, times: int = 1, after_chunk: bool = False) -> threading.Thread:
     """A thread that waits for sessions of ours running ``query`` and ends them, ``times`` in all."""
 
@@ -74,20 +88,15 @@ def ended(pair: Pair, query: str, *, times: int = 1, after_chunk: bool = False) 
             return False
 
     def watch() -> None:
-        left = times
         while after_chunk and not chunk_in():
             SystemClock().sleep(0.001)
+        # The server looks by itself: a thread of ours would wait for those that copy.
         with psycopg.connect(pair.source.superuser_dsn, autocommit=True) as session:
-            for _ in range(5000):
-                if session.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND state = 'active'"
-                    " AND query LIKE %s AND application_name LIKE 'planrunner/%%' LIMIT 1",
-                    [pair.name, query],
-                ).fetchall():
-                    left -= 1
-                if not left:
-                    return
-                SystemClock().sleep(0.002)
+            session.execute(
+                sql.SQL(ENDING).format(
+                    times=sql.Literal(times), database=sql.Literal(pair.name), query=sql.Literal(query)
+                )
+            )
 
     thread = threading.Thread(target=watch)
     thread.start()
