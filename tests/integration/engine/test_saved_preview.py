@@ -141,7 +141,7 @@ def test_what_a_run_changes_itself_does_not_count_once_it_has_begun() -> None:
 
 
 def test_a_preview_is_read_back_as_it_was_written(tmp_path: Path, bench: Any) -> None:
-    from tests.unit.engine.test_preview import previewed
+    from tests.integration.engine.test_preview import previewed
 
     preview = previewed(bench, bench.touch("one", "a"))
     plan = bench.setup(bench.touch("one", "a")).plan

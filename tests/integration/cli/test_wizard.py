@@ -9,7 +9,7 @@ import pytest
 from planrunner.loading import load
 from planrunner.model import Approval, RdsInstance, SecretKind
 from tests.terminal import terminal
-from tests.unit.cli.conftest import environment
+from tests.integration.cli.conftest import environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
