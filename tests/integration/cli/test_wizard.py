@@ -8,8 +8,8 @@ import pytest
 
 from planrunner.loading import load
 from planrunner.model import Approval, RdsInstance, SecretKind
-from tests.terminal import terminal
 from tests.integration.cli.conftest import environment
+from tests.terminal import terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
