@@ -109,6 +109,7 @@ def test_leftovers_take_back_every_grant_and_nothing_else(
     assert set(removal.statements) == {
         f'REVOKE "rds_replication" FROM "{login}"',
         f'REVOKE "{owner}" FROM "{login}"',
+        "DELETE FROM planrunner.effect WHERE plan_id = '0123abcd' AND step = 'grant'  -- on the target",
     }
     removal.perform(run)
     assert _rights(source, login) == before
