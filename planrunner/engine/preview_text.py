@@ -136,7 +136,8 @@ def condition_lines(step: PreviewStep) -> Iterator[str]:
 
 
 def _step(step: PreviewStep) -> Iterator[str]:
-    yield f"{step.spec.id} ({step.spec.uses}): {status_of(step)}; verdict: {of_step(step).value}"
+    found = "" if step.skipped is not None else f"; verdict: {of_step(step).value}"
+    yield f"{step.spec.id} ({step.spec.uses}): {status_of(step)}{found}"
     yield from (f"  {line}" for line in condition_lines(step))
     if step.problem is not None:
         yield from (f"  ✗ {line}" for line in step.problem.splitlines())

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 class Verdict(Enum):
     """What a run would do."""
 
+    SKIPPED = "skipped"
     BLOCKED = "blocked"
     DESTRUCTIVE = "destructive"
     DECIDED = "decided at run time"
@@ -40,6 +41,8 @@ def of_step(step: PreviewStep) -> Verdict:
     """The gravest of its actions'; blocked where it can't be planned or a check fails that no step mends."""
     if step.done:
         return Verdict.THERE
+    if step.skipped is not None:
+        return Verdict.SKIPPED
     if step.problem is not None or (step.checked is not None and step.checked.open):
         return Verdict.BLOCKED
     found = {of_action(action) for action in step.actions}
