@@ -168,7 +168,12 @@ def test_the_probe_writes_nothing(bench: Bench) -> None:
     bench.load(50_000)
     with pytest.raises(QueryFailed, match="read-only"):
         bench.source.rows("CREATE TABLE planted (a int)")
-    before = bench.source.value("SELECT xmax FROM (SELECT pg_snapshot_xmax(pg_current_snapshot()) xmax) x")
-    bench.estimated()
-    after = bench.source.value("SELECT xmax FROM (SELECT pg_snapshot_xmax(pg_current_snapshot()) xmax) x")
-    assert after == before
+    used = "SELECT xmax FROM (SELECT pg_snapshot_xmax(pg_current_snapshot()) xmax) x"
+
+    def untouched() -> bool:
+        before = bench.source.value(used)
+        bench.estimated()
+        return bool(bench.source.value(used) == before)
+
+    # An autovacuum may take transaction ids of its own meanwhile; a probe that wrote would take one each time.
+    assert any(untouched() for _ in range(5))
