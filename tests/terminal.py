@@ -70,14 +70,16 @@ class Terminal:
 
 
 @contextmanager
-def terminal(arguments: list[str], *, folder: Path, environment: Mapping[str, str]) -> Iterator[Terminal]:
-    """``planrunner ARGUMENTS`` in a pseudo-terminal; it is ended with the block."""
+def terminal(
+    arguments: list[str], *, folder: Path, environment: Mapping[str, str], kind: str = "dumb"
+) -> Iterator[Terminal]:
+    """``planrunner ARGUMENTS`` in a pseudo-terminal of that TERM; it is ended with the block."""
     child, handle = pty.fork()
     if child == 0:
         try:
             os.chdir(folder)
             command = [sys.executable, "-m", "planrunner", *arguments]
-            os.execve(sys.executable, command, {**environment, "TERM": "dumb", "NO_COLOR": "1"})
+            os.execve(sys.executable, command, {**environment, "TERM": kind, "NO_COLOR": "1"})
         finally:
             os._exit(127)
     there = Terminal(child, handle)

@@ -43,13 +43,14 @@ def watch(opened: OpenedPlan, *, interval: float, output: Output) -> None:
 def _shown(name: str, output: Output) -> tuple[AbstractContextManager[object], Callable[[Look], None]]:
     if output is Output.JSON:
         return nullcontext(), _json_line
-    if not sys.stdout.isatty():
-        return nullcontext(), Changes(name).show
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
 
-    live = Live(console=Console(highlight=False, markup=False), auto_refresh=False)
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal or console.is_dumb_terminal:
+        return nullcontext(), Changes(name).show
+    live = Live(console=console, auto_refresh=False)
     return live, lambda look: live.update(Text("\n".join(lines_of(name, look))), refresh=True)
 
 

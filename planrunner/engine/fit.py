@@ -13,7 +13,7 @@ from planrunner.model import StepStatus
 from planrunner.state.record import StepState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Collection, Mapping
 
     from planrunner.model import Json, Plan, StepSpec
     from planrunner.state.record import State
@@ -72,17 +72,14 @@ def refuse_unready(plan: Plan, state: State, step_id: str) -> None:
 
 def _needs(plan: Plan, spec: StepSpec) -> Collection[str]:
     """The ids that must be done before ``spec``, all of them: what it needs needs others in turn."""
-    direct: Callable[[StepSpec], Collection[str]] | None = getattr(plan, "needs", None)
-    if direct is None:
-        return [other.id for other in plan.steps[: plan.steps.index(spec)]]
     found: dict[str, None] = {}
-    waiting = [*direct(spec)]
+    waiting = [*plan.needs(spec)]
     while waiting:
         step_id = waiting.pop()
         other = plan.step(step_id)
         if step_id not in found and other is not None:
             found[step_id] = None
-            waiting += direct(other)
+            waiting += plan.needs(other)
     return [other.id for other in plan.steps if other.id in found]
 
 

@@ -198,7 +198,6 @@ CONNECTION_CAUSES: tuple[Cause, ...] = (
         remedy="{network}",
     ),
 )
-PASSING_CAUSES = frozenset({"53300", "57P03", "08001", "08006"})
 
 _RUN_AGAIN = "Run again: what was finished stays finished. If it comes back, the {side}'s log tells why."
 QUERY_CAUSES: tuple[Cause, ...] = (

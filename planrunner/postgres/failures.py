@@ -11,7 +11,7 @@ from psycopg import conninfo
 from planrunner.errors import ConnectionFailed, QueryFailed
 from planrunner.masking import masked
 from planrunner.postgres import handshake
-from planrunner.postgres.causes import BROKEN_SESSION, CONNECTION_CAUSES, PASSING_CAUSES, QUERY_CAUSES
+from planrunner.postgres.causes import BROKEN_SESSION, CONNECTION_CAUSES, QUERY_CAUSES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -71,11 +71,6 @@ def dsn_parameters(endpoint: Endpoint) -> dict[str, str]:
             remedy="Write postgresql://user@host:5432/database?sslmode=verify-full or host=… dbname=… user=…",
         ) from error
     return {name: str(value) for name, value in given.items() if value is not None}
-
-
-def is_passing(error: ConnectionFailed) -> bool:
-    """True when the same attempt may well succeed a moment later: starting up, too many sessions."""
-    return error.sqlstate in PASSING_CAUSES
 
 
 def query_failure(error: psycopg.Error, side: Side, what: str | None) -> QueryFailed:

@@ -51,14 +51,6 @@ class ClientTools:
     minor: int
 
 
-def find_tools(source_version: int, search: Sequence[Path] | None = None) -> ClientTools:
-    """The tools to try first for a source of that ``server_version_num``; ToolFailed when there are none."""
-    found = candidates(source_version, search)
-    if not found:
-        raise missing_tools(source_version, search)
-    return found[0]
-
-
 def candidates(
     source_version: int, search: Sequence[Path] | None = None, *, tls: bool = False
 ) -> list[ClientTools]:

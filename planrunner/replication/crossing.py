@@ -170,11 +170,6 @@ class Crossing:
         """The side that writers leave."""
         return self.workspace.source if self.to is Side.TARGET else self.workspace.target
 
-    @property
-    def entering(self) -> Server:
-        """The side that they go to."""
-        return self.workspace.target if self.to is Side.TARGET else self.workspace.source
-
 
 def cross(crossing: Crossing, budget: float, *, rehearse: bool = False) -> Pause:
     """Lead writers over, with everything proven; or, to rehearse, roll it all back at the end.

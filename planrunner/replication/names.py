@@ -42,11 +42,6 @@ class Names:
         return f"{self.plan_prefix}b1"
 
     @property
-    def back_inserts(self) -> str:
-        """Their second publication, of tables of which only inserts are followed."""
-        return f"{self.back}i"
-
-    @property
     def back_barrier(self) -> str:
         """The marker table of the way back, in schema ``planrunner`` on both sides."""
         return f"barrier_{self.plan_id}_b1"

@@ -123,20 +123,6 @@ def inside(
     )
 
 
-def none_behind(workspace: Workspace, *, back: bool = False) -> Proof:
-    """Whether any sequence of the side that receives stands behind, read from both sides now.
-
-    ``back``: the source receives, as in a rollback.
-    """
-    omitted = relations.omitted(workspace.source, workspace.selection)
-    ours, theirs = sequences.both_sides(workspace.source, workspace.target, omitted.names)
-    if back:
-        ours, theirs = theirs, ours
-    found = sequences.behind(ours, theirs)
-    text = f"{len(ours) - len(found)} of {len(ours)} stand where the other side's do or further"
-    return Proof(name="sequences", equal=not found, text=text, detail=listed(found))
-
-
 def refuse(proofs: Iterable[Proof], *, tolerated: Collection[str] = ()) -> tuple[str, ...]:
     """Raise for everything at once that must stop the cutover; returns the warnings otherwise.
 

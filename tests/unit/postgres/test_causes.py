@@ -7,7 +7,7 @@ import pytest
 
 from planrunner.errors import ConnectionFailed
 from planrunner.model import Endpoint, RdsInstance, Side
-from planrunner.postgres.failures import condensed, connection_failure, dsn_parameters, is_passing
+from planrunner.postgres.failures import condensed, connection_failure, dsn_parameters
 
 SAID = {
     "sorry, too many clients already": "no connection left",
@@ -55,13 +55,6 @@ def test_an_rds_host_name_is_enough_to_name_the_instance() -> None:
     endpoint = _endpoint("postgresql://m@orders.abc.eu-west-1.rds.amazonaws.com/app")
     failure = connection_failure(_error("Connection refused"), endpoint)
     assert "--db-instance-identifier orders " in str(failure.remedy)
-
-
-def test_a_server_that_starts_up_is_worth_another_try_and_a_wrong_password_is_not() -> None:
-    assert is_passing(connection_failure(_error("the database system is starting up"), _endpoint()))
-    assert not is_passing(
-        connection_failure(_error('password authentication failed for user "m"'), _endpoint())
-    )
 
 
 def test_braces_in_names_are_no_format() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from planrunner.errors import ToolFailed
-from planrunner.postgres.tools import candidates, find_tools, run_tool
+from planrunner.postgres.tools import candidates, missing_tools, run_tool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,18 +37,19 @@ def test_the_sources_own_major_comes_first_with_its_newest_minor(folder: Callabl
 
 
 def test_a_later_major_serves_where_the_own_is_missing(folder: Callable[..., Path]) -> None:
-    tools = find_tools(150002, [folder("18.4"), folder("17.1")])
+    tools = candidates(150002, [folder("18.4"), folder("17.1")])[0]
     assert (tools.version, tools.major, tools.minor) == ("17.1", 17, 1)
     assert tools.psql is not None
     assert tools.psql.parent == tools.pg_dump.parent
 
 
 def test_only_older_clients_is_an_error_that_names_them_and_the_package(folder: Callable[..., Path]) -> None:
-    with pytest.raises(ToolFailed) as caught:
-        find_tools(170000, [folder("15.1"), folder("16.2")])
-    assert "only 15.1, 16.2 was found" in caught.value.message
-    assert "postgresql-client-17" in str(caught.value.remedy)
-    assert "planrunner[sandbox]" in str(caught.value.remedy)
+    search = [folder("15.1"), folder("16.2")]
+    assert candidates(170000, search) == []
+    error = missing_tools(170000, search)
+    assert "only 15.1, 16.2 was found" in error.message
+    assert "postgresql-client-17" in str(error.remedy)
+    assert "planrunner[sandbox]" in str(error.remedy)
 
 
 def test_a_folder_without_pg_restore_is_passed_over(folder: Callable[..., Path]) -> None:
@@ -56,7 +57,7 @@ def test_a_folder_without_pg_restore_is_passed_over(folder: Callable[..., Path])
 
 
 def test_tools_without_psql_are_usable(folder: Callable[..., Path]) -> None:
-    assert find_tools(160000, [folder("16.1", "pg_dump", "pg_restore")]).psql is None
+    assert candidates(160000, [folder("16.1", "pg_dump", "pg_restore")])[0].psql is None
 
 
 def test_debians_wrapper_is_passed_over(folder: Callable[..., Path]) -> None:
