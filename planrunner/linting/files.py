@@ -29,9 +29,14 @@ def plan_files(named: Iterable[str]) -> list[Path]:
 
 def _files(name: str) -> list[Path]:
     path = Path(name)
-    if path.is_dir():
+    try:
+        folder, there = path.is_dir(), path.exists()
+    except (OSError, ValueError):
+        # A name that no file can have: whoever reads it says so.
+        return [path]
+    if folder:
         return _some(name, sorted(_plans_below(path)))
-    if name != "-" and not path.exists() and any(sign in name for sign in "*?["):
+    if name != "-" and not there and any(sign in name for sign in "*?["):
         matched = [Path(match) for match in sorted(glob.glob(name, recursive=True))]  # noqa: PTH207  # a pattern may be absolute
         return _some(name, [match for match in matched if match.is_file()])
     return [path]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from planrunner.errors import UsageError
+from planrunner.loading.codes import OVERLAY, coded
 from planrunner.loading.document import Document, shown, suggestion
 from planrunner.loading.merging import merged
 from planrunner.loading.overlay_schema import EXTENDS
@@ -26,7 +27,8 @@ def assembled(path: Path) -> Document:
 
     Without a tree when a base can't be used: ``problems`` says why. UsageError when ``path`` can't be read.
     """
-    return _assembled(path, ())
+    found = _assembled(path, ())
+    return replace(found, problems=tuple(coded(found.problems, OVERLAY)))
 
 
 def layers(path: Path) -> tuple[Path, ...]:
@@ -96,9 +98,17 @@ def _unfollowable(given: str, above: tuple[Path, ...]) -> tuple[str, str] | None
         return f"the plan extends itself: {' → '.join(circle)}", "Break the circle."
     if len(above) >= _MOST_LAYERS:
         return f"more than {_MOST_LAYERS} files laid over one another", "Merge some of them into one file."
-    if base.is_dir():
+    try:
+        folder, file = base.is_dir(), base.is_file()
+    except OSError as error:
+        # A name too long, a folder that may not be looked into.
+        return (
+            f"{shown(given)} can't be read: {error.strerror}",
+            "Name a file beside the overlay or below it.",
+        )
+    if folder:
         return f"{shown(given)} is a folder", "Name the plan in it."
-    if not base.is_file():
+    if not file:
         there = sorted(path.name for path in base.parent.glob("*.y*ml") if path.resolve() not in chain)
         near = suggestion(base.name, there, label="Plans there")
         return f"there is no file {shown(given)}", near

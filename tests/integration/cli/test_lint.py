@@ -283,7 +283,11 @@ def test_sarif_has_the_shape_that_code_scanning_reads(
 
 def test_every_code_of_a_broken_plan_is_a_rule() -> None:
     used = set()
-    for path in sorted((ROOT / "tests/data/invalid").glob("*.yaml")):
+    broken = [
+        *(ROOT / "tests/data/invalid").glob("*.yaml"),
+        *(ROOT / "tests/data/invalid_overlays").glob("*.yaml"),
+    ]
+    for path in sorted(broken):
         found = inspect(path, given()).findings
         used |= {f.problem.code for f in found if f.severity is Severity.ERROR}
 
@@ -299,3 +303,13 @@ def test_the_example_plans_have_no_warnings(cli: Any) -> None:
     ended = cli("lint", str(ROOT / "plans"), "--strict")
 
     assert ended.returncode == 0, ended.stdout
+
+
+def test_a_name_that_no_file_can_have_is_told(cli: Any, tmp_path: Path) -> None:
+    name = "9" * 300
+    (tmp_path / "overlay.yaml").write_text(f"extends: {name}.yaml\n")
+    alone, overlay = cli("lint", name), cli("lint", "overlay.yaml")
+    for ended in (alone, overlay):
+        assert ended.returncode == 2, ended.stderr
+        assert "File name too long" in ended.stdout + ended.stderr
+    assert "[error PR028]" in overlay.stdout
