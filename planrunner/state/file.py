@@ -134,7 +134,9 @@ class FileStore:
             shutil.copy2(self.path, self.backup(1))
 
     def _refuse_link(self) -> None:
-        if self.path.is_symlink():
+        with self._translated("read"):
+            linked = self.path.is_symlink()
+        if linked:
             raise StateUnfit(
                 f"state file {self.path} is a symbolic link",
                 remedy="Name the file itself with --state; a link would be replaced, not followed.",

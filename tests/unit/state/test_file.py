@@ -87,6 +87,11 @@ def test_a_vanished_file_with_backups_is_not_a_fresh_start(store: FileStore) -> 
         store.load()
 
 
+def test_a_name_that_no_file_can_have_is_told(tmp_path: Path) -> None:
+    with pytest.raises(StateUnfit, match="cannot read state file .*File name too long"):
+        FileStore(tmp_path / ("9" * 300)).load()
+
+
 def test_a_symbolic_link_is_refused_and_its_goal_untouched(store: FileStore, tmp_path: Path) -> None:
     goal = tmp_path / "precious"
     goal.write_text("keep me")
