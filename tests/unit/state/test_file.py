@@ -88,7 +88,7 @@ def test_a_vanished_file_with_backups_is_not_a_fresh_start(store: FileStore) -> 
 
 
 def test_a_name_that_no_file_can_have_is_told(tmp_path: Path) -> None:
-    with pytest.raises(StateUnfit, match="cannot read state file .*File name too long"):
+    with pytest.raises(StateUnfit, match=r"cannot read state file .*File name too long"):
         FileStore(tmp_path / ("9" * 300)).load()
 
 
