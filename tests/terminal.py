@@ -46,8 +46,26 @@ class Terminal:
         self.type(text)
 
     def interrupt(self) -> None:
-        """Press Ctrl-C."""
-        os.write(self._handle, b"\x03")
+        """Press Ctrl-C until something comes of it.
+
+        Python loses a signal that arrives between the prompt and the read that waits for the answer: the handler
+        has run, but nothing interrupts the read. A person presses the key again.
+        """
+        for _ in range(_PATIENCE_SECONDS):
+            os.write(self._handle, b"\x03")
+            if self._answers():
+                return
+        raise AssertionError(f"nothing came of Ctrl-C after:\n{self.shown}")
+
+    def _answers(self) -> bool:
+        # The echo of the key itself is no answer.
+        before = self.shown.replace("^C", "")
+        deadline = time.monotonic() + 1
+        while (left := deadline - time.monotonic()) > 0:
+            ready, _, _ = select.select([self._handle], [], [], left)
+            if ready and (not self._read() or self.shown.replace("^C", "") != before):
+                return True
+        return False
 
     def wait(self) -> int:
         """Read to the end; the child's exit code."""
