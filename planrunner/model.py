@@ -233,10 +233,22 @@ class Problem:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One line of a preflight: its section, verdict, text, and what mends it.
+class Fix:
+    """What mends a finding and can harm nothing: statements for one side, each in a transaction of its own.
 
-    ``mended_by`` names the kind of step (``uses``) that will mend it by itself.
+    For ``Side.LOCAL`` a statement is a command line of this machine, quoted as a shell reads it.
+    """
+
+    where: Side
+    statements: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One line of a preflight: its check and section, verdict, text, and what mends it.
+
+    ``code`` names the check, such as PR0601, and ``why`` tells why it matters. ``mended_by`` names the kind of step
+    (``uses``) that will mend it by itself, ``fix`` is what ``--fix`` may do.
     """
 
     section: str
@@ -244,6 +256,9 @@ class Finding:
     text: str
     remedy: str | None = None
     mended_by: str | None = None
+    code: str = ""
+    why: str | None = None
+    fix: Fix | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from planrunner.model import Finding, Mark
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from planrunner.model import Fix
     from planrunner.postgres.catalog import Table
     from planrunner.postgres.connection import Server
 
@@ -70,12 +71,64 @@ class Section:
         return Finding(section=self.title, mark=Mark.FAIL, text=text, remedy=remedy, mended_by=mended_by)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One check: its code, the section it reports in, and why it matters; makes its findings.
+
+    Codes never change their meaning and are never used again: PR01xx local, PR02xx network, PR03xx the source's
+    permissions, PR04xx the target's, PR05xx capacity, PR06xx schema, PR07xx data, PR08xx the network from the target,
+    PR09xx the way back, PR10xx AWS. Each is a constant of the module that makes the check.
+    """
+
+    code: str
+    section: Section
+    title: str
+    why: str
+
+    def passed(self, text: str) -> Finding:
+        """All is well."""
+        return self._finding(Mark.PASS, text)
+
+    def warned(self, text: str, remedy: str | None = None, *, fix: Fix | None = None) -> Finding:
+        """Works, but someone should know."""
+        return self._finding(Mark.WARN, text, remedy, fix=fix)
+
+    def failed(
+        self, text: str, remedy: str | None = None, *, mended_by: str | None = None, fix: Fix | None = None
+    ) -> Finding:
+        """The migration would not work, or would lose something."""
+        return self._finding(Mark.FAIL, text, remedy, mended_by=mended_by, fix=fix)
+
+    def _finding(
+        self,
+        mark: Mark,
+        text: str,
+        remedy: str | None = None,
+        *,
+        mended_by: str | None = None,
+        fix: Fix | None = None,
+    ) -> Finding:
+        return Finding(
+            section=self.section.title,
+            mark=mark,
+            text=text,
+            remedy=remedy,
+            mended_by=mended_by,
+            code=self.code,
+            why=self.why,
+            fix=fix,
+        )
+
+
 LOCAL = Section("Local Environment")
 NETWORK = Section("Network Connectivity")
 SOURCE = Section("Source Permissions")
 TARGET = Section("Target Permissions")
 CAPACITY = Section("Capacity")
 SCHEMA = Section("Schema")
+DATA = Section("Data")
+FROM_TARGET = Section("Network from the Target")
+AWS = Section("AWS")
 
 
 def some(names: Sequence[str]) -> str:
