@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import fields
 from datetime import datetime
@@ -17,18 +18,26 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 T = TypeVar("T")
+_CHECKSUM = "checksum"
+_CHECKED_SINCE = 3
 
 
 def to_json(state: State) -> str:
-    """The state as indented JSON with a final newline."""
-    return json.dumps(_plain(state), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """The state as indented JSON with a final newline, and with a checksum over everything that it says."""
+    tree = cast("dict[str, object]", _plain(state))
+    summed = {**tree, _CHECKSUM: _checksum(tree)}
+    return json.dumps(summed, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def from_json(text: str) -> State:
-    """Read what ``to_json`` wrote, now or in an older format; StateUnfit for a newer one and for anything else."""
+    """Read what ``to_json`` wrote, now or in an older format; StateUnfit for a newer one and for anything else.
+
+    A single digit that was changed, by a disk or by hand, is noticed by the checksum.
+    """
     try:
         tree = json.loads(text)
         _check_version(tree)
+        _check_sum(tree)
         return _state(upgraded(tree))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise StateUnfit(f"it is damaged: {_reason(error)}") from error
@@ -71,6 +80,22 @@ def _check_version(tree: object) -> None:
         )
     if version < 1:
         raise ValueError(f"format_version {version} never was")
+
+
+def _checksum(tree: Mapping[str, object]) -> str:
+    # Of what it says and not of how it is laid out: a formatter does no harm.
+    text = json.dumps(tree, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def _check_sum(tree: dict[str, Any]) -> None:
+    if tree["format_version"] < _CHECKED_SINCE:
+        return
+    told = _of(str, tree.pop(_CHECKSUM), _CHECKSUM)
+    if told != _checksum(tree):
+        raise ValueError(
+            "its checksum does not fit what it says; whoever wants to correct a step uses planrunner state mark"
+        )
 
 
 def _state(tree: Mapping[str, Any]) -> State:

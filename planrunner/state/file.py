@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from planrunner.state import control as controls
 from planrunner.state import lock as locks
 from planrunner.state.codec import from_json, to_json
 from planrunner.state.control import Control
-from planrunner.state.succession import BACKUPS, overtaken, refuse_unrelated
+from planrunner.state.succession import BACKUPS, overtaken, refuse_older, refuse_unrelated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from planrunner.ports import Clock
     from planrunner.state.lock import Holder
     from planrunner.state.record import State
+
+
+_NONE = (None, None)
 
 
 class FileStore:
@@ -45,22 +49,25 @@ class FileStore:
     def load(self) -> State | None:
         """The saved state; None when there is neither a file nor a backup.
 
-        StateUnfit for a damaged or vanished file (names the newest good backup), a newer format, a
-        symbolic link, or a file that can't be read; nothing is changed.
+        StateUnfit for a damaged or vanished file or an older copy of it (names the newest good backup), a newer
+        format, a symbolic link, or a file that can't be read; nothing is changed.
         """
         self._refuse_link()
+        # Before the file itself: one that is written meanwhile is only newer.
+        _, newest = self._newest_good_backup()
         with self._translated("read"):
             text = _read(self.path)
         if text is None:
             self._refuse_vanished()
             return None
         try:
-            self._last = from_json(text)
+            loaded = from_json(text)
         except StateUnfit as error:
             raise StateUnfit(
                 f"state file {self.path}: {error.message}", remedy=error.remedy or self._restore_remedy()
             ) from error
-        self._known = text
+        refuse_older(loaded, newest, f"state file {self.path}", self._restore_remedy())
+        self._known, self._last = text, loaded
         return self._last
 
     def save(self, state: State) -> None:
@@ -74,6 +81,7 @@ class FileStore:
         with self._translated("write"):
             if _read(self.path) != self._known:
                 raise overtaken(f"state file {self.path}")
+            self._remove_stale()
             temporary = _written(self.path, text)
             self._keep_previous()
             temporary.replace(self.path)
@@ -82,8 +90,7 @@ class FileStore:
 
     def history(self) -> tuple[State, ...]:
         """The backups that can be read, newest first."""
-        good = [path for path in map(self.backup, range(1, BACKUPS + 1)) if _is_good(path)]
-        return tuple(from_json(text) for path in good if (text := _read(path)) is not None)
+        return tuple(state for _, state in self._good_backups())
 
     def locked(self, clock: Clock) -> AbstractContextManager[None]:
         """Hold ``PATH.lock``; it is freed with the process, however that ends."""
@@ -121,6 +128,11 @@ class FileStore:
         """Where the ``number``-th newest previous state is kept."""
         return self.path.with_name(f"{self.path.name}.backup.{number}")
 
+    def _remove_stale(self) -> None:
+        # Of writers that were killed; whoever is here holds the lock.
+        for temporary in self.path.parent.glob(f".{glob.escape(self.path.name)}.*.tmp"):
+            temporary.unlink(missing_ok=True)
+
     def _keep_previous(self) -> None:
         if not self.path.exists():
             return
@@ -143,13 +155,13 @@ class FileStore:
             )
 
     def _refuse_vanished(self) -> None:
-        if self._newest_good_backup() is not None:
+        if self._newest_good_backup() != _NONE:
             raise StateUnfit(
                 f"state file {self.path} is gone, its backups are there", remedy=self._restore_remedy()
             )
 
     def _restore_remedy(self) -> str:
-        good = self._newest_good_backup()
+        good, _ = self._newest_good_backup()
         if good is None:
             return (
                 "No backup of it can be read either. Move the file away to start from what the servers show;"
@@ -157,8 +169,14 @@ class FileStore:
             )
         return f"Restore the newest good backup: cp {good} {self.path}; or move the backups away too."
 
-    def _newest_good_backup(self) -> Path | None:
-        return next((path for path in map(self.backup, range(1, BACKUPS + 1)) if _is_good(path)), None)
+    def _newest_good_backup(self) -> tuple[Path, State] | tuple[None, None]:
+        return next(self._good_backups(), _NONE)
+
+    def _good_backups(self) -> Iterator[tuple[Path, State]]:
+        for path in map(self.backup, range(1, BACKUPS + 1)):
+            state = _readable(path)
+            if state is not None:
+                yield path, state
 
     @contextmanager
     def _translated(self, verb: str) -> Iterator[None]:
@@ -195,12 +213,12 @@ def _written(path: Path, text: str) -> Path:
     return temporary
 
 
-def _is_good(path: Path) -> bool:
+def _readable(path: Path) -> State | None:
     try:
         text = _read(path)
-        return text is not None and bool(from_json(text))
+        return None if text is None else from_json(text)
     except (OSError, UnicodeDecodeError, StateUnfit):
-        return False
+        return None
 
 
 def _sync_folder(folder: Path) -> None:

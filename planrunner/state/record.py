@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-# 2: a step may be skipped; what operators marked is kept.
-FORMAT_VERSION = 2
+# 2: a step may be skipped; what operators marked is kept. 3: a checksum over all the rest.
+FORMAT_VERSION = 3
 WHOLE_STEP = "step"
 
 

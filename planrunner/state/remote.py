@@ -10,7 +10,7 @@ from planrunner.state import control as controls
 from planrunner.state import lock as locks
 from planrunner.state.codec import from_json, to_json
 from planrunner.state.control import Control
-from planrunner.state.succession import BACKUPS, overtaken, refuse_unrelated
+from planrunner.state.succession import BACKUPS, overtaken, refuse_older, refuse_unrelated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,8 +45,11 @@ class RemoteHome:
     def load(self) -> State | None:
         """The saved state; None when there is neither a state nor a backup.
 
-        StateUnfit for a damaged or vanished one (names the newest good backup) and for a newer format.
+        StateUnfit for a damaged or vanished one or an older copy (names the newest good backup), and for a newer
+        format.
         """
+        # Before the state itself: one that is written meanwhile is only newer.
+        newest = next((state for _, state in self._good_backups()), None)
         found = self._cabinet.read(self._name)
         if found is None:
             if self._good_backup() is not None:
@@ -55,13 +58,14 @@ class RemoteHome:
                 )
             return None
         try:
-            self._last = from_json(found.text)
+            loaded = from_json(found.text)
         except StateUnfit as error:
             raise StateUnfit(
                 f"state {self._place}: {error.message}", remedy=error.remedy or self._restoring()
             ) from error
-        self._tag, self._text = found.tag, found.text
-        return self._last
+        refuse_older(loaded, newest, f"state {self._place}", self._restoring())
+        self._tag, self._text, self._last = found.tag, found.text, loaded
+        return loaded
 
     def save(self, state: State) -> None:
         """Replace the state that was read or written here last; LockedByAnother when another one is there."""

@@ -28,6 +28,16 @@ def refuse_unrelated(before: State | None, after: State, place: str) -> None:
         )
 
 
+def refuse_older(loaded: State, newest: State | None, place: str, restoring: str) -> None:
+    """StateUnfit when the newest backup is newer than what it is the backup of: an older copy was put back."""
+    if newest is None or newest.lineage != loaded.lineage or newest.serial <= loaded.serial:
+        return
+    raise StateUnfit(
+        f"{place} is an older copy: it holds serial {loaded.serial}, its newest backup {newest.serial}",
+        remedy=restoring,
+    )
+
+
 def overtaken(place: str) -> LockedByAnother:
     """The error of a state that somebody else wrote after it was read here."""
     return LockedByAnother(

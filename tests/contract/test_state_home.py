@@ -20,6 +20,7 @@ from planrunner.postgres.cabinet import AdvisoryLock, Table
 from planrunner.postgres.connection import Server
 from planrunner.sandbox.binaries import wheel_bin
 from planrunner.sandbox.servers import PostgresServer
+from planrunner.state.codec import to_json
 from planrunner.state.control import Control
 from planrunner.state.file import FileStore
 from planrunner.state.lease import Lease
@@ -41,7 +42,7 @@ class Place(Protocol):
     """A place of one kind: homes of it share it, as processes do."""
 
     def home(self) -> StateHome: ...
-    def damage(self) -> None: ...
+    def write(self, text: str) -> None: ...
     def lose(self) -> None: ...
 
 
@@ -52,8 +53,8 @@ class Files:
     def home(self) -> StateHome:
         return FileStore(self.path)
 
-    def damage(self) -> None:
-        self.path.write_text(self.path.read_text()[:40])
+    def write(self, text: str) -> None:
+        self.path.write_text(text)
 
     def lose(self) -> None:
         self.path.unlink()
@@ -74,8 +75,8 @@ class Buckets:
         lock = Lease(cabinet, "k/orders.lock", heartbeat=0.3, expiry=EXPIRY)
         return RemoteHome(cabinet, "k/orders", lock, place=f"s3://{self.name}/k/orders")
 
-    def damage(self) -> None:
-        self.client.put_object(Bucket=self.name, Key="k/orders", Body=b'{"format')
+    def write(self, text: str) -> None:
+        self.client.put_object(Bucket=self.name, Key="k/orders", Body=text.encode())
 
     def lose(self) -> None:
         self.client.delete_object(Bucket=self.name, Key="k/orders")
@@ -91,8 +92,9 @@ class Tables:
         lock = AdvisoryLock(self.server, table, "orders.lock")
         return RemoteHome(table, "orders", lock, place="target")
 
-    def damage(self) -> None:
-        self.server.execute("UPDATE planrunner.state SET body = '{' WHERE name = 'orders'")
+    def write(self, text: str) -> None:
+        with self.server.transaction() as session:
+            session.execute("UPDATE planrunner.state SET body = %s WHERE name = 'orders'", [text])
 
     def lose(self) -> None:
         self.server.execute("DELETE FROM planrunner.state WHERE name = 'orders'")
@@ -161,6 +163,21 @@ def test_the_five_previous_states_are_kept_newest_first(place: Place) -> None:
     assert [state.serial for state in place.home().history()] == [8, 7, 6, 5, 4]
 
 
+def test_an_older_copy_that_was_put_back_is_refused(place: Place) -> None:
+    home = place.home()
+    serials(home, 4)
+    place.write(to_json(replace(FIRST, serial=2)))
+    with pytest.raises(StateUnfit, match="older copy: it holds serial 2, its newest backup 3"):
+        place.home().load()
+
+
+def test_a_digit_that_was_changed_is_noticed(place: Place) -> None:
+    place.home().save(FIRST)
+    place.write(to_json(FIRST).replace('"serial": 1,', '"serial": 2,'))
+    with pytest.raises(StateUnfit, match="checksum"):
+        place.home().load()
+
+
 def test_of_two_writers_that_read_the_same_state_one_is_refused(place: Place) -> None:
     place.home().save(FIRST)
     one, other = place.home(), place.home()
@@ -200,7 +217,7 @@ def test_another_lineage_is_refused(place: Place) -> None:
 
 def test_a_damaged_state_is_refused_and_names_the_newest_good_backup(place: Place) -> None:
     serials(place.home(), 3)
-    place.damage()
+    place.write('{"format')
     with pytest.raises(StateUnfit) as refused:
         place.home().load()
     assert "backup" in (refused.value.remedy or "")
