@@ -58,6 +58,13 @@ class StateHome(StateStore, Protocol):
         """The previous states that are kept and can be read, newest first."""
         ...
 
+    def set_aside(self) -> str | None:
+        """Keep what is there, read or not, under another place and return it; the next save is over nothing.
+
+        None when nothing is there.
+        """
+        ...
+
     def locked(self, clock: Clock) -> AbstractContextManager[None]:
         """Keep others away for the length of the block; LockedByAnother names who has it."""
         ...

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from planrunner.cli.opening import OpenedPlan
     from planrunner.engine.events import Event
+    from planrunner.engine.rebuilding import Rebuilt
     from planrunner.model import Json
     from planrunner.state.record import State
 
@@ -102,6 +103,54 @@ def mark(
         marking.mark(setup, step, wished, who=person(), why=because)
         onward = setup.command("run")
     out(f"{step} is marked {status.value}. Go on with: {onward}")
+
+
+@app.command()
+def rebuild(
+    plan: PlanFile,
+    *,
+    yes: Yes = False,
+    state: StateFile = None,
+    var: Vars = None,
+    var_file: VarFiles = None,
+    no_input: NoInput = False,
+) -> None:
+    """Make a lost or damaged state anew from the target's ledger and from what the servers show.
+
+    What can't be read is put aside, not removed; nothing on the servers changes. Exit codes: 0 made, 2 there is
+    nothing to make, or nothing to make it from, 4 not agreed to, 5 a run is at work, 6 other databases.
+    """
+    from planrunner.cli.opening import open_plan, person
+    from planrunner.cli.screen import may_ask, out
+    from planrunner.engine import rebuilding
+    from planrunner.engine.launch import at_work
+
+    opened = open_plan(plan, state, var, var_file)
+    home = opened.home()
+    with at_work(opened.plan, opened.files, opened.parts(), readable=False) as setup:
+        with rebuilding.rebuilding(setup) as rebuilt:
+            out("\n".join(_as_table(rebuilt)))
+            _agree_to(rebuilt, yes=yes, asking=may_ask(no_input=no_input))
+            former = rebuilding.save(setup, rebuilt, who=person())
+        onward = setup.command("run")
+    aside = f"What could not be read lies at {former}. " if former else ""
+    out(f"\nThe state is at {home.place}. {aside}Look at it, then go on with: {onward}")
+
+
+def _as_table(rebuilt: "Rebuilt") -> "Iterator[str]":
+    width = max(len(found.spec.id) for found in rebuilt.found)
+    yield f"plan {rebuilt.context.plan.name} ({rebuilt.context.plan_id}), by the target's ledger and the servers:"
+    for found in rebuilt.found:
+        yield f"  {found.spec.id:<{width}}  {found.status.value:<8}  {found.why}"
+
+
+def _agree_to(rebuilt: "Rebuilt", *, yes: bool, asking: bool) -> None:
+    from planrunner.cli.screen import agrees
+    from planrunner.errors import DecisionNeeded
+
+    question = f"Save this as the state of plan {rebuilt.context.plan.name}?"
+    if not (yes or (asking and agrees(question))):
+        raise DecisionNeeded("nothing was saved", remedy="Agree with --yes.")
 
 
 def _confirm(opened: "OpenedPlan", step: str, status: As, *, yes: bool, asking: bool) -> None:

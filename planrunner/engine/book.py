@@ -155,6 +155,10 @@ class Book:
         self.save(marks=(*self.state.marks, record), steps={**self.state.steps, spec.id: step})
         self._tell(EventKind.DECISION, spec, str(record), {"marked": record.status, "who": record.who})
 
+    def decide(self, spec: StepSpec, text: str, who: str) -> None:
+        """Someone decided what the state says of the step."""
+        self._tell(EventKind.DECISION, spec, text, {"who": who})
+
     def find(self, spec: StepSpec, finding: Finding) -> None:
         """One line of a preflight."""
         fields = {

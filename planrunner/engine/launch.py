@@ -54,13 +54,17 @@ def launch(plan: Plan, files: RunFiles, options: RunOptions, parts: Parts) -> St
 
 
 @contextmanager
-def at_work(plan: Plan, files: RunFiles, parts: Parts) -> Iterator[Setup]:
-    """Hold the plan's lock and journal for the length of the block, and write the report at its end."""
+def at_work(plan: Plan, files: RunFiles, parts: Parts, *, readable: bool = True) -> Iterator[Setup]:
+    """Hold the plan's lock and journal for the length of the block, and write the report at its end.
+
+    StateUnfit when the state can't be read, unless ``readable`` says that it need not be.
+    """
     store = parts.home or FileStore(files.state)
     with store.locked(parts.clock), mirrored(store, files.events) as mirror:
         listeners = parts.listeners if mirror is None else (mirror.hear, *parts.listeners)
         journal = Journal(files.events, clock=parts.clock, listeners=listeners)
-        store.load()
+        if readable:
+            store.load()
         setup = Setup(
             plan=plan,
             store=store,

@@ -19,6 +19,7 @@ from planrunner.engine.notify import Notifier
 from planrunner.engine.others import PlanOthers
 from planrunner.engine.performing import Answers, Performer
 from planrunner.engine.preflight import check_all, checked, refuse_failures
+from planrunner.engine.rebuilding import refuse_lost_state
 from planrunner.engine.undo import Undoing
 from planrunner.errors import DecisionNeeded, Interrupted, PlanrunnerError, UsageError
 from planrunner.flow import Occasion
@@ -74,6 +75,8 @@ def run_plan(setup: Setup, options: RunOptions) -> State:
         lock = TargetLock(context.world.target, context.plan_id, setup.clock)
         context.held.put("target lock", lock)
         lock.hold()
+        with setup.interruption.interruptible():
+            refuse_lost_state(setup, context)
         if options.expected is not None:
             with setup.interruption.interruptible():
                 refuse_stale(options.expected, setup.plan, book.state, context, setup.find)

@@ -111,6 +111,15 @@ class Ledger:
         )
         return {row[0]: row[1] for row in rows}
 
+    def all_effects(self) -> tuple[tuple[str, str], ...]:
+        """Everything that was done once, as (kind of step, name)."""
+        if not self.exists():
+            return ()
+        rows = self._target.rows(
+            "SELECT step, name FROM planrunner.effect WHERE plan_id = %s ORDER BY 1, 2", [self._plan_id]
+        )
+        return tuple((str(row[0]), str(row[1])) for row in rows)
+
     def unit_statement(self, units: Mapping[str, Copied], epoch: int) -> sql.Composed:
         """The INSERT that records ``units``, for the transaction that copied their rows."""
         rows = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 import shutil
 from contextlib import contextmanager
@@ -91,6 +92,18 @@ class FileStore:
     def history(self) -> tuple[State, ...]:
         """The backups that can be read, newest first."""
         return tuple(state for _, state in self._good_backups())
+
+    def set_aside(self) -> str | None:
+        """Rename the file to the first free ``PATH.aside.N``."""
+        self._known = self._last = None
+        with self._translated("write"):
+            if not os.path.lexists(self.path):
+                return None
+            numbers = itertools.count(1)
+            aside = next(free for n in numbers if not os.path.lexists(free := self._beside(f"aside.{n}")))
+            self.path.rename(aside)
+            _sync_folder(self.path.parent)
+        return str(aside)
 
     def locked(self, clock: Clock) -> AbstractContextManager[None]:
         """Hold ``PATH.lock``; it is freed with the process, however that ends."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -85,6 +86,19 @@ class RemoteHome:
     def history(self) -> tuple[State, ...]:
         """The backups that can be read, newest first."""
         return tuple(state for _, state in self._good_backups())
+
+    def set_aside(self) -> str | None:
+        """Copy the text to the first free ``NAME.aside.N``."""
+        self._lock.check()
+        self._tag = self._text = self._last = None
+        found = self._cabinet.read(self._name)
+        if found is None:
+            return None
+        taken = set(self._cabinet.names(f"{self._name}.aside."))
+        aside = next(n for i in itertools.count(1) if (n := f"{self._name}.aside.{i}") not in taken)
+        self._cabinet.put(aside, found.text)
+        self._tag = found.tag
+        return f"{self._place}{aside.removeprefix(self._name)}"
 
     @contextmanager
     def locked(self, clock: Clock) -> Iterator[None]:

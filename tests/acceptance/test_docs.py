@@ -134,6 +134,7 @@ SCRIPT = [
         code=2,
         shows="done already",
     ),
+    Run("planrunner state rebuild orders.yaml", code=2, shows="nothing to make anew"),
     Run("planrunner status orders.yaml --watch", shows="follow"),
     Run("planrunner pause orders.yaml", shows="pause"),
     Run("planrunner throttle orders.yaml jobs=2 index_jobs=1", shows="jobs"),

@@ -178,6 +178,20 @@ def test_a_digit_that_was_changed_is_noticed(place: Place) -> None:
         place.home().load()
 
 
+def test_what_is_set_aside_is_kept_and_written_over_by_nobody(place: Place) -> None:
+    assert place.home().set_aside() is None
+    place.home().save(FIRST)
+    for number in (1, 2):
+        place.write(f"damage {number}")
+        home = place.home()
+        with home.locked(CLOCK):
+            aside = home.set_aside()
+            assert aside is not None
+            assert aside.endswith(f".aside.{number}")
+            home.save(replace(FIRST, serial=10 + number))
+        assert place.home().load() == replace(FIRST, serial=10 + number)
+
+
 def test_of_two_writers_that_read_the_same_state_one_is_refused(place: Place) -> None:
     place.home().save(FIRST)
     one, other = place.home(), place.home()
