@@ -32,6 +32,10 @@ def run(
         Path | None,
         typer.Option(metavar="PREVIEW", help="A saved preview; exit 8 when the world has changed since."),
     ] = None,
+    take_over: Annotated[
+        bool,
+        typer.Option("--take-over", help="End a run elsewhere that is frozen or out of reach, and go on."),
+    ] = False,
     state: StateFile = None,
     var: Vars = None,
     var_file: VarFiles = None,
@@ -65,6 +69,7 @@ def run(
         accept=frozenset(accept or ()),
         rerun=frozenset(rerun or ()),
         expected=read(expect) if expect is not None else None,
+        take_over=take_over,
     )
     asking = output is Output.TEXT and may_ask(no_input=no_input)
     _launch(opened, options, output, asking=asking)

@@ -28,13 +28,25 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
   AND (l.classid::bigint << 32) | l.objid::bigint = %s
 """
 
+_END_HOLDER = """
+SELECT pg_terminate_backend(l.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND (l.classid::bigint << 32) | l.objid::bigint = %s AND a.application_name LIKE 'planrunner/%%'
+"""
+
 
 class TargetLock:
-    """Held by a session of its own; PostgreSQL frees it when that session ends, however it ends."""
+    """Held by a session of its own; PostgreSQL frees it when that session ends, however it ends.
 
-    def __init__(self, target: Server, plan_id: str, clock: Clock) -> None:
+    With ``take_over`` the session of whoever holds it is ended, once: of a runner that is frozen, or out of reach.
+    Whatever that runner still does then fails, by the lease.
+    """
+
+    def __init__(self, target: Server, plan_id: str, clock: Clock, *, take_over: bool = False) -> None:
         self._target = target
         self._clock = clock
+        self._take_over = take_over
         digest = hashlib.sha256(f"planrunner {plan_id}".encode()).digest()
         self._key = int.from_bytes(digest[:8]) >> 1
         self._session: Session | None = None
@@ -66,10 +78,15 @@ class TargetLock:
     def _take(self, session: Session) -> None:
         give_up = self._clock.monotonic() + _PATIENCE_SECONDS
         while not _tried(session, self._key):
+            if self._take_over:
+                # Once: a second holder is not the one that we were told to take over from.
+                self._take_over = False
+                session.execute(_END_HOLDER, [self._key])
             if self._clock.monotonic() >= give_up:
                 raise LockedByAnother(
                     f"target: another run works on this plan: {self._holder()}",
-                    remedy="Wait for it, or end it; its lock is freed with it.",
+                    remedy="Wait for it, or end it; its lock is freed with it. If it is frozen, or on a machine that"
+                    " can't be reached: planrunner run PLAN --take-over",
                 )
             self._clock.sleep(_PAUSE_SECONDS)
 

@@ -42,7 +42,7 @@ class RunOptions:
     """What the operator says: how far to go, what to answer, what to do about edited steps.
 
     ``until`` is the last step to run, ``begin`` the first, ``only`` both; steps outside stay as they are.
-    ``expected`` is a saved preview that must still hold.
+    ``expected`` is a saved preview that must still hold. ``take_over``: from a run that holds the target's lock.
     """
 
     answers: Answers = field(default_factory=Answers)
@@ -52,6 +52,7 @@ class RunOptions:
     accept: frozenset[str] = frozenset()
     rerun: frozenset[str] = frozenset()
     expected: Saved | None = None
+    take_over: bool = False
 
 
 def run_plan(setup: Setup, options: RunOptions) -> State:
@@ -72,7 +73,7 @@ def run_plan(setup: Setup, options: RunOptions) -> State:
         helm.looking(),
         opened(setup.plan, setup.connect, setup.clock, book.known()) as context,
     ):
-        lock = TargetLock(context.world.target, context.plan_id, setup.clock)
+        lock = TargetLock(context.world.target, context.plan_id, setup.clock, take_over=options.take_over)
         context.held.put("target lock", lock)
         lock.hold()
         with setup.interruption.interruptible():

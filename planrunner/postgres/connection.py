@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import threading
 from contextlib import contextmanager, suppress
@@ -56,6 +57,8 @@ PINNED: Mapping[str, str] = {
     "transaction_timeout": "0",
     "default_transaction_isolation": "read committed",
 }
+# Tells this process's sessions from those of another one that works on the same plan.
+_PROCESS = secrets.token_hex(3)
 # Joined with pg_settings, so that a setting younger than the server is passed over.
 _PIN = """
 SELECT pg_catalog.set_config(s.name, v.value, false)
@@ -89,7 +92,8 @@ def named_file(endpoint: Endpoint) -> str | None:
 class Server:
     """Opens sessions on one endpoint. Passwords are resolved per session and never kept.
 
-    ``authority`` finds the file of certificates that the plan's ``ca`` speaks of.
+    ``authority`` finds the file of certificates that the plan's ``ca`` speaks of. ``fence`` is asked after each session
+    that may write is opened, and raises when another process has taken over.
     """
 
     def __init__(
@@ -106,6 +110,7 @@ class Server:
         self._resolve = resolve
         self._authority = authority
         self._label = label
+        self.fence: Callable[[], None] | None = None
         self.pids: set[int] = set()
         self._sessions: WeakSet[Session] = WeakSet()
         self._reader: Session | None = None
@@ -116,12 +121,17 @@ class Server:
         """Source or target."""
         return self.endpoint.side
 
+    @property
+    def name(self) -> str:
+        """What the sessions are called on the server: the label, and which process they belong to."""
+        return f"{self._label}/{_PROCESS}"
+
     def parameters(self) -> dict[str, str]:
         """The libpq parameters of a session, without the password; ConnectionFailed for a DSN that is none.
 
         AuthorityUnavailable when the certificates of the plan's ``ca`` can't be had.
         """
-        given = {**LIVENESS, **dsn_parameters(self.endpoint), "application_name": self._label}
+        given = {**LIVENESS, **dsn_parameters(self.endpoint), "application_name": self.name}
         return secured(given, self_signed=self.endpoint.self_signed, authority=self._authority(self.endpoint))
 
     def parameters_elsewhere(self) -> dict[str, str]:
@@ -151,7 +161,17 @@ class Server:
         remains.session(self.side.value, session)
         if "replication" not in extra:
             self._pin(session, settings)
+        if self.fence is not None and not read_only:
+            self._ask_fence(session, self.fence)
         return session
+
+    def _ask_fence(self, session: Session, fence: Callable[[], None]) -> None:
+        # Only now: whoever takes over meanwhile finds the session on the server, and ends it.
+        try:
+            fence()
+        except BaseException:
+            session.close()
+            raise
 
     def _connected(self, parameters: Mapping[str, str], *, autocommit: bool) -> Session:
         secret = self.password()
@@ -260,7 +280,7 @@ class Server:
         with self._lock:
             self._label = label
             if self._reader is not None:
-                self.rows("SELECT set_config('application_name', %s, false)", [label])
+                self.rows("SELECT set_config('application_name', %s, false)", [self.name])
 
     def close(self) -> None:
         """Close the session kept for queries; the next query opens another."""

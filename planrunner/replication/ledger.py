@@ -59,9 +59,10 @@ class Copied:
 
 
 class Ledger:
-    """Reads and writes the ledger of one plan."""
+    """Reads and writes the ledger of one plan; ``removed`` once it was taken away with the plan's last record."""
 
     def __init__(self, target: Server, plan_id: str) -> None:
+        self.removed = False
         self._target = target
         self._plan_id = plan_id
 
@@ -225,6 +226,7 @@ class Ledger:
                 for statement in DROP[:2]:
                     session.execute(statement)
                 _drop_empty_schema(session)
+                self.removed = True
 
     def _proof_tables(self) -> tuple[str, ...]:
         # A ledger that an older release made has none until its lease is taken again.
@@ -286,6 +288,12 @@ class Lease:
     def hold(self, session: Session) -> None:
         """Hold the epoch in the caller's transaction; LeaseLost when another runner has raised it."""
         if session.execute(self.statement()).fetchone() is None:
+            raise lease_lost()
+
+    def check(self, target: Server) -> None:
+        """LeaseLost when another runner has raised the epoch, as far as it is committed now."""
+        query = "SELECT epoch FROM planrunner.lease WHERE plan_id = %s AND epoch = %s"
+        if target.row(query, [self._plan_id, self.epoch]) is None:
             raise lease_lost()
 
     def statement(self) -> sql.Composed:

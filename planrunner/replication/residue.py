@@ -77,7 +77,8 @@ SELECT 'role', rolname::text, substring(rolname::text from '^pr_([0-9a-f]{8})_')
 WHERE rolname::text ~ '^pr_[0-9a-f]{8}_'
 UNION ALL
 SELECT 'session', format('%%s pid %%s', application_name, pid),
-       substring(application_name from '^planrunner/([0-9a-f]{8})$'), jsonb_build_object('pid', pid), datname::text
+       substring(application_name from '^planrunner/([0-9a-f]{8})(?:/[0-9a-f]+)?$'),
+       jsonb_build_object('pid', pid), datname::text
 FROM pg_stat_activity WHERE application_name LIKE 'planrunner/%%' AND pid <> ALL (%(pids)s::int[])
 """
 _TABLES = """

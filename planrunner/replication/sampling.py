@@ -26,7 +26,7 @@ SELECT (SELECT count(*) FROM unit), (SELECT count(*) FROM chunk),
 _MOVING = """
 SELECT coalesce(sum(p.bytes_processed), 0)::bigint, coalesce(sum(p.tuples_processed), 0)::bigint, count(*)
 FROM pg_stat_progress_copy p JOIN pg_stat_activity a ON a.pid = p.pid
-WHERE p.datname = current_database() AND p.command = 'COPY FROM' AND a.application_name = %(label)s
+WHERE p.datname = current_database() AND p.command = 'COPY FROM' AND starts_with(a.application_name, %(label)s)
 """
 _BUILDING = """
 SELECT c.relname::text, p.phase, round(100.0 * p.blocks_done / nullif(p.blocks_total, 0))::int

@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
+from planrunner.errors import StepFailed
 from planrunner.replication import selection_record
 from planrunner.replication.choices import Choices
 from planrunner.replication.ledger import Lease, Ledger
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
     from planrunner.replication.schema_dump import Schema
     from planrunner.replication.snapshot import HeldSnapshot
     from planrunner.steering import Steering
+
+
+_PATIENCE_SECONDS = 30.0
+_PAUSE_SECONDS = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +104,32 @@ class Workspace:
         # Several threads may need it first: taken twice, the second would fence off the first.
         with self._taking:
             if self._lease is None:
-                # Both sides' sessions are ours: source and target may be databases of one server.
-                ours = self.source.pids | self.target.pids
+                self._end_stale_sessions()
+                lease = Lease.take(self.target, self.names.plan_id)
+                # Once more: those that a former runner opened meanwhile had not seen the new epoch. Whatever it opens
+                # from now on does see it.
+                self._end_stale_sessions()
                 for server in (self.source, self.target):
-                    end_stale_sessions(server, self.names.plan_id, ours)
-                self._lease = Lease.take(self.target, self.names.plan_id)
+                    server.fence = partial(self._refuse_zombie, lease)
+                self._lease = lease
             return self._lease
+
+    def _end_stale_sessions(self) -> None:
+        """Until none is left: one that is in mid-commit may still be through with it."""
+        for server in (self.source, self.target):
+            give_up = self.clock.monotonic() + _PATIENCE_SECONDS
+            while end_stale_sessions(server, self.names.plan_id):
+                if self.clock.monotonic() > give_up:
+                    raise StepFailed(
+                        f"{server.side.value}: the sessions of a former run of this plan do not end",
+                        remedy=f"Look in pg_stat_activity there for planrunner/{self.names.plan_id}, then run again.",
+                    )
+                self.clock.sleep(_PAUSE_SECONDS)
+
+    def _refuse_zombie(self, lease: Lease) -> None:
+        # A ledger that we have removed ourselves knows nobody any more.
+        if not self.ledger.removed:
+            lease.check(self.target)
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
@@ -141,15 +167,15 @@ class Workspace:
         self.let_go()
 
 
-def end_stale_sessions(server: Server, plan_id: str, ours: set[int]) -> None:
-    """End the sessions that a former runner of this plan left on ``server``.
+def end_stale_sessions(server: Server, plan_id: str) -> int:
+    """End the sessions that other processes of this plan have on ``server``; how many there were.
 
     A killed client's backend goes on until it next talks to it: in mid-index-build, or waiting for a
-    slot. ``ours`` are the pids of this runner's own; one that another thread opens meanwhile is younger.
+    slot. A frozen one's would go on when it wakes.
     """
-    server.rows(
+    ended = server.rows(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = current_user"
-        " AND application_name LIKE %(label)s AND pid <> ALL (%(ours)s::int[]) AND backend_start <"
-        " (SELECT min(backend_start) FROM pg_stat_activity WHERE pid = ANY (%(ours)s::int[]))",
-        {"label": f"planrunner/{plan_id}%", "ours": sorted(ours)},
+        " AND application_name LIKE %(label)s AND application_name <> %(ours)s",
+        {"label": f"planrunner/{plan_id}%", "ours": server.name},
     )
+    return len(ended)

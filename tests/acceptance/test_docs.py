@@ -169,6 +169,7 @@ NOT_RUN = {
     "pip install planrunner": "needs a package index",
     "pip install 'planrunner[sandbox]'": "needs a package index",
     "planrunner init": "asks: tests/integration/cli/test_wizard.py answers it on a terminal",
+    "planrunner run orders.yaml --take-over": "tests/faults/test_frozen_runner.py takes over from a frozen one",
     "export SOURCE_PASSWORD=… TARGET_PASSWORD=…": "the passwords are in the environment here",
     "pg_dumpall --roles-only -h old.example.com -U postgres | psql -h new.example.com -U postgres": (
         "roles of superusers between two hosts; its programs' options are PostgreSQL's own"
