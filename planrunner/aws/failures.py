@@ -79,8 +79,12 @@ def _remedy(code: str, instance: RdsInstance | None) -> str | None:
                 f"Check connections.source.rds in the plan: {_where(instance)}; list what there is with:"
                 " aws rds describe-db-instances --query 'DBInstances[].DBInstanceIdentifier'"
             )
-        case "InvalidDBInstanceState" | "InvalidDBInstanceStateFault":
-            return "Wait until the instance is available, then run again."
+        case "InvalidDBInstanceState" | "InvalidDBInstanceStateFault" | "InvalidDBClusterStateFault":
+            return "Wait until the instance (and its cluster) is available, then run again."
+        case "InvalidDBParameterGroupState" | "InvalidDBParameterGroupStateFault":
+            return "AWS is still at work on the parameter group, or something uses it; run again in a few minutes."
+        case "DBClusterNotFoundFault":
+            return "It is gone, or was renamed: aws rds describe-db-clusters"
         case "DBParameterGroupQuotaExceeded":
             return (
                 "Delete a parameter group that nothing uses, or name one that exists as the step's"
