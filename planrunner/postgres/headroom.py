@@ -28,6 +28,13 @@ SELECT (SELECT count(*) FROM pg_replication_slots WHERE NOT starts_with(slot_nam
        (SELECT count(*) FROM pg_replication_origin o WHERE NOT EXISTS (
           SELECT FROM pg_subscription s WHERE o.roname = 'pg_' || s.oid AND starts_with(s.subname::text, %(owned)s)))
 """
+# What a role, a database or this session sets for itself hides what the server has, and what is fixed when a session
+# begins is that of an older one.
+_SETTINGS = """
+SELECT name, setting FROM pg_settings WHERE name = ANY (%s)
+   AND source NOT IN ('client', 'session', 'interactive', 'database', 'user', 'database user')
+   AND context NOT IN ('backend', 'superuser-backend')
+"""
 # RDS writes 1 where the server says on.
 _BOOLEANS = {"1": "on", "0": "off", "true": "on", "false": "off", "yes": "on", "no": "off"}
 
@@ -81,7 +88,7 @@ def _plain(value: str) -> str:
 def look(server: Server, demand: Demand, names: Iterable[str] = ()) -> Headroom:
     """Two queries; ``names`` are further settings to read."""
     wanted = [*LIMITS, "wal_level", *names]
-    rows = server.rows("SELECT name, setting FROM pg_settings WHERE name = ANY (%s)", [wanted])
+    rows = server.rows(_SETTINGS, [wanted])
     settings = {str(name): str(value) for name, value in rows}
     row = server.row(_USE, {"owned": demand.owned})
     assert row is not None

@@ -52,12 +52,18 @@ def target() -> Iterator[Database]:
         yield prepare_target(server)
 
 
+@pytest.fixture(scope="session")
+def base(server: PostgresServer) -> dict[str, str]:
+    """The settings of a server that no group has changed yet."""
+    return server.settings
+
+
 @pytest.fixture
-def api(server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[RdsApi]:
+def api(server: PostgresServer, base: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[RdsApi]:
     """A fresh instance over the shared server, which begins at wal_level=replica."""
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
-    server.restart({"wal_level": "replica"})
+    server.restart(base, without=set(server.settings) - set(base))
     with RdsApi(server, phase=0.1) as api:
         yield api
 
