@@ -10,7 +10,7 @@ from moto.rds.exceptions import RDSClientError
 from moto.rds.models import DBInstance
 
 from planrunner.aws.statuses import Course, meaning
-from planrunner.sandbox.rds_catalog import CATALOG, server_settings
+from planrunner.sandbox.rds_catalog import server_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -98,6 +98,8 @@ class World:
         self.unfit = False
         self.lock = threading.RLock()
         self._base = server.settings
+        # What groups have brought to the server; everything else there is its owner's.
+        self._laid: set[str] = set()
         self._gone = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -140,11 +142,14 @@ class World:
             dynamic = {n for n in names if group.parameters[n]["ApplyMethod"] == "immediate"}
             values = server_settings({n: group.parameters[n]["ParameterValue"] for n in dynamic})
             del values["wal_level"]
-            gone = {n for n in dynamic - set(values) if "." not in n}
-            self.server.reload({**self._former(gone), **values}, without=gone - set(self._base))
+            self.server.reload(*self._over(values, self._laid & (dynamic - set(values))))
 
-    def _former(self, names: set[str]) -> dict[str, str]:
-        return {name: self._base[name] for name in names if name in self._base}
+    def _over(self, values: Mapping[str, str], gone: set[str]) -> tuple[dict[str, str], set[str]]:
+        """The settings to lay over the server's, those in which a group is silent again as before, and those to drop."""
+        self._laid |= set(values)
+        self._laid -= gone
+        former = {name: self._base[name] for name in gone if name in self._base}
+        return {**former, **values}, gone - set(former)
 
     def apply_later(self, instance: StandInInstance, then: str = "pending-reboot") -> None:
         """Let AWS apply the instance's group in the background."""
@@ -180,8 +185,8 @@ class World:
         self._gone.wait(self.phase)
         try:
             if self.main in members:
-                gone = set(CATALOG) - set(settings) - {"wal_level"} if settings else set[str]()
-                self.server.restart({**self._former(gone), **settings}, without=gone - set(self._base))
+                gone = self._laid - set(settings) if settings else set[str]()
+                self.server.restart(*self._over(settings, gone))
                 self._gone.wait(self.phase)
         except Exception:
             # It does not start with what its group says.

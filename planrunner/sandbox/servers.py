@@ -149,13 +149,16 @@ class PostgresServer:
         """The settings that it is started with."""
         return dict(self._settings)
 
-    def restart(self, settings: Mapping[str, str] | None = None, *, without: Iterable[str] = ()) -> None:
-        """Stop fast and start again, with ``settings`` laid over the present ones; the port stays."""
+    def restart(self, settings: Mapping[str, str] | None = None, without: Iterable[str] = ()) -> None:
+        """Stop fast and start again, with ``settings`` laid over the present ones; the port stays.
+
+        ``without`` names settings that are to be PostgreSQL's defaults again.
+        """
         self.stop()
         self._lay(settings or {}, without)
         self.start()
 
-    def reload(self, settings: Mapping[str, str], *, without: Iterable[str] = ()) -> None:
+    def reload(self, settings: Mapping[str, str], without: Iterable[str] = ()) -> None:
         """Lay settings over the present ones without a restart; those that need one wait for it."""
         self._lay(settings, without)
         self._write_settings()
