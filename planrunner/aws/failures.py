@@ -26,6 +26,22 @@ _INVALID = frozenset(
         "InvalidSignatureException",
     }
 )
+_AGAIN = "AWS limits the rate of calls; run again in a minute."
+_NO_NAME = "Check the name in the plan, and that it is in the right region: {where}."
+# By the error's code without its ending "Fault".
+_REMEDIES = {
+    "DBInstanceNotFound": "Check connections.source.rds in the plan: {where}; list what there is with:"
+    " aws rds describe-db-instances --query 'DBInstances[].DBInstanceIdentifier'",
+    "DBClusterNotFound": "It is gone, or was renamed; list what there is with: aws rds describe-db-clusters",
+    "InvalidDBInstanceState": "Wait until the instance is available, then run again.",
+    "InvalidDBClusterState": "Wait until the cluster and its instances are available, then run again.",
+    "InvalidDBParameterGroupState": "AWS is still at work on the parameter group, or something uses it; run again in"
+    " a few minutes.",
+    "DBParameterGroupQuotaExceeded": "Delete a parameter group that nothing uses, or name one that exists as the"
+    " step's parameter_group: aws rds describe-db-parameter-groups",
+    **dict.fromkeys(("Throttling", "ThrottlingException", "RequestLimitExceeded"), _AGAIN),
+    **dict.fromkeys(("ResourceNotFoundException", "ParameterNotFound", "NoSuchHostedZone"), _NO_NAME),
+}
 _MISSING_ACTION = re.compile(r"not authorized to perform: (\S+)")
 _CREDENTIALS_REMEDY = (
     "Give AWS credentials as its own tools take them (AWS_PROFILE, AWS_ACCESS_KEY_ID with"
@@ -73,25 +89,9 @@ def _refused(error: exceptions.ClientError, service: str, instance: RdsInstance 
 
 
 def _remedy(code: str, instance: RdsInstance | None) -> str | None:
-    match code:
-        case "DBInstanceNotFound" | "DBInstanceNotFoundFault":
-            return (
-                f"Check connections.source.rds in the plan: {_where(instance)}; list what there is with:"
-                " aws rds describe-db-instances --query 'DBInstances[].DBInstanceIdentifier'"
-            )
-        case "InvalidDBInstanceState" | "InvalidDBInstanceStateFault":
-            return "Wait until the instance is available, then run again."
-        case "DBParameterGroupQuotaExceeded":
-            return (
-                "Delete a parameter group that nothing uses, or name one that exists as the step's"
-                " parameter_group: aws rds describe-db-parameter-groups"
-            )
-        case "Throttling" | "ThrottlingException" | "RequestLimitExceeded":
-            return "AWS limits the rate of calls; run again in a minute."
-        case "ResourceNotFoundException" | "ParameterNotFound" | "NoSuchHostedZone":
-            return f"Check the name in the plan, and that it is in the right region: {_where(instance)}."
-        case _:
-            return None
+    # AWS calls the same error by two names, depending on the service's age.
+    text = _REMEDIES.get(code.removesuffix("Fault"))
+    return None if text is None else text.format(where=_where(instance))
 
 
 def _where(instance: RdsInstance | None) -> str:

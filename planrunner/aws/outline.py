@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from planrunner.aws.carrier import Carrier, Standing
+from planrunner.aws.clusters import AURORA, DbCluster
 from planrunner.aws.rds import DbInstance, Rds
 from planrunner.clock import SystemClock
 
 if TYPE_CHECKING:
     from planrunner.model import RdsInstance
 
-UNKNOWN = DbInstance(
+_UNKNOWN = DbInstance(
     identifier="…",
     status="…",
     engine="postgres",
@@ -23,6 +26,25 @@ UNKNOWN = DbInstance(
 )
 
 
-def described_only(instance: RdsInstance) -> Rds:
+def described_only(instance: RdsInstance) -> Carrier:
     """The calls on ``instance`` as words; a client, which would look for credentials, is made by none of them."""
-    return Rds(instance, SystemClock())
+    return Carrier(Rds(instance, SystemClock()))
+
+
+def unknown(instance: RdsInstance, *, clustered: bool) -> Standing:
+    """How it stands as far as a plan tells: its name, and whether the DSN leads to a cluster."""
+    own = replace(_UNKNOWN, identifier=instance.instance)
+    if not clustered:
+        return Standing(instance=own)
+    cluster = DbCluster(
+        identifier="…",
+        status="…",
+        engine=AURORA,
+        group="…",
+        writer=instance.instance,
+        applied={},
+        window="",
+        endpoint="…",
+        copies=None,
+    )
+    return Standing(instance=replace(own, cluster="…", engine=AURORA), cluster=cluster)

@@ -10,19 +10,28 @@ if TYPE_CHECKING:
     from planrunner.model import Json, RdsInstance
 
 # What each action is allowed on: AWS's Service Authorization Reference, "Amazon RDS".
+_VERBS = ("Copy", "Create", "Delete", "Modify", "Reset")
 _ON_GROUPS = frozenset(
     {
-        "rds:CreateDBParameterGroup",
         "rds:DescribeDBParameterGroups",
         "rds:DescribeDBParameters",
-        "rds:ModifyDBParameterGroup",
+        *(f"rds:{verb}DBParameterGroup" for verb in _VERBS),
+    }
+)
+_ON_CLUSTER_GROUPS = frozenset(
+    {
+        "rds:DescribeDBClusterParameterGroups",
+        "rds:DescribeDBClusterParameters",
+        *(f"rds:{verb}DBClusterParameterGroup" for verb in _VERBS),
     }
 )
 _ON_INSTANCES = frozenset({"rds:RebootDBInstance"})
-# The instance, and the group that it is given.
+_ON_CLUSTERS = frozenset({"rds:RebootDBCluster"})
+# The instance (or cluster), and the group that it is given.
 _ON_BOTH = frozenset({"rds:ModifyDBInstance"})
-# A list of all instances tells which others use the group.
-_ON_ALL_INSTANCES = frozenset({"rds:DescribeDBInstances"})
+_ON_BOTH_OF_CLUSTER = frozenset({"rds:ModifyDBCluster"})
+# A list of all of them tells which others use the group.
+_ON_ALL = {"rds:DescribeDBInstances": "db", "rds:DescribeDBClusters": "cluster"}
 
 
 def secret_arn(locator: str, region: str | None) -> str:
@@ -34,17 +43,20 @@ def secret_arn(locator: str, region: str | None) -> str:
 
 
 def policy(
-    actions: Iterable[str], instance: RdsInstance | None, groups: Sequence[str]
+    actions: Iterable[str],
+    instance: RdsInstance | None,
+    groups: Sequence[str],
+    clusters: Sequence[str] = (),
 ) -> dict[str, Json] | None:
     """A policy that allows ``actions`` and nothing else; None where none is needed.
 
     An action is ``SERVICE:ACTION`` or, with what it is called on, ``SERVICE:ACTION on ARN``. ``groups`` are the
-    parameter groups by name.
+    parameter groups by name, of instances or clusters, ``clusters`` the clusters.
     """
     by_resource: dict[tuple[str, ...], list[str]] = {}
     for action in sorted(set(actions)):
         name, named, arn = action.partition(" on ")
-        resources = (arn,) if named else _resources(name, instance, groups)
+        resources = (arn,) if named else _resources(name, instance, groups, clusters)
         by_resource.setdefault(resources, []).append(name)
     if not by_resource:
         return None
@@ -57,15 +69,23 @@ def policy(
     }
 
 
-def _resources(action: str, instance: RdsInstance | None, groups: Sequence[str]) -> tuple[str, ...]:
+def _resources(
+    action: str, instance: RdsInstance | None, groups: Sequence[str], clusters: Sequence[str]
+) -> tuple[str, ...]:
     region = (instance.region if instance else None) or "*"
-    root = f"arn:aws:rds:{region}:*"
-    of_groups = tuple(f"{root}:pg:{group}" for group in groups) or (f"{root}:pg:*",)
-    of_instance = (f"{root}:db:{instance.instance}",) if instance else (f"{root}:db:*",)
-    if action in _ON_GROUPS:
-        return of_groups
-    if action in _ON_INSTANCES:
-        return of_instance
-    if action in _ON_BOTH:
-        return (*of_instance, *of_groups)
-    return (f"{root}:db:*",) if action in _ON_ALL_INSTANCES else ("*",)
+
+    def arns(kind: str, names: Sequence[str]) -> tuple[str, ...]:
+        return tuple(f"arn:aws:rds:{region}:*:{kind}:{name}" for name in names or ("*",))
+
+    of_instance = arns("db", (instance.instance,) if instance else ())
+    by_kind = (
+        (_ON_GROUPS, arns("pg", groups)),
+        (_ON_CLUSTER_GROUPS, arns("cluster-pg", groups)),
+        (_ON_INSTANCES, of_instance),
+        (_ON_CLUSTERS, arns("cluster", clusters)),
+        (_ON_BOTH, (*of_instance, *arns("pg", groups))),
+        (_ON_BOTH_OF_CLUSTER, (*arns("cluster", clusters), *arns("cluster-pg", groups))),
+    )
+    if action in _ON_ALL:
+        return arns(_ON_ALL[action], ())
+    return next((found for actions, found in by_kind if action in actions), ("*",))

@@ -22,12 +22,19 @@ if TYPE_CHECKING:
 # A secret is looked up for every connection, and reading the descriptions of AWS's services costs more than the call.
 # They are the only thing that is kept: credentials are found anew each time.
 _MODELS = create_loader()
-_CONFIG = Config(retries={"mode": "standard", "max_attempts": 5}, connect_timeout=10, read_timeout=30)
+_TIMEOUTS = Config(connect_timeout=10, read_timeout=30)
+_CONFIG = _TIMEOUTS.merge(Config(retries={"mode": "standard", "max_attempts": 5}))
+# For what must not happen twice when only its answer was lost.
+_ONCE = _TIMEOUTS.merge(Config(retries={"mode": "standard", "total_max_attempts": 1}))
 
 
 @overload
 def client(
-    service: Literal["rds"], instance: RdsInstance | None, *, region: str | None = None
+    service: Literal["rds"],
+    instance: RdsInstance | None,
+    *,
+    region: str | None = None,
+    retried: bool = True,
 ) -> RDSClient: ...
 @overload
 def client(
@@ -51,8 +58,11 @@ def client(
     instance: RdsInstance | None,
     *,
     region: str | None = None,
+    retried: bool = True,
 ) -> Any:
     """A client that retries throttling and network errors and gives up in bounded time.
+
+    Without ``retried`` every request is sent once.
 
     Profile, endpoint URL and the role to assume are the instance's; the region is ``region``, else the instance's,
     else the one that AWS's own configuration names. Credentials are found as every AWS tool finds them.
@@ -66,7 +76,7 @@ def client(
             session = roles.assumed(session, instance)
         url = instance.endpoint_url if instance else None
         make: Any = session.client
-        return make(service, endpoint_url=url, config=_CONFIG)
+        return make(service, endpoint_url=url, config=_CONFIG if retried else _ONCE)
 
 
 def _session(profile: str | None, region: str | None) -> boto3.Session:

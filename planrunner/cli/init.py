@@ -30,6 +30,7 @@ class Reboot(Enum):
 
     ASK = "ask"
     ALLOW = "allow"
+    IN_WINDOW = "in_window"
     NEVER = "never"
 
 

@@ -136,7 +136,7 @@ def _ask_rds(wishes: Wishes) -> Wishes:
         region = _asked("Its region", host.region or "us-east-1", _identifier)
         wishes = replace(wishes, rds_region=region)
     screen.out(_REBOOT)
-    return replace(wishes, reboot=_ask_word("Reboot", wishes.reboot, ("ask", "allow", "never")))
+    return replace(wishes, reboot=_ask_word("Reboot", wishes.reboot, ("ask", "allow", "in_window", "never")))
 
 
 def _identifier(text: str) -> str:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from planrunner.model import Endpoint, Json, Plan
     from planrunner.postgres.grant_script import Line
 
-_GROUP = re.compile(r"--db-parameter-group-name\s+(\S+)")
+_GROUP = re.compile(r"--(?:(?:source|target)-)?db-(?:cluster-)?parameter-group-(?:name|identifier)\s+(\S+)")
+_CLUSTER = re.compile(r"--db-cluster-identifier\s+(\S+)")
 _REMARKS = {
     needs.GIVING_ROLES: "only for the step grant to give the login its memberships; the script gives them itself",
     needs.GIVING_ACCESS: "only for the step grant to give the login what it lacks; the script gives it itself",
@@ -95,11 +96,15 @@ def _drafted(endpoint: Endpoint, sequences: tuple[tuple[str, str], ...] = ()) ->
 
 
 def _policy(plan: Plan, preview: Preview, actions: set[str]) -> Mapping[str, Json] | None:
-    found = [m[1] for a in preview.actions for s in a.statements for m in _GROUP.finditer(s)]
-    groups = [shlex.split(group)[0] for group in dict.fromkeys(found)]
+    groups, clusters = _named(preview, _GROUP), _named(preview, _CLUSTER)
     named = {action for action in actions if ":" in action}
-    known = [group.replace(ANYTHING, "*") for group in groups]
-    return policy({*named, *_secrets(plan)}, plan.source.rds, known)
+    return policy({*named, *_secrets(plan)}, plan.source.rds, groups, clusters)
+
+
+def _named(preview: Preview, option: re.Pattern[str]) -> list[str]:
+    """What the calls name with an option, ``*`` where only the run knows it."""
+    found = [m[1] for a in preview.actions for s in a.statements for m in option.finditer(s)]
+    return [shlex.split(name)[0].replace(ANYTHING, "*") for name in dict.fromkeys(found)]
 
 
 def _secrets(plan: Plan) -> Iterator[str]:

@@ -101,7 +101,7 @@ def _logical(wishes: Wishes, found: Survey | None) -> Iterator[str]:
         yield from _step(
             "logical",
             "enable_logical",
-            "Brings the source to wal_level=logical. On RDS that needs a reboot: allow, ask or never.",
+            "Brings the source to wal_level=logical. On RDS that needs a reboot: allow, ask, in_window or never.",
         )
         yield from ("    with:", f"      reboot: {wishes.reboot}")
     else:
@@ -118,13 +118,13 @@ _EXTERNAL = (
 def _aurora(cluster: str | None) -> Iterator[str]:
     name = _plain(cluster or "CLUSTER")
     text = (
-        "Aurora sets logical replication for the whole cluster, which enable_logical does not do. Set"
-        " rds.logical_replication=1 in the cluster's own parameter group, attach it, and reboot the writer:"
+        "Aurora keeps the setting in the parameter group of the cluster. Name the cluster's writer as"
+        " connections.source.rds (rds: {instance: WRITER}) and take the next step in: it sets rds.logical_replication=1"
+        " there and reboots the writer once. Who the writer is tells:"
     )
     yield from (f"  # {line}" for line in folded(text))
-    yield "  #   aws rds modify-db-cluster-parameter-group --db-cluster-parameter-group-name GROUP \\"
-    yield "  #     --parameters ParameterName=rds.logical_replication,ParameterValue=1,ApplyMethod=pending-reboot"
-    yield f"  #   aws rds modify-db-cluster --db-cluster-identifier {name} --db-cluster-parameter-group-name GROUP"
+    yield f"  #   aws rds describe-db-clusters --db-cluster-identifier {name} --query 'DBClusters[].DBClusterMembers'"
+    yield "  # - {id: logical, uses: enable_logical, with: {reboot: ask}}"
 
 
 def _copy_options(wishes: Wishes, found: Survey | None) -> Iterator[str]:

@@ -20,7 +20,7 @@ DATABASE = "ownership of the database"
 SILENCING = "SET on parameter session_replication_role"
 GIVING_ROLES = "ADMIN OPTION on the roles, before PostgreSQL 16 CREATEROLE"
 GIVING_ACCESS = "the owner's rights on what is granted"
-CONFIGURING = "SUPERUSER, or since PostgreSQL 15 ALTER SYSTEM on parameter wal_level"
+CONFIGURING = "SUPERUSER, or since PostgreSQL 15 ALTER SYSTEM on the parameters that are set"
 # What a person does: the master user on RDS, elsewhere a superuser or the owners.
 BY_OTHERS = "the master user on RDS, elsewhere a superuser or the owners"
 # Of statements that the plan itself brings along.

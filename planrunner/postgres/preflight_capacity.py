@@ -87,6 +87,7 @@ def _room(what: str, side: str, setting: str, settings: dict[str, str], used: in
         f"{max(free, 0)} of {limit} {what} free on the {side}, {need} needed",
         f"Set {setting} to {used + need} or more on the {side} and restart it (on RDS: in the parameter"
         " group), or remove what is not used any more.",
+        mended_by="enable_logical" if side == "source" else None,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import socket
 import threading
 import uuid
 from dataclasses import dataclass
@@ -21,7 +22,9 @@ from moto.rds.models import rds_backends
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from planrunner.sandbox.rds_certificates import CertificateAuthority, described
-from planrunner.sandbox.rds_rules import Params, Rules, StandInInstance
+from planrunner.sandbox.rds_rules import Params, Rules
+from planrunner.sandbox.rds_script import Fault, Script
+from planrunner.sandbox.rds_world import StandInCluster, StandInInstance, World
 from planrunner.sandbox.servers import HOST
 
 if TYPE_CHECKING:
@@ -62,7 +65,7 @@ class RdsApi:
     """The API of one RDS instance whose reboot restarts ``server``; a context manager.
 
     ``calls`` holds every request, ``denied`` the actions to refuse as IAM does, ``authorities`` those
-    that instances may use. moto keeps its
+    that instances may use, ``script`` what is to go wrong, ``world`` how everything stands. moto keeps its
     instances per process and region: two stand-ins in one process need two regions.
     """
 
@@ -76,10 +79,9 @@ class RdsApi:
         self.region = region
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._backend = rds_backends[DEFAULT_ACCOUNT_ID][region]
-        stand_in = _instance(self._backend, server, instance)
-        self._rules = Rules(self._backend, server, stand_in, phase=phase)
-        for group in stand_in.db_parameter_groups():
-            self._rules.seed(group.name)
+        self.script = Script()
+        self.world = World(self._backend, server, _instance(self._backend, server, instance), phase=phase)
+        self._rules = Rules(self.world)
         self._http: BaseWSGIServer = make_server(HOST, 0, self, threaded=True, request_handler=_Quiet)
         self._thread = threading.Thread(target=self._http.serve_forever, name="rds api", daemon=True)
 
@@ -91,7 +93,7 @@ class RdsApi:
     @property
     def reboots(self) -> int:
         """How often the instance was rebooted."""
-        return self._rules.reboots
+        return self.world.reboots
 
     @property
     def changes(self) -> list[str]:
@@ -101,6 +103,16 @@ class RdsApi:
     def start(self) -> None:
         """Answer requests from now on."""
         self._thread.start()
+
+    def add_instance(self, name: str, *, group: str | None = None) -> StandInInstance:
+        """Another instance, of which only the API knows."""
+        return _instance(self._backend, self.world.server, name, group)
+
+    def add_cluster(
+        self, name: str, *, engine: str = "aurora-postgresql", readers: Iterable[str] = ()
+    ) -> StandInCluster:
+        """Make the instance the writer of a cluster, Aurora's or (``engine="postgres"``) a Multi-AZ DB cluster."""
+        return self._rules.add_cluster(name, engine, *(self.add_instance(reader) for reader in readers))
 
     def certify(self, identifier: str) -> None:
         """Let the instance use that authority."""
@@ -112,7 +124,7 @@ class RdsApi:
             self._http.shutdown()
             self._thread.join(30)
         self._http.server_close()
-        self._rules.close()
+        self.world.close()
         self._backend.reset()
 
     def __enter__(self) -> Self:
@@ -131,6 +143,22 @@ class RdsApi:
         params = dict(parse_qsl(body.decode(), keep_blank_values=True))
         action = params.pop("Action", "")
         self.calls.append(Call(action=action, params=params))
+        struck = self.script.strike(action)
+        if struck is not None and struck.then is not None:
+            struck.then()
+        fault = struck.fault if struck else None
+        if fault is Fault.CUT:
+            raise _cut(environ)
+        if fault is Fault.LOST:
+            list(self._answered(action, params, environ, _unsent))
+            raise _cut(environ)
+        if fault is not None:
+            return _error(start_response, 400, fault.value, f"{action} is refused: {fault.value}")
+        return self._answered(action, params, environ, start_response)
+
+    def _answered(
+        self, action: str, params: Params, environ: dict[str, Any], start_response: Any
+    ) -> Iterable[bytes]:
         if action in self.denied:
             return _error(start_response, 403, "AccessDenied", _denial(action, self.region))
         if action == "DescribeCertificates":
@@ -148,8 +176,11 @@ class RdsApi:
     ) -> Iterable[bytes]:
         try:
             self._rules.before(action, params)
+            own = self._rules.answer(action, params)
         except ServiceException as refused:
             return _error(start_response, 400, refused.code, refused.message)
+        if own is not None:
+            return _answer(start_response, 200, _enveloped(action, own))
         told: list[str] = []
 
         def remember(status: str, headers: Any, *rest: Any) -> Any:
@@ -166,7 +197,18 @@ class RdsApi:
         return answer
 
 
-def _instance(backend: Any, server: PostgresServer, name: str) -> StandInInstance:
+def _cut(environ: Mapping[str, Any]) -> ConnectionError:
+    """Break the line to the client; raised, it tells the server that nobody is there any more."""
+    line: socket.socket = environ["werkzeug.socket"]
+    line.shutdown(socket.SHUT_RDWR)
+    return ConnectionResetError("cut by the test's script")
+
+
+def _unsent(*_: Any) -> None:
+    """Where an answer goes that gets lost."""
+
+
+def _instance(backend: Any, server: PostgresServer, name: str, group: str | None = None) -> StandInInstance:
     major, minor = server.version
     # moto's base class says it makes BaseModels and that cloud formation is still to be added.
     make: Any = StandInInstance
@@ -178,7 +220,7 @@ def _instance(backend: Any, server: PostgresServer, name: str) -> StandInInstanc
         engine="postgres",
         engine_version=f"{major}.{minor}",
         port=server.port,
-        db_parameter_group_name=f"default.postgres{major}",
+        db_parameter_group_name=group or f"default.postgres{major}",
         master_username="migrator",
         # Named, so that moto need not build a network first.
         vpc_security_group_ids=["sg-5a4db0c5"],
@@ -189,13 +231,18 @@ def _instance(backend: Any, server: PostgresServer, name: str) -> StandInInstanc
 
 def _engine_versions(params: Params) -> str:
     version = params.get("EngineVersion", "")
-    family = f"postgres{version.split('.')[0]}"
-    return (
-        f"<DescribeDBEngineVersionsResponse {_XMLNS}><DescribeDBEngineVersionsResult><DBEngineVersions>"
-        f"<DBEngineVersion><Engine>postgres</Engine><EngineVersion>{escape(version)}</EngineVersion>"
-        f"<DBParameterGroupFamily>{escape(family)}</DBParameterGroupFamily></DBEngineVersion>"
-        "</DBEngineVersions></DescribeDBEngineVersionsResult></DescribeDBEngineVersionsResponse>"
+    engine = params.get("Engine", "postgres")
+    family = f"{engine}{version.split('.')[0]}"
+    listed = (
+        f"<Engine>{escape(engine)}</Engine><EngineVersion>{escape(version)}</EngineVersion>"
+        f"<DBParameterGroupFamily>{escape(family)}</DBParameterGroupFamily>"
     )
+    versions = f"<DBEngineVersions><DBEngineVersion>{listed}</DBEngineVersion></DBEngineVersions>"
+    return _enveloped("DescribeDBEngineVersions", versions)
+
+
+def _enveloped(action: str, result: str) -> str:
+    return f"<{action}Response {_XMLNS}><{action}Result>{result}</{action}Result></{action}Response>"
 
 
 def _denial(action: str, region: str) -> str:

@@ -1,88 +1,62 @@
-"""What RDS does and moto does not: parameter groups that wait for a reboot, and reboots that happen."""
+"""What RDS does and moto does not: which call is refused, answered by us, or carried on where moto stopped."""
 
 from __future__ import annotations
 
-import re
-import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from moto.rds.exceptions import (
-    DBInstanceNotFoundError,
-    DBParameterGroupNotFoundError,
-    RDSClientError,
-)
-from moto.rds.models import DBInstance
+from moto.rds.exceptions import DBInstanceNotFoundError, RDSClientError
+
+from planrunner.sandbox.rds_clusters import Clusters
+from planrunner.sandbox.rds_groups import Groups
+from planrunner.sandbox.rds_world import StandInCluster, StandInInstance, World
 
 if TYPE_CHECKING:
-    from planrunner.sandbox.servers import PostgresServer
+    from collections.abc import Iterator
 
 Params: TypeAlias = Mapping[str, str]
-
-_LOGICAL = "rds.logical_replication"
-# Parameters of a group that the stand-in knows, with RDS's defaults; all are static there.
-_PARAMETERS: Mapping[str, str | None] = {
-    _LOGICAL: "0",
-    "max_replication_slots": "20",
-    "max_wal_senders": "20",
-}
-_FAMILIES = tuple(f"postgres{major}" for major in range(11, 19))
-_GROUP_NAME = re.compile(r"\A[a-zA-Z](?:-?[a-zA-Z0-9])*\Z")
-
-
-class StandInInstance(DBInstance):  # pyright: ignore[reportImplicitAbstractClass]  # so is moto's
-    """An instance whose endpoint is a sandbox server and whose group has an apply status of its own."""
-
-    def __init__(self, backend: Any, *, host: str, **facts: Any) -> None:
-        super().__init__(backend, **facts)
-        self._host = host
-        self.apply_status = "in-sync"
-
-    @property
-    def address(self) -> str:
-        """The server's own address."""
-        return self._host
-
-    @property
-    def db_parameter_group_status_list(self) -> Any:
-        """The attached group with the status that AWS would tell."""
-        groups = self.db_parameter_groups()
-        for group in groups:
-            vars(group)["ParameterApplyStatus"] = self.apply_status
-        return groups
+_KINDS = ("DBParameterGroup", "DBClusterParameterGroup")
 
 
 class Rules:
-    """The behaviour of one instance over one region's moto backend.
+    """The behaviour of one world over its moto backend.
 
-    ``before`` and ``after`` are called around moto with the action's name and parameters; ``before``
-    raises moto's errors where AWS refuses. ``phase`` is how long ``applying`` and ``rebooting`` last
-    beside the real restart, in seconds.
+    ``before`` and ``after`` are called around moto with the action's name and parameters, ``answer`` instead of it;
+    what AWS refuses they refuse with moto's errors.
     """
 
-    def __init__(
-        self, backend: Any, server: PostgresServer, instance: StandInInstance, *, phase: float = 0.3
-    ) -> None:
-        self.reboots = 0
-        self._backend = backend
-        self._server = server
-        self._instance = instance
-        self._phase = phase
-        self._lock = threading.RLock()
-        self._gone = threading.Event()
-        self._threads: list[threading.Thread] = []
-        self._before: Mapping[str, Callable[[Params], None]] = {
-            "CreateDBParameterGroup": self._check_new_group,
-            "DescribeDBParameterGroups": self._check_named_group,
-            "ModifyDBParameterGroup": self._check_parameters,
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.groups, self.cluster_groups = (Groups(world=world, kind=kind) for kind in _KINDS)
+        clusters = Clusters(world=world)
+        self._before: dict[str, Callable[[Params], None]] = {
             "ModifyDBInstance": self._check_modification,
-            "RebootDBInstance": self._begin_reboot,
+            "RebootDBInstance": self._reboot,
         }
-        self._after: Mapping[str, Callable[[Params], None]] = {
-            "CreateDBParameterGroup": lambda params: self.seed(_group_name(params)),
-            "ModifyDBParameterGroup": self._parameters_changed,
+        self._after: dict[str, Callable[[Params], None]] = {
             "ModifyDBInstance": self._group_attached,
+            "DescribeDBInstances": self._looked_at,
         }
+        self._answers: dict[str, Callable[[Params], str]] = {
+            "DescribeDBClusters": clusters.described,
+            "ModifyDBCluster": clusters.modified,
+            "RebootDBCluster": clusters.rebooted,
+        }
+        for kind, groups in zip(_KINDS, (self.groups, self.cluster_groups), strict=True):
+            self._before |= {
+                f"Create{kind}": groups.check_new,
+                f"Copy{kind}": groups.check_copy,
+                f"Modify{kind}": groups.check_changes,
+                f"Delete{kind}": groups.check_deletion,
+                f"Describe{kind}s": self._checking_name(groups),
+            }
+            self._after |= {f"Create{kind}": groups.created, f"Modify{kind}": groups.changed}
+            self._answers |= {
+                f"Reset{kind}": groups.reset,
+                f"Describe{kind.removesuffix('Group')}s": groups.listed,
+            }
+        for group in world.main.db_parameter_groups():
+            self.groups.seed(group.name)
 
     def before(self, action: str, params: Params) -> None:
         """Refuse what AWS refuses, and begin what moto does not do."""
@@ -92,61 +66,46 @@ class Rules:
         """Carry on where moto stopped."""
         self._after.get(action, _nothing)(params)
 
-    def close(self) -> None:
-        """Wait for what still runs in the background; a reboot under way is carried to its end."""
-        self._gone.set()
-        for thread in self._threads:
-            thread.join(60)
+    def answer(self, action: str, params: Params) -> str | None:
+        """The result of a call that moto is not asked; None for one that it is."""
+        found = self._answers.get(action)
+        return found(params) if found else None
 
-    def seed(self, name: str) -> None:
-        """Give a group the parameters and defaults that RDS gives it."""
-        group = self._backend.db_parameter_groups[name]
-        for parameter, value in _PARAMETERS.items():
-            group.parameters[parameter] = {
-                "ParameterName": parameter,
-                "ParameterValue": value,
-                "Source": "system",
-                "ApplyType": "static",
-                "DataType": "boolean" if parameter == _LOGICAL else "integer",
-                "IsModifiable": True,
-                "ApplyMethod": "pending-reboot",
-            }
+    def add_cluster(self, name: str, engine: str, *readers: StandInInstance) -> StandInCluster:
+        """Make the main instance the writer of a cluster, with AWS's own cluster group."""
+        main = self.world.main
+        major = str(main.engine_version).split(".", maxsplit=1)[0]
+        cluster = StandInCluster(
+            identifier=name,
+            engine=engine,
+            engine_version=str(main.engine_version),
+            group=f"default.{engine}{major}",
+            members=[main, *readers],
+        )
+        for member in cluster.members:
+            member.engine = engine
+            member.db_cluster_identifier = name
+            member.db_parameter_group_name = f"default.{engine}{major}"
+            for group in member.db_parameter_groups():
+                self.groups.seed(group.name)
+        self.world.clusters[name] = cluster
+        self.cluster_groups.add_default(cluster)
+        return cluster
 
-    def _check_new_group(self, params: Params) -> None:
-        name, family = params.get("DBParameterGroupName", ""), params.get("DBParameterGroupFamily", "")
-        if not _GROUP_NAME.match(name) or len(name) > 255:
-            raise RDSClientError(
-                "InvalidParameterValue",
-                "The parameter DBParameterGroupName is not a valid identifier. Identifiers must begin with"
-                " a letter; must contain only ASCII letters, digits, and hyphens; and must not end with a"
-                " hyphen or contain two consecutive hyphens.",
-            )
-        if family not in _FAMILIES:
-            raise RDSClientError(
-                "InvalidParameterValue",
-                f"ParameterGroupFamily {family} is not a valid parameter group family",
-            )
+    def _checking_name(self, groups: Groups) -> Callable[[Params], None]:
+        def check(params: Params) -> None:
+            if f"{groups.kind}Name" in params:
+                groups.named(params)
 
-    def _check_named_group(self, params: Params) -> None:
-        if "DBParameterGroupName" in params:
-            self._group(params)
-
-    def _check_parameters(self, params: Params) -> None:
-        group = self._group(params)
-        if group.name.startswith("default."):
-            raise RDSClientError("InvalidParameterValue", "Cannot modify a default parameter group.")
-        for position in range(1, 21):
-            prefix = f"Parameters.Parameter.{position}."
-            name = params.get(f"{prefix}ParameterName")
-            if name is not None:
-                _check_parameter(name, params.get(f"{prefix}ApplyMethod", ""))
+        return check
 
     def _check_modification(self, params: Params) -> None:
-        self._must_be_available(params)
+        instance = self._named(params)
+        self.world.must_take_changes(instance.status)
         if "DBParameterGroupName" not in params:
             return
-        group = self._group(params)
-        family, _ = self._instance.default_db_parameter_group_details()
+        group = self.groups.named(params)
+        family, _ = instance.default_db_parameter_group_details()
         if group.family != family:
             raise RDSClientError(
                 "InvalidParameterCombination",
@@ -154,94 +113,37 @@ class Rules:
                 f" for this instance. Please use a Parameter Group with DBParameterGroupFamily {family}.",
             )
 
-    def _parameters_changed(self, params: Params) -> None:
-        name = _group_name(params)
-        for parameter in self._group(params).parameters.values():
-            given = [k for k, v in params.items() if v == parameter["ParameterName"]]
-            parameter["Source"] = "user" if given else parameter["Source"]
-        if self._attached().name == name:
-            self._apply_later()
-
     def _group_attached(self, params: Params) -> None:
-        if params.get("DBInstanceIdentifier") == self._instance.db_instance_identifier and (
-            "DBParameterGroupName" in params
-        ):
-            self._apply_later()
+        if "DBParameterGroupName" in params:
+            self.world.apply_later(self._named(params))
 
-    def _apply_later(self) -> None:
-        with self._lock:
-            self._instance.apply_status = "applying"
-        self._in_background(self._applied)
+    def _looked_at(self, params: Params) -> None:
+        for instance in self._seen(params):
+            instance.looked_at()
 
-    def _applied(self) -> None:
-        self._gone.wait(self._phase)
-        with self._lock:
-            if self._instance.apply_status == "applying":
-                self._instance.apply_status = "pending-reboot"
+    def _seen(self, params: Params) -> Iterator[StandInInstance]:
+        for instance in self.world.backend.databases.values():
+            wanted = params.get("DBInstanceIdentifier") in {None, instance.db_instance_identifier}
+            if wanted and isinstance(instance, StandInInstance):
+                yield instance
 
-    def _begin_reboot(self, params: Params) -> None:
-        with self._lock:
-            self._must_be_available(params)
-            self._instance.status = "rebooting"
-            self.reboots += 1
-            # As on RDS, a group that is still being applied is not part of this reboot.
-            settings = {} if self._instance.apply_status == "applying" else self._settings()
-        self._in_background(lambda: self._reboot(settings))
+    def _reboot(self, params: Params) -> None:
+        with self.world.lock:
+            instance = self._named(params)
+            self.world.must_take_changes(instance.status)
+            if params.get("ForceFailover") == "true" and not instance.multi_az:
+                raise RDSClientError(
+                    "InvalidParameterCombination",
+                    "Cannot reboot with failover: it is not a Multi-AZ instance.",
+                )
+            self.world.reboot(instance)
 
-    def _reboot(self, settings: Mapping[str, str]) -> None:
-        self._gone.wait(self._phase)
-        try:
-            self._server.restart(settings)
-            self._gone.wait(self._phase)
-        except Exception:
-            self._instance.status = "failed"
-            raise
-        with self._lock:
-            self._instance.status = "available"
-            if settings:
-                self._instance.apply_status = "in-sync"
-
-    def _settings(self) -> dict[str, str]:
-        values = {name: str(p["ParameterValue"]) for name, p in self._attached().parameters.items()}
-        level = "logical" if values.pop(_LOGICAL, "0") == "1" else "replica"
-        return {"wal_level": level, **values}
-
-    def _attached(self) -> Any:
-        return self._instance.db_parameter_groups()[0]
-
-    def _group(self, params: Params) -> Any:
-        name = _group_name(params)
-        if name not in self._backend.db_parameter_groups:
-            raise DBParameterGroupNotFoundError(name)
-        return self._backend.db_parameter_groups[name]
-
-    def _must_be_available(self, params: Params) -> None:
-        name = params.get("DBInstanceIdentifier", "")
-        if name not in self._backend.databases:
+    def _named(self, params: Params) -> StandInInstance:
+        name = params.get("DBInstanceIdentifier", "").lower()
+        found = self.world.backend.databases.get(name)
+        if not isinstance(found, StandInInstance):
             raise DBInstanceNotFoundError(name)
-        if self._instance.status != "available":
-            raise RDSClientError(
-                "InvalidDBInstanceState",
-                f"Database instance: {name} is not currently in the available state.",
-            )
-
-    def _in_background(self, work: Callable[[], None]) -> None:
-        thread = threading.Thread(target=work, name="rds stand-in", daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-
-def _group_name(params: Params) -> str:
-    return params.get("DBParameterGroupName", "").lower()
-
-
-def _check_parameter(name: str, method: str) -> None:
-    if name not in _PARAMETERS:
-        raise RDSClientError("InvalidParameterValue", f"Could not find parameter with name: {name}")
-    if method != "pending-reboot":
-        raise RDSClientError(
-            "InvalidParameterCombination", "cannot use immediate apply method for static parameter"
-        )
+        return found
 
 
 def _nothing(_: Params) -> None:

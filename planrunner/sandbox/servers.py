@@ -22,7 +22,7 @@ from planrunner.sandbox.account import unprivileged
 from planrunner.sandbox.binaries import readable_bin, wheel_bin
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 SUPERUSER = "postgres"
 HOST = "127.0.0.1"
@@ -144,11 +144,31 @@ class PostgresServer:
             process.kill()
             process.wait(_STOP_SECONDS)
 
-    def restart(self, settings: Mapping[str, str] | None = None) -> None:
-        """Stop fast and start again, with ``settings`` laid over the present ones; the port stays."""
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings that it is started with."""
+        return dict(self._settings)
+
+    def restart(self, settings: Mapping[str, str] | None = None, without: Iterable[str] = ()) -> None:
+        """Stop fast and start again, with ``settings`` laid over the present ones; the port stays.
+
+        ``without`` names settings that are to be PostgreSQL's defaults again.
+        """
         self.stop()
-        self._settings |= settings or {}
+        self._lay(settings or {}, without)
         self.start()
+
+    def reload(self, settings: Mapping[str, str], without: Iterable[str] = ()) -> None:
+        """Lay settings over the present ones without a restart; those that need one wait for it."""
+        self._lay(settings, without)
+        self._write_settings()
+        if self._process is not None and self.running:
+            self._process.send_signal(signal.SIGHUP)
+
+    def _lay(self, settings: Mapping[str, str], without: Iterable[str]) -> None:
+        for name in without:
+            self._settings.pop(name, None)
+        self._settings |= settings
 
     def keep(self) -> None:
         """Let the server live on after the block and this process, until its life is over or ``close``."""

@@ -1,319 +1,138 @@
-"""Brings the source to ``wal_level = logical``: on RDS by its parameter group and one reboot."""
+"""Brings the source to ``wal_level = logical``: on RDS by its parameter group and at most one reboot."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from planrunner import own_server
-from planrunner.aws.names import group_name_for
-from planrunner.aws.outline import UNKNOWN, described_only
-from planrunner.errors import StepConflict, StepFailed
-from planrunner.failpoints import failpoint
-from planrunner.model import Side
-from planrunner.step import IRREVERSIBLE, NO_LOCKS, NO_NEEDS, Action, outlined
-from planrunner.units import seconds
+from planrunner.aws.carrier import Carrier
+from planrunner.aws.outline import described_only, unknown
+from planrunner.aws.parameters import Change
+from planrunner.aws.statuses import Course
+from planrunner.enabling import actions, reboot, record, refusals, undoing, wish
+from planrunner.errors import ServerError
+from planrunner.postgres.failures import dsn_parameters
+from planrunner.replication import upkeep
+from planrunner.step import outlined
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from planrunner.aws.rds import DbInstance, ParameterGroup, Rds
-    from planrunner.step import Draft, Run
-
-_PARAMETER = "rds.logical_replication"
-# What every look at the instance asks, before, between and after its changes.
-_LOOKING = (
-    "rds:DescribeDBEngineVersions",
-    "rds:DescribeDBInstances",
-    "rds:DescribeDBParameterGroups",
-    "rds:DescribeDBParameters",
-)
-_DESCRIPTION = "Logical replication for a migration by planrunner"
-# How long a server that is available again may still tell the old wal_level.
-_GRACE_SECONDS = 120.0
-_POLL_SECONDS = 0.5
-# From these statuses an instance comes back only when somebody acts.
-_LASTING = frozenset({"stopped", "failed", "storage-full", "inaccessible-encryption-credentials"})
+    from planrunner.aws.carrier import Standing
+    from planrunner.enabling.wish import Missing
+    from planrunner.model import Upkeep
+    from planrunner.postgres.headroom import Headroom
+    from planrunner.step import Action, Draft, Run
 
 
 class EnableLogical:
-    """Wishes that ``SHOW wal_level`` on the source says ``logical``; believes nothing else.
+    """Wishes that ``SHOW wal_level`` on the source says ``logical`` and that its limits leave room for the plan.
 
-    It leaves nothing to clean up: a parameter group that it made stays attached to the instance.
+    It believes the server and nothing else. What it changes stays, unless the plan says ``undo: true``.
     """
 
-    uses: ClassVar[str] = "enable_logical"
+    uses: ClassVar[str] = record.STEP
+    upkeep: ClassVar[tuple[Upkeep, ...]] = upkeep.OWN
 
     def actions(self, run: Run) -> Sequence[Action]:
         """The missing AWS calls in order, or on other servers ALTER SYSTEM and what a person must do."""
-        cloud = run.cloud if run.plan.source.rds else None
-        if cloud is None:
-            return () if own_server.level(run) == "logical" else own_server.on_own_server(run)
-        now = cloud.describe()
+        if run.cloud is None or run.plan.source.rds is None:
+            return own_server.on_own_server(run, wish.room(run))
+        carrier = Carrier(run.cloud)
+        now = carrier.look()
+        if (refused := refusals.of_place(run, now)) is not None:
+            return (refused,)
         # A server that is rebooting does not answer, which is no reason to fail.
-        level = own_server.level(run) if now.available else own_server.level_if_answering(run)
-        return () if level == "logical" else _on_rds(run, cloud, now)
+        found = wish.room(run) if _answers(now) else wish.room_if_answering(run)
+        if found is not None and not wish.unmet(run, found):
+            return ()
+        if (refused := refusals.of_state(carrier, now)) is not None:
+            return (refused,)
+        return _on_rds(run, carrier, wish.missing(run, carrier, now, found))
 
     def outline(self, draft: Draft) -> Sequence[Action]:
         """The calls it may come to; which of them are missing, AWS and the source tell."""
-        if draft.plan.source.rds is None:
-            return outlined([own_server.altering()])
+        source = draft.plan.source
+        if source.rds is None:
+            return outlined([own_server.altering({"wal_level": "logical"})])
         # Only the words of the calls are asked of it, never AWS.
-        cloud = described_only(draft.plan.source.rds)
-        named = draft.option("parameter_group", "").lower()
-        group = named or "…"
+        carrier = described_only(source.rds)
+        now = unknown(source.rds, clustered=".cluster-" in dsn_parameters(source).get("host", ""))
+        group = draft.option("parameter_group", "").lower() or "…"
+        asked = (Change(name=wish.LOGICAL, value="1", method="pending-reboot"),)
+        lacking = wish.nothing_known(now, group, asked)
+        consent = draft.option("reboot", "ask")
         return outlined(
             [
-                _creating(cloud, group, UNKNOWN),
-                _setting(cloud, group, (), adjusts=False),
-                _attaching(cloud, group, replace(UNKNOWN, identifier=cloud.instance.instance)),
-                _rebooting(draft.option("reboot", "ask"), cloud),
-                _waiting(cloud),
+                actions.creating(carrier, now, group, None),
+                actions.setting(carrier, lacking),
+                actions.attaching(carrier, now, group),
+                reboot.rebooting(carrier, now, consent, None),
+                actions.waiting(carrier, now, ()),
             ]
         )
 
     def satisfied(self, run: Run) -> Sequence[str]:
-        """What of wal_level, parameter group and its parameter is as it should be."""
-        found = ["wal_level is logical already"] if own_server.level_if_answering(run) == "logical" else []
-        cloud = run.cloud if run.plan.source.rds else None
-        if cloud is None:
-            return found
-        now = cloud.describe()
-        name = _group_name(run, now)
-        group = cloud.group(name)
+        """What of wal_level, limits, parameter group and its parameter is as it should be."""
+        found = wish.room_if_answering(run)
+        told = ["wal_level is logical already"] if found is not None and found.logical else []
+        if run.cloud is None or run.plan.source.rds is None:
+            return told
+        carrier = Carrier(run.cloud)
+        now = carrier.look()
+        name = wish.group_name(run, now)
+        groups = carrier.groups(now.level)
+        group = groups.find(name)
         if group is None:
-            return found
-        value = cloud.parameter(name, _PARAMETER)
-        found += [f"parameter group {name} exists, of family {group.family}"]
-        found += [f"parameter group {name} is attached to {now.identifier}"] if now.group == name else []
-        return [*found, *([f"{_PARAMETER} is 1 in parameter group {name}"] if value == "1" else [])]
+            return told
+        said = groups.parameters(name).get(wish.LOGICAL)
+        told += [f"parameter group {name} exists, of family {group.family}"]
+        told += [f"parameter group {name} is attached to {now.name}"] if now.group == name else []
+        is_set = said is not None and said.value == "1"
+        return [*told, *([f"{wish.LOGICAL} is 1 in parameter group {name}"] if is_set else [])]
+
+    def leftovers(self, run: Run) -> Sequence[Action]:
+        """With ``undo: true`` the former parameter group, or the former values; the ledger remembers them."""
+        return undoing.leftovers(run)
 
 
-def _on_rds(run: Run, cloud: Rds, now: DbInstance) -> list[Action]:
-    refused = _out_of_reach(cloud, now)
-    if refused is not None:
+def _answers(now: Standing) -> bool:
+    return now.course is Course.GO
+
+
+def _on_rds(run: Run, carrier: Carrier, missing: Missing) -> list[Action]:
+    now = missing.now
+    wait = actions.waiting(carrier, now, _limits(missing.room))
+    if missing.written and "rebooting" in {status for _, status, _ in now.statuses}:
+        return [wait]
+    if (refused := refusals.of_sharing(run, missing)) is not None:
         return [refused]
-    name = _group_name(run, now)
-    group = cloud.group(name)
-    _must_fit(group, now)
-    value = cloud.parameter(name, _PARAMETER) if group else None
-    attached = now.group == name
-    if attached and value == "1" and now.status == "rebooting":
-        return [_waiting(cloud)]
-    missing = [
-        None if now.available else _becoming_available(cloud, now),
-        None if group else _creating(cloud, name, now),
-        None if value == "1" else _setting(cloud, name, cloud.others_with(name), adjusts=group is not None),
-        None if attached else _attaching(cloud, name, now),
-        _rebooting(run.option("reboot", "ask"), cloud),
-        _waiting(cloud),
-    ]
-    return [action for action in missing if action is not None]
+    return [*_changes(run, carrier, missing), wait]
 
 
-def _out_of_reach(cloud: Rds, now: DbInstance) -> Action | None:
-    if now.engine != "postgres":
-        return own_server.blocked_action(
-            "engine",
-            f"{now.identifier} is of engine {now.engine}, whose {_PARAMETER} is set for the whole cluster",
-            f"Set {_PARAMETER}=1 in the cluster's own parameter group (aws rds"
-            " modify-db-cluster-parameter-group), reboot its writer, then run again.",
-            where=Side.AWS,
-        )
-    if now.status in _LASTING:
-        return own_server.blocked_action(
-            "status",
-            f"{now.identifier} is {now.status}",
-            "Bring it to the status available, then run again: "
-            + cloud.command("start-db-instance", "--db-instance-identifier", now.identifier),
-            where=Side.AWS,
-        )
-    return None
+def _changes(run: Run, carrier: Carrier, missing: Missing) -> Iterator[Action]:
+    now, name = missing.now, missing.name
+    if now.course is not Course.GO:
+        yield actions.becoming_available(carrier, now)
+    if missing.group is None:
+        yield actions.creating(carrier, now, name, missing.model)
+    if missing.changes:
+        yield actions.setting(carrier, missing)
+    if not missing.attached:
+        yield actions.attaching(carrier, now, name, missing.also)
+    if missing.restart or missing.room is None:
+        yield _rebooting(run, carrier, now)
 
 
-def _group_name(run: Run, now: DbInstance) -> str:
-    """The plan's group, else the instance's own, else one we make: AWS's default ones can't be changed."""
-    named = run.option("parameter_group", "")
-    if named.startswith("default."):
-        raise StepFailed(
-            f"aws: parameter group {named} is one of AWS's own, which can't be changed",
-            remedy="Give the step another parameter_group, or none: it then makes one of the right family.",
-        )
-    if named:
-        return named.lower()  # as AWS keeps it
-    return group_name_for(now.identifier) if now.group.startswith("default.") else now.group
+def _rebooting(run: Run, carrier: Carrier, now: Standing) -> Action:
+    try:
+        reason = reboot.over(run, now)
+    except ServerError:
+        reason = None
+    if reason is not None:
+        return own_server.blocked_action("reboot", f"{now.rebooted} needs a reboot", reason)
+    return reboot.rebooting(carrier, now, run.option("reboot", "ask"), run.clock)
 
 
-def _must_fit(group: ParameterGroup | None, now: DbInstance) -> None:
-    if group is not None and group.family != now.family:
-        raise StepConflict(
-            f"aws: parameter group {group.name} is of family {group.family};"
-            f" {now.identifier} ({now.engine} {now.engine_version}) needs {now.family}",
-            remedy="Give the step another parameter_group, or none: it then makes one of the right family.",
-        )
-
-
-def _creating(cloud: Rds, name: str, now: DbInstance) -> Action:
-    def perform(_: Run) -> None:
-        if cloud.group(name) is None:
-            cloud.create_group(name, now.family, _DESCRIPTION)
-            failpoint("rds.after_create_call")
-
-    group = ("--db-parameter-group-name", name)
-    family = ("--db-parameter-group-family", now.family, "--description", _DESCRIPTION)
-    return Action(
-        name="create_group",
-        summary=f"create parameter group {name} of family {now.family}",
-        where=Side.AWS,
-        perform=perform,
-        statements=(cloud.command("create-db-parameter-group", *group, *family),),
-        locks=NO_LOCKS,
-        needs=("rds:CreateDBParameterGroup", *_LOOKING),
-        undo=cloud.command("delete-db-parameter-group", *group),
-    )
-
-
-def _setting(cloud: Rds, name: str, others: Sequence[str], *, adjusts: bool) -> Action:
-    def perform(_: Run) -> None:
-        cloud.set_parameter(name, _PARAMETER, "1")
-        failpoint("rds.after_set_call")
-
-    reach = f" (reaches {', '.join(others)} too, at their next reboot)" if others else ""
-    group = ("--db-parameter-group-name", name)
-    return Action(
-        name="set_parameter",
-        summary=f"set {_PARAMETER}=1 in parameter group {name}{reach}",
-        where=Side.AWS,
-        perform=perform,
-        statements=(cloud.command("modify-db-parameter-group", *group, "--parameters", _wish("1")),),
-        locks=NO_LOCKS,
-        needs=("rds:ModifyDBParameterGroup", *_LOOKING),
-        adjusts=adjusts,
-        undo=cloud.command("modify-db-parameter-group", *group, "--parameters", _wish("0")),
-    )
-
-
-def _wish(value: str) -> str:
-    return f"ParameterName={_PARAMETER},ParameterValue={value},ApplyMethod=pending-reboot"
-
-
-def _attaching(cloud: Rds, name: str, now: DbInstance) -> Action:
-    def perform(run: Run) -> None:
-        cloud.attach(name)
-        failpoint("rds.after_attach_call")
-        cloud.wait_available(_timeout(run), run.tell)
-
-    def call(group: str) -> str:
-        words = ("--db-instance-identifier", now.identifier, "--db-parameter-group-name", group)
-        return cloud.command("modify-db-instance", *words, "--apply-immediately")
-
-    return Action(
-        name="attach_group",
-        summary=f"attach parameter group {name} to {now.identifier} in place of {now.group}",
-        where=Side.AWS,
-        perform=perform,
-        statements=(call(name),),
-        locks=NO_LOCKS,
-        needs=("rds:ModifyDBInstance", *_LOOKING),
-        adjusts=True,
-        undo=call(now.group),
-    )
-
-
-def _rebooting(consent: str, cloud: Rds) -> Action:
-    instance = cloud.instance.instance
-    command = cloud.command("reboot-db-instance", "--db-instance-identifier", instance)
-    asks = f"Reboot {instance} now? Its sessions are cut off and it is away for a minute or so."
-    blocked = (
-        f"{instance} needs a reboot and the plan says reboot: never. Reboot it, then run again: {command}"
-    )
-    return Action(
-        name="reboot",
-        summary=f"reboot {instance} once, so that {_PARAMETER} takes effect",
-        where=Side.AWS,
-        perform=partial(_reboot, cloud=cloud),
-        statements=(command,),
-        locks=("every session is cut off, for a minute or so",),
-        needs=("rds:RebootDBInstance", *_LOOKING),
-        undo=f"{IRREVERSIBLE}: a reboot is over once it is done",
-        asks=asks if consent == "ask" else None,
-        blocked=blocked if consent == "never" else None,
-        restarts=True,
-    )
-
-
-def _reboot(run: Run, *, cloud: Rds) -> None:
-    """Reboot once the group waits for it; a reboot that is under way or done is not repeated."""
-    now = cloud.wait_available(_timeout(run), run.tell)
-    if own_server.level(run) == "logical":
-        return
-    if now.apply_status != "pending-reboot":
-        raise StepFailed(
-            f"aws: parameter group {now.group} of {now.identifier} is {now.apply_status}, not pending-reboot,"
-            " and SHOW wal_level does not say logical",
-            remedy="AWS may need a minute to notice the change: run again. If that does not help, see what"
-            f" the instance says: {_events(cloud)}",
-        )
-    started = run.source.value("SELECT pg_postmaster_start_time()::text")
-    run.tell(f"rebooting {now.identifier}", {"instance": now.identifier, "running_since": str(started)})
-    failpoint("rds.before_reboot_call")
-    cloud.reboot()
-    failpoint("rds.after_reboot_call")
-
-
-def _becoming_available(cloud: Rds, now: DbInstance) -> Action:
-    def perform(run: Run) -> None:
-        cloud.wait_available(_timeout(run), run.tell)
-
-    return Action(
-        name="wait_available",
-        summary=f"wait until {now.identifier}, now {now.status}, is available",
-        where=Side.AWS,
-        perform=perform,
-        statements=(_describing(cloud),),
-        locks=NO_LOCKS,
-        needs=_LOOKING,
-        undo="nothing to undo: it only waits",
-    )
-
-
-def _waiting(cloud: Rds) -> Action:
-    return Action(
-        name="wait",
-        summary=f"wait until {cloud.instance.instance} is available and SHOW wal_level says logical",
-        where=Side.SOURCE,
-        perform=partial(_await_logical, cloud=cloud),
-        statements=(_describing(cloud), "SHOW wal_level"),
-        locks=NO_LOCKS,
-        needs=NO_NEEDS,
-        undo="nothing to undo: it only waits",
-    )
-
-
-def _await_logical(run: Run, *, cloud: Rds) -> None:
-    now = cloud.wait_available(_timeout(run), run.tell)
-    deadline = run.clock.monotonic() + _GRACE_SECONDS
-    while (level := own_server.level_if_answering(run)) != "logical":
-        if run.clock.monotonic() > deadline:
-            # A server that does not answer at all tells why itself.
-            level = level or own_server.level(run)
-            raise StepFailed(
-                f"source: wal_level is {level} although {now.identifier} is available"
-                f" and its parameter group {now.group} is {now.apply_status}",
-                remedy=f"Run again. If it stays so, see what the instance says: {_events(cloud)}",
-            )
-        run.clock.sleep(_POLL_SECONDS)
-
-
-def _describing(cloud: Rds) -> str:
-    return cloud.command("describe-db-instances", "--db-instance-identifier", cloud.instance.instance)
-
-
-def _events(cloud: Rds) -> str:
-    kind = ("--source-type", "db-instance", "--source-identifier", cloud.instance.instance)
-    return cloud.command("describe-events", *kind)
-
-
-def _timeout(run: Run) -> float:
-    return seconds(run.option("timeout", "30m"))
+def _limits(room: Headroom | None) -> tuple[str, ...]:
+    return tuple(room.raises) if room else ()

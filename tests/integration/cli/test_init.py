@@ -109,7 +109,7 @@ def test_endpoints_that_no_replication_goes_through_are_named(
     assert " ".join(says.split()) in " ".join(text.replace("#", " ").split())
     if ".cluster-" in host:
         assert plan.steps[0].uses == "grant"
-        assert "modify-db-cluster-parameter-group" in text
+        assert "aws rds describe-db-clusters" in text
 
 
 def test_a_server_that_is_not_there_is_a_note_and_with_inspect_an_error(cli: Any, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from planrunner.sandbox.rds_api import CREDENTIALS, RdsApi
-from planrunner.sandbox.rds_like import Database, ReplicationRights, prepare_source
+from planrunner.sandbox.rds_like import Database, ReplicationRights, prepare_source, prepare_target
 from planrunner.sandbox.servers import PostgresServer, wheel_bin
 
 if TYPE_CHECKING:
@@ -45,23 +45,41 @@ def shop(server: PostgresServer) -> Database:
     return prepare_source(server)
 
 
+@pytest.fixture(scope="session")
+def target() -> Iterator[Database]:
+    """Where the ledger is: a server of its own, which no reboot of the source touches."""
+    with PostgresServer(wheel_bin(16), max_life=900) as server:
+        yield prepare_target(server)
+
+
+@pytest.fixture(scope="session")
+def base(server: PostgresServer) -> dict[str, str]:
+    """The settings of a server that no group has changed yet."""
+    return server.settings
+
+
 @pytest.fixture
-def api(server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[RdsApi]:
+def api(server: PostgresServer, base: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[RdsApi]:
     """A fresh instance over the shared server, which begins at wal_level=replica."""
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
-    server.restart({"wal_level": "replica"})
+    server.restart(base, without=set(server.settings) - set(base))
     with RdsApi(server, phase=0.1) as api:
         yield api
 
 
 @pytest.fixture
-def facts(api: RdsApi, shop: Database, driver: ModuleType) -> Callable[..., Any]:
+def facts(api: RdsApi, shop: Database, target: Database, driver: ModuleType) -> Callable[..., Any]:
     """What enable_logical is given; keywords are the step's options."""
 
     def make(**options: object) -> Any:
         return driver.Facts(
-            dsn=shop.dsn, password=shop.password, endpoint_url=api.endpoint_url, options=options
+            dsn=shop.dsn,
+            password=shop.password,
+            endpoint_url=api.endpoint_url,
+            options=options,
+            target_dsn=target.dsn,
+            target_password=target.password,
         )
 
     return make

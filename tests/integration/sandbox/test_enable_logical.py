@@ -157,16 +157,9 @@ def test_shared_group_names_the_instances_it_reaches(
     api: RdsApi, facts: MakeFacts, driver: ModuleType
 ) -> None:
     _attach_own_group(api)
-    _rds(api).create_db_instance(
-        DBInstanceIdentifier="reports",
-        DBInstanceClass="db.m6g.large",
-        Engine="postgres",
-        EngineVersion="16.14",
-        DBParameterGroupName="own",
-        VpcSecurityGroupIds=["sg-1"],
-    )
+    api.add_instance("reports", group="own")
 
-    action = next(a for a in driver.planned(facts()) if a.name == "set_parameter")
+    action = next(a for a in driver.planned(facts(allow_shared=True)) if a.name == "set_parameter")
 
     assert "reports" in action.summary
 
@@ -212,7 +205,7 @@ def test_while_it_reboots_only_waiting_is_left(api: RdsApi, facts: MakeFacts, dr
 def test_instance_that_reboots_for_another_reason_is_waited_for_first(
     api: RdsApi, facts: MakeFacts, driver: ModuleType, wal_level: Callable[[], str]
 ) -> None:
-    api._rules._phase = 2.0  # long enough to be met by the first look, also on a busy machine
+    api.world.phase = 0.7  # long enough to be met by the first look, also on a busy machine
     _rds(api).reboot_db_instance(DBInstanceIdentifier=api.instance)
 
     performed = driver.perform_all(facts(reboot="allow"))
@@ -259,9 +252,14 @@ def reset(plain: PostgresServer) -> Any:
 
 
 def test_superuser_sets_it_and_a_restart_is_asked_for(
-    plain: PostgresServer, reset: None, driver: ModuleType, wal_level: Callable[[], str]
+    plain: PostgresServer, reset: None, target: Database, driver: ModuleType, wal_level: Callable[[], str]
 ) -> None:
-    facts = driver.Facts(dsn=plain.dsn("postgres", "shop"), password=plain.password)
+    facts = driver.Facts(
+        dsn=plain.dsn("postgres", "shop"),
+        password=plain.password,
+        target_dsn=target.dsn,
+        target_password=target.password,
+    )
     setting, restart = driver.planned(facts)
 
     assert setting.statements == ("ALTER SYSTEM SET wal_level = 'logical'",)
@@ -274,12 +272,14 @@ def test_superuser_sets_it_and_a_restart_is_asked_for(
 
 
 def test_role_with_the_parameter_privilege_sets_it(
-    plain: PostgresServer, reset: None, shop: Database, driver: ModuleType
+    plain: PostgresServer, reset: None, shop: Database, target: Database, driver: ModuleType
 ) -> None:
     grant = sql.SQL("GRANT ALTER SYSTEM ON PARAMETER wal_level TO migrator")
     with psycopg.connect(plain.superuser_dsn, autocommit=True) as session:
         session.execute(grant)
-    facts = driver.Facts(dsn=shop.dsn, password=shop.password)
+    facts = driver.Facts(
+        dsn=shop.dsn, password=shop.password, target_dsn=target.dsn, target_password=target.password
+    )
 
     setting, _ = driver.planned(facts)
     setting.perform(driver.make_run(facts))

@@ -25,6 +25,18 @@ def test_each_action_is_allowed_on_what_it_is_called_on() -> None:
     }
 
 
+def test_of_a_cluster_the_groups_and_the_cluster_are_named() -> None:
+    actions = {"rds:ModifyDBCluster", "rds:ModifyDBClusterParameterGroup", "rds:DescribeDBClusters"}
+    found = allowed(policy({*actions, "rds:RebootDBCluster"}, ORDERS, ["pg-logical"], ["shop"]))
+    group, cluster = "arn:aws:rds:eu-west-1:*:cluster-pg:pg-logical", "arn:aws:rds:eu-west-1:*:cluster:shop"
+    assert found == {
+        "rds:DescribeDBClusters": ["arn:aws:rds:eu-west-1:*:cluster:*"],
+        "rds:ModifyDBCluster": [cluster, group],
+        "rds:ModifyDBClusterParameterGroup": [group],
+        "rds:RebootDBCluster": [cluster],
+    }
+
+
 def test_no_call_needs_no_policy() -> None:
     assert policy((), ORDERS, ()) is None
 

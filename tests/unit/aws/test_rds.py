@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -11,8 +12,10 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from planrunner.aws.carrier import Carrier
 from planrunner.aws.failures import translated
 from planrunner.aws.names import group_name_for
+from planrunner.aws.parameters import INSTANCE, Change, ParameterGroups
 from planrunner.aws.rds import Rds
 from planrunner.clock import SystemClock
 from planrunner.errors import CloudError
@@ -59,49 +62,86 @@ def test_missing_instance_names_the_region(rds: Rds) -> None:
     assert "instance orders in region us-east-1" in (caught.value.remedy or "")
 
 
+def groups(rds: Rds) -> ParameterGroups:
+    return Carrier(rds).groups(INSTANCE)
+
+
 def test_missing_group_is_none(rds: Rds) -> None:
-    assert rds.group("no-such-group") is None
+    assert groups(rds).find("no-such-group") is None
 
 
 def test_created_group_has_family_and_parameters(rds: Rds) -> None:
-    rds.create_group("made", "postgres16", "for a test")
-    rds.set_parameter("made", "rds.logical_replication", "1")
+    change = Change(name="rds.logical_replication", value="1", method="pending-reboot")
+    groups(rds).create("made", "postgres16", "for a test")
+    groups(rds).set("made", [change])
 
-    found = rds.group("made")
+    found = groups(rds).find("made")
     assert found is not None
     assert found.family == "postgres16"
     assert not found.immutable
-    assert rds.parameter("made", "rds.logical_replication") == "1"
-    assert rds.parameter("made", "max_wal_senders") is None
+    assert groups(rds).parameters("made")["rds.logical_replication"].value == "1"
+    assert "max_wal_senders" not in groups(rds).parameters("made")
 
 
-def test_waiting_for_an_instance_ends_with_its_status(moto_url: str) -> None:
+def test_made_again_after_a_lost_answer_a_group_of_ours_is_ours_and_another_is_not(rds: Rds) -> None:
+    groups(rds).create("twice", "postgres16", "for a test")
+    groups(rds).create("twice", "postgres16", "for a test")
+
+    with pytest.raises(CloudError, match="already exists"):
+        groups(rds).create("twice", "postgres16", "for another")
+
+
+@pytest.fixture
+def halted(moto_url: str) -> RdsInstance:
     service = boto3.client("rds", endpoint_url=moto_url)
-    service.create_db_parameter_group(
-        DBParameterGroupName="g", DBParameterGroupFamily="postgres16", Description="x"
-    )
-    service.create_db_instance(
-        DBInstanceIdentifier="halted",
-        DBInstanceClass="db.m6g.large",
-        Engine="postgres",
-        EngineVersion="16.4",
-        DBParameterGroupName="g",
-        MasterUsername="master",
-        MasterUserPassword="password",
-    )
-    service.stop_db_instance(DBInstanceIdentifier="halted")
-    clock, news = FastClock(), []
-    rds = Rds(RdsInstance(instance="halted", endpoint_url=moto_url), clock)
+    with suppress(ClientError):
+        service.create_db_parameter_group(
+            DBParameterGroupName="g", DBParameterGroupFamily="postgres16", Description="x"
+        )
+        service.create_db_instance(
+            DBInstanceIdentifier="halted",
+            DBInstanceClass="db.m6g.large",
+            Engine="postgres",
+            EngineVersion="16.4",
+            DBParameterGroupName="g",
+            MasterUsername="master",
+            MasterUserPassword="password",
+        )
+    return RdsInstance(instance="halted", endpoint_url=moto_url)
+
+
+def carrier_of(instance: RdsInstance) -> tuple[Carrier, FastClock]:
+    clock = FastClock()
+    rds = Rds(instance, clock)
     rds._families["postgres 16.4"] = "postgres16"  # moto does not list engine versions
+    return Carrier(rds), clock
 
-    def tell(text: str, fields: Mapping[str, Json]) -> None:
-        news.append((text, fields["status"]))
 
-    with pytest.raises(CloudError, match="halted is still stopped") as caught:
-        rds.wait_available(60, tell)
+def test_waiting_for_an_instance_that_was_stopped_says_how_to_start_it(halted: RdsInstance) -> None:
+    boto3.client("rds", endpoint_url=halted.endpoint_url).stop_db_instance(DBInstanceIdentifier="halted")
+
+    with pytest.raises(CloudError, match="halted is stopped") as caught:
+        carrier_of(halted)[0].calm(60, lambda _, __: None)
+
+    assert "aws rds start-db-instance --db-instance-identifier halted" in (caught.value.remedy or "")
+
+
+def test_waiting_for_an_instance_ends_with_its_status(
+    halted: RdsInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carrier, clock = carrier_of(halted)
+    there = replace(carrier.rds.describe(), status="modifying")
+    monkeypatch.setattr(carrier.rds, "describe", lambda: there)
+    news: list[object] = []
+
+    def tell(_: str, fields: Mapping[str, Json]) -> None:
+        news.append(fields["status"])
+
+    with pytest.raises(CloudError, match="after 60 s still halted is modifying") as caught:
+        carrier.calm(60, tell)
 
     assert "aws rds describe-events" in (caught.value.remedy or "")
-    assert [status for _, status in news] == ["stopped"]
+    assert news == ["modifying"]
     assert 60 < clock.passed < 70
 
 
