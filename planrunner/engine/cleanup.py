@@ -9,6 +9,7 @@ from planrunner.engine.book import Book, fresh_state
 from planrunner.engine.context import opened
 from planrunner.engine.events import EventKind
 from planrunner.engine.exclusive import TargetLock
+from planrunner.engine.opening import SPEC, ingress_in, shut
 from planrunner.engine.performing import Answers, Performer
 from planrunner.model import Approval, Belongs
 from planrunner.step import Cleaning, Scanning
@@ -60,12 +61,14 @@ def clean(setup: Setup, confirm: Callable[[tuple[Leftovers, ...]], None]) -> Cle
         lock = TargetLock(context.world.target, context.plan_id, setup.clock)
         context.held.put("target lock", lock)
         lock.hold()
-        found = tuple(_leftovers(setup, context))
+        found = (*_leftovers(setup, context), *_let_in(setup, book))
         if found:
             confirm(found)
             book.identify(context)
             _remove(setup, book, context)
-        return Cleaned(removed=found, left=_left(setup, context))
+        left = _left(setup, context)
+        # Last, and after the last look: whoever was let in by it is not any more.
+        return Cleaned(removed=found, left=(*left, *shut(setup, book)))
 
 
 def _remove(setup: Setup, book: Book, context: Context) -> None:
@@ -84,6 +87,13 @@ def _leftovers(setup: Setup, context: Context) -> Iterator[Leftovers]:
         actions = tuple(step.leftovers(context.run(spec, _unheard)))
         if actions:
             yield Leftovers(step=spec.id, actions=actions)
+
+
+def _let_in(setup: Setup, book: Book) -> Iterator[Leftovers]:
+    ingress = ingress_in(setup.plan, book.state)
+    removals = ingress.removals() if ingress else ()
+    if removals:
+        yield Leftovers(step=SPEC.id, actions=removals)
 
 
 def _left(setup: Setup, context: Context) -> tuple[Residue, ...]:

@@ -11,6 +11,7 @@ from planrunner.step import Cleaning, Scanning
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from planrunner.ingress import Ingress
     from planrunner.model import Json, Plan, Residue, StepSpec
     from planrunner.step import Action, Run, Step
 
@@ -24,10 +25,14 @@ class PlanOthers:
     find: Callable[[str], Step]
     run: Callable[[StepSpec], Run]
     told: set[str] = field(default_factory=set)
+    ingress: Callable[[], Ingress | None] = lambda: None
 
     def leftovers(self) -> tuple[Action, ...]:
         """Every removal that is still to be done, the last step's first."""
-        return tuple(action for spec in reversed(self.plan.steps) for action in self._of(spec))
+        found = tuple(action for spec in reversed(self.plan.steps) for action in self._of(spec))
+        ingress = self.ingress()
+        # The way to the source is shut last.
+        return (*found, *(ingress.removals() if ingress else ()))
 
     def harmful(self) -> tuple[Residue, ...]:
         """What is left of this plan and should not be; two steps that see the same tell it once."""
@@ -36,6 +41,8 @@ class PlanOthers:
             step = self.find(spec.uses)
             if isinstance(step, Scanning):
                 found |= dict.fromkeys(step.residue(self.run(spec)))
+        ingress = self.ingress()
+        found |= dict.fromkeys(ingress.residue() if ingress else ())
         return tuple(r for r in found if r.harmful and r.ours is Belongs.THIS_PLAN)
 
     def _of(self, spec: StepSpec) -> Iterator[Action]:
