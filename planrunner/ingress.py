@@ -37,6 +37,13 @@ _READS = (
 )
 
 
+_NAME_THEM = (
+    "Name the addresses from which the source is dialled, this machine's and the target's, in the plan:"
+    " connections.source.rds.authorize_ingress: [203.0.113.7/32]; this machine's is told by:"
+    " curl -s https://checkip.amazonaws.com"
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Opening:
     """One range that is to be let in, and for whom."""
@@ -65,29 +72,34 @@ class Ingress:
         return self._plan.source.authorize_ingress is not False
 
     def openings(self) -> tuple[Opening, ...]:
-        """Each range that has to be let in; StepFailed where the plan has to name one."""
+        """Each range that has to be let in, as far as they are known."""
         named = self._plan.source.ingress_ranges
         if named:
             return tuple(Opening(cidr=cidr, who="as the plan says") for cidr in named)
         found: dict[str, Opening] = {}
         for caller in reachability.callers(self._plan.source, self._plan.target):
-            if not caller.addresses:
-                raise StepFailed(
-                    f"aws: which address of {caller.who} to let in is not known: {caller.hidden}",
-                    remedy="Name the addresses from which the source is dialled, this machine's and the target's, in"
-                    " the plan: connections.source.rds.authorize_ingress: [203.0.113.7/32]; this machine's is told"
-                    " by: curl -s https://checkip.amazonaws.com",
-                )
             for address in caller.addresses:
                 cidr = admission.host_range(address)
                 found.setdefault(cidr, Opening(cidr=cidr, who=f"for {caller.who}"))
         return tuple(found.values())
+
+    def unknown(self) -> tuple[str, ...]:
+        """Who dials from an address that is not known here, and that the plan does not name, a sentence each."""
+        if not self.wanted or self._plan.source.ingress_ranges:
+            return ()
+        return tuple(
+            f"which address of {caller.who} to let in at the source is not known: {caller.hidden}. {_NAME_THEM}"
+            for caller in reachability.callers(self._plan.source, self._plan.target)
+            if not caller.addresses
+        )
 
     def missing(self) -> tuple[Action, ...]:
         """A rule for each range that none lets in yet; reads only, and nothing where the plan asks for none."""
         if not self.wanted:
             return ()
         openings = self.openings()
+        if not openings:
+            return ()
         now = self._network.placement()
         port = now.port or reachability.place(self._plan.source)[1]
         there = reach.gate(self._network, now, port, [opening.cidr for opening in openings])
@@ -159,6 +171,21 @@ class Ingress:
             needs=("ec2:RevokeSecurityGroupIngress", "ec2:DescribeSecurityGroupRules"),
             undo=network.authorizing(rule.group, rule.origin, rule.last),
             destructive=True,
+        )
+
+    def untold(self, error: CloudError) -> Residue:
+        """What may be left, where AWS can't be asked."""
+        looking = self._network.command(
+            "ec2", "describe-security-group-rules", "--filters", f"Name=tag:{TAG},Values={self.mark}"
+        )
+        return Residue(
+            side=Side.AWS,
+            kind=KIND,
+            name=f"of {self.mark}",
+            ours=Belongs.THIS_PLAN,
+            harm=f"may be left and let somebody in: AWS could not be asked ({error.message})",
+            statement=f"{looking}; then revoke what it lists: {self._network.revoking('sg-ID', 'sgr-ID')}",
+            harmful=True,
         )
 
     def residue(self) -> tuple[Residue, ...]:

@@ -72,7 +72,7 @@ class Explainer:
         remedies = list(found.remedies)
         if own.authorize_ingress and any("authorize-security-group-ingress" in line for line in remedies):
             remedies.append(
-                "`planrunner run` makes this rule by itself, as the plan's authorize_ingress says."
+                "Or let `planrunner run` make it, as authorize_ingress says; where it could not, it has told why."
             )
         return f"the likely cause: {found.text}", "\n".join(remedies)
 

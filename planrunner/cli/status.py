@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from planrunner.engine.looking import StepView
     from planrunner.model import Json
     from planrunner.state.lock import Holder
+    from planrunner.state.record import State
 
 BYTES = "_bytes"
 
@@ -89,6 +90,7 @@ def _as_text(
     lines += [f"{s.id}: {s.error}" for s in steps if s.error]
     known = opened.state()
     lines += [f"{mark.step}: {mark}" for mark in known.marks] if known else []
+    lines += _let_in(known)
     asked = opened.home().control()
     if asked.steer != Steer():
         lines.append(f"asked: {asked}")
@@ -97,6 +99,15 @@ def _as_text(
     if unreachable is not None:
         lines.append(f"no live figures: {unreachable}")
     return "\n".join(lines)
+
+
+def _let_in(known: "State | None") -> "Iterator[str]":
+    """The rules of the source's security group that a run has made and no cleanup removed."""
+    made = known.facts.get("ingress") if known else None
+    told = made.get("made") if isinstance(made, Mapping) else None
+    yield from (
+        f"aws: a run was to {line}; cleanup removes it" for line in told or () if isinstance(told, list)
+    )
 
 
 def _seconds(step: "StepView") -> str:

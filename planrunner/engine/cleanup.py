@@ -11,6 +11,7 @@ from planrunner.engine.events import EventKind
 from planrunner.engine.exclusive import TargetLock
 from planrunner.engine.opening import SPEC, ingress_in, shut
 from planrunner.engine.performing import Answers, Performer
+from planrunner.errors import CloudError
 from planrunner.model import Approval, Belongs
 from planrunner.step import Cleaning, Scanning
 
@@ -65,21 +66,24 @@ def clean(setup: Setup, confirm: Callable[[tuple[Leftovers, ...]], None]) -> Cle
         if found:
             confirm(found)
             book.identify(context)
+            setup.journal.write(EventKind.RUN_STARTED, f"cleanup of plan {setup.plan.name} begins")
             _remove(setup, book, context)
-        left = _left(setup, context)
-        # Last, and after the last look: whoever was let in by it is not any more.
-        return Cleaned(removed=found, left=(*left, *shut(setup, book)))
+        # The way to the source is shut last, after the last look at it.
+        left = (*_left(setup, context), *shut(setup, book))
+        if found:
+            told: Mapping[str, Json] = {"result": CLEANED, "exit_code": 0, "plan_id": context.plan_id}
+            setup.journal.write(
+                EventKind.RUN_ENDED, f"cleanup of plan {setup.plan.name} is through", fields=told
+            )
+        return Cleaned(removed=found, left=left)
 
 
 def _remove(setup: Setup, book: Book, context: Context) -> None:
     tell = _teller(book)
     performer = Performer(setup=setup, book=book, answers=Answers(yes=True))
-    setup.journal.write(EventKind.RUN_STARTED, f"cleanup of plan {setup.plan.name} begins")
     for spec, step in _cleaning_steps(setup):
         run = context.run(spec, tell)
         performer.perform_all(step.leftovers, run, approval=Approval.AUTO)
-    told: Mapping[str, Json] = {"result": CLEANED, "exit_code": 0, "plan_id": context.plan_id}
-    setup.journal.write(EventKind.RUN_ENDED, f"cleanup of plan {setup.plan.name} is through", fields=told)
 
 
 def _leftovers(setup: Setup, context: Context) -> Iterator[Leftovers]:
@@ -91,7 +95,11 @@ def _leftovers(setup: Setup, context: Context) -> Iterator[Leftovers]:
 
 def _let_in(setup: Setup, book: Book) -> Iterator[Leftovers]:
     ingress = ingress_in(setup.plan, book.state)
-    removals = ingress.removals() if ingress else ()
+    try:
+        removals = ingress.removals() if ingress else ()
+    except CloudError:
+        # It is told with what is left; the servers can be cleaned all the same.
+        return
     if removals:
         yield Leftovers(step=SPEC.id, actions=removals)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from planrunner.engine.events import EventKind
-from planrunner.errors import PreviewStale
+from planrunner.errors import CloudError, PreviewStale, StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.ingress import ingress_of
 from planrunner.model import StepSpec
@@ -43,13 +43,21 @@ def let_in(setup: Setup, book: Book, expected: Saved | None) -> None:
     ingress = ingress_in(setup.plan, book.state)
     if ingress is None or not ingress.wanted:
         return
-    with setup.interruption.interruptible():
-        missing = ingress.missing()
-    _refuse_unseen(missing, expected)
-    if missing:
-        book.save(facts={**book.state.facts, FACT: {"mark": ingress.mark}})
-    for action in missing:
-        perform(setup, action)
+    try:
+        with setup.interruption.interruptible():
+            missing, unknown = ingress.missing(), ingress.unknown()
+        for sentence in unknown:
+            setup.journal.write(EventKind.WARNING, sentence)
+        _refuse_unseen(missing, expected)
+        if missing:
+            told = [action.summary for action in missing]
+            book.save(facts={**book.state.facts, FACT: {"mark": ingress.mark, "made": told}})
+        for action in missing:
+            perform(setup, action)
+    except (CloudError, StepFailed) as error:
+        # Whether it is needed shows when the source is dialled, a moment from now.
+        remedy = f" {error.remedy}" if error.remedy else ""
+        setup.journal.write(EventKind.WARNING, f"nobody was let in at the source: {error.message}.{remedy}")
 
 
 def perform(setup: Setup, action: Action) -> None:
@@ -70,9 +78,12 @@ def shut(setup: Setup, book: Book) -> tuple[Residue, ...]:
     ingress = ingress_in(setup.plan, book.state)
     if ingress is None:
         return ()
-    for action in ingress.removals():
-        perform(setup, action)
-    left = ingress.residue()
+    try:
+        for action in ingress.removals():
+            perform(setup, action)
+        left = ingress.residue()
+    except CloudError as error:
+        return (ingress.untold(error),)
     if not any(residue.harmful for residue in left) and FACT in book.state.facts:
         book.save(facts={name: fact for name, fact in book.state.facts.items() if name != FACT})
     return left

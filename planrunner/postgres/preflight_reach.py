@@ -97,7 +97,7 @@ def _ours(network: Network, gate: Gate, us: Caller, named: Sequence[str], *, ans
     addresses = tuple(named) or us.addresses
     verdict = gate.verdict(addresses)
     if verdict.rule is not None:
-        return LETS_US_IN.passed(_open(gate, addresses, verdict))
+        return LETS_US_IN.passed(_open(gate, us, addresses, verdict))
     if not addresses:
         text = f"By which address this machine is seen is not known here: {us.hidden}"
         return LETS_US_IN.passed(f"{text}; it is let in") if answered else LETS_US_IN.warned(text)
@@ -113,7 +113,7 @@ def _targets(network: Network, gate: Gate, target: Caller, named: Sequence[str])
     verdict = gate.verdict(addresses)
     doubt = f"; {target.doubt}" if target.doubt and not named else ""
     if verdict.rule is not None:
-        return LETS_TARGET_IN.passed(_open(gate, addresses, verdict))
+        return LETS_TARGET_IN.passed(_open(gate, target, addresses, verdict))
     if not addresses:
         return LETS_TARGET_IN.warned(
             f"From which address the target dials is not known here: {target.hidden}{doubt}",
@@ -124,10 +124,10 @@ def _targets(network: Network, gate: Gate, target: Caller, named: Sequence[str])
     return LETS_TARGET_IN.warned(f"{text[0].upper()}{text[1:]}{doubt}", _letting_in(network, gate, addresses))
 
 
-def _open(gate: Gate, addresses: Sequence[str], verdict: Verdict) -> str:
+def _open(gate: Gate, caller: Caller, addresses: Sequence[str], verdict: Verdict) -> str:
     rule = verdict.rule
     assert rule is not None
-    who = ", ".join(addresses)
+    who = f"{caller.who} ({', '.join(addresses)})"
     return f"Security group {gate.names} lets {who} in on port {gate.port} (rule {rule.id}: {rule.origin})"
 
 
