@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from planrunner.engine.looking import StepView
     from planrunner.model import Json
     from planrunner.state.lock import Holder
-    from planrunner.state.record import State
 
 BYTES = "_bytes"
 
@@ -77,6 +76,7 @@ def _as_text(
     opened: "OpenedPlan", steps: "tuple[StepView, ...]", at_work: "Holder | None", unreachable: str | None
 ) -> str:
     from planrunner.cli.screen import table
+    from planrunner.engine.opening import rules_made
     from planrunner.steering import Steer
 
     rows = [(s.id, s.uses, s.status, _seconds(s), _figures(s)) for s in steps]
@@ -90,7 +90,7 @@ def _as_text(
     lines += [f"{s.id}: {s.error}" for s in steps if s.error]
     known = opened.state()
     lines += [f"{mark.step}: {mark}" for mark in known.marks] if known else []
-    lines += _let_in(known)
+    lines += rules_made(known)
     asked = opened.home().control()
     if asked.steer != Steer():
         lines.append(f"asked: {asked}")
@@ -99,15 +99,6 @@ def _as_text(
     if unreachable is not None:
         lines.append(f"no live figures: {unreachable}")
     return "\n".join(lines)
-
-
-def _let_in(known: "State | None") -> "Iterator[str]":
-    """The rules of the source's security group that a run has made and no cleanup removed."""
-    made = known.facts.get("ingress") if known else None
-    told = made.get("made") if isinstance(made, Mapping) else None
-    yield from (
-        f"aws: a run was to {line}; cleanup removes it" for line in told or () if isinstance(told, list)
-    )
 
 
 def _seconds(step: "StepView") -> str:

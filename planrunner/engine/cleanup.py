@@ -62,14 +62,15 @@ def clean(setup: Setup, confirm: Callable[[tuple[Leftovers, ...]], None]) -> Cle
         lock = TargetLock(context.world.target, context.plan_id, setup.clock)
         context.held.put("target lock", lock)
         lock.hold()
-        found = (*_leftovers(setup, context), *_let_in(setup, book))
+        rules = _rules(setup, book)
+        found = (*_leftovers(setup, context), *([Leftovers(step=SPEC.id, actions=rules)] if rules else ()))
         if found:
             confirm(found)
             book.identify(context)
             setup.journal.write(EventKind.RUN_STARTED, f"cleanup of plan {setup.plan.name} begins")
             _remove(setup, book, context)
         # The way to the source is shut last, after the last look at it.
-        left = (*_left(setup, context), *shut(setup, book))
+        left = (*_left(setup, context), *shut(setup, book, rules))
         if found:
             told: Mapping[str, Json] = {"result": CLEANED, "exit_code": 0, "plan_id": context.plan_id}
             setup.journal.write(
@@ -93,15 +94,13 @@ def _leftovers(setup: Setup, context: Context) -> Iterator[Leftovers]:
             yield Leftovers(step=spec.id, actions=actions)
 
 
-def _let_in(setup: Setup, book: Book) -> Iterator[Leftovers]:
+def _rules(setup: Setup, book: Book) -> tuple[Action, ...]:
+    """The removals of the rules that let us in at the source; none where AWS can't be asked, which ``shut`` tells."""
     ingress = ingress_in(setup.plan, book.state)
     try:
-        removals = ingress.removals() if ingress else ()
+        return ingress.removals() if ingress else ()
     except CloudError:
-        # It is told with what is left; the servers can be cleaned all the same.
-        return
-    if removals:
-        yield Leftovers(step=SPEC.id, actions=removals)
+        return ()
 
 
 def _left(setup: Setup, context: Context) -> tuple[Residue, ...]:

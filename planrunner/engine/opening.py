@@ -14,7 +14,7 @@ from planrunner.ingress import ingress_of
 from planrunner.model import StepSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from planrunner.engine.book import Book
     from planrunner.engine.saved_preview import Saved
@@ -73,20 +73,34 @@ def perform(setup: Setup, action: Action) -> None:
     setup.journal.write(EventKind.OUTCOME, f"done: {action.summary}", fields=fields)
 
 
-def shut(setup: Setup, book: Book) -> tuple[Residue, ...]:
-    """Remove the plan's rules, the last thing of a cleanup, and tell what AWS shows afterwards."""
+def rules_made(state: State | None) -> Iterator[str]:
+    """The rules that a run has made, or was about to make, and that no cleanup removed; by the state alone."""
+    known = state.facts.get(FACT) if state else None
+    made = cast("Mapping[str, Json]", known).get("made") if isinstance(known, dict) else None
+    if isinstance(made, list):
+        yield from (f"aws: a run was to {line}; cleanup removes it" for line in cast("list[str]", made))
+
+
+def shut(setup: Setup, book: Book, removals: Sequence[Action]) -> tuple[Residue, ...]:
+    """Perform those removals of rules, the last thing of a cleanup, and tell what AWS shows afterwards."""
     ingress = ingress_in(setup.plan, book.state)
     if ingress is None:
         return ()
     try:
-        for action in ingress.removals():
+        for action in removals:
             perform(setup, action)
         left = ingress.residue()
     except CloudError as error:
         return (ingress.untold(error),)
-    if not any(residue.harmful for residue in left) and FACT in book.state.facts:
-        book.save(facts={name: fact for name, fact in book.state.facts.items() if name != FACT})
+    if not any(residue.harmful for residue in left):
+        forget(book)
     return left
+
+
+def forget(book: Book) -> None:
+    """None of the plan's rules is there any more."""
+    if FACT in book.state.facts:
+        book.save(facts={name: fact for name, fact in book.state.facts.items() if name != FACT})
 
 
 def _refuse_unseen(missing: Sequence[Action], expected: Saved | None) -> None:

@@ -16,7 +16,7 @@ from planrunner.engine.facts import known_skip, skipped
 from planrunner.engine.fit import fitted, refuse_unready
 from planrunner.engine.helm import Helm
 from planrunner.engine.notify import Notifier
-from planrunner.engine.opening import ingress_in, let_in
+from planrunner.engine.opening import forget, ingress_in, let_in
 from planrunner.engine.others import PlanOthers
 from planrunner.engine.performing import Answers, Performer
 from planrunner.engine.preflight import check_all, checked, refuse_failures
@@ -270,6 +270,7 @@ class _Runner:
             find=self._find,
             run=lambda other: self._run(other, []),
             ingress=lambda: ingress_in(self._context.plan, self._book.state),
+            forget=lambda: forget(self._book),
         )
         run = self._context.run(spec, self._tell, uses)
         return replace(run, shield=self._interruption.shielded, others=others, steering=self._helm.steer)
