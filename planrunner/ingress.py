@@ -173,8 +173,8 @@ class Ingress:
             destructive=True,
         )
 
-    def untold(self, error: CloudError) -> Residue:
-        """What may be left, where AWS can't be asked."""
+    def untold(self, error: CloudError, *, made: bool) -> Residue:
+        """What may be left, where AWS can't be asked; ``made``: a run is on record as having made a rule."""
         looking = self._network.command(
             "ec2", "describe-security-group-rules", "--filters", f"Name=tag:{TAG},Values={self.mark}"
         )
@@ -183,9 +183,9 @@ class Ingress:
             kind=KIND,
             name=f"of {self.mark}",
             ours=Belongs.THIS_PLAN,
-            harm=f"may be left and let somebody in: AWS could not be asked ({error.message})",
+            harm=f"{'is' if made else 'may be'} left and lets somebody in: AWS could not be asked ({error.message})",
             statement=f"{looking}; then revoke what it lists: {self._network.revoking('sg-ID', 'sgr-ID')}",
-            harmful=True,
+            harmful=made,
         )
 
     def residue(self) -> tuple[Residue, ...]:

@@ -91,7 +91,7 @@ def shut(setup: Setup, book: Book, removals: Sequence[Action]) -> tuple[Residue,
             perform(setup, action)
         left = ingress.residue()
     except CloudError as error:
-        return (ingress.untold(error),)
+        return (ingress.untold(error, made=FACT in book.state.facts),)
     if not any(residue.harmful for residue in left):
         forget(book)
     return left
