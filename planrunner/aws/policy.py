@@ -27,6 +27,10 @@ _ON_CLUSTER_GROUPS = frozenset(
 )
 _ON_INSTANCES = frozenset({"rds:RebootDBInstance"})
 _ON_CLUSTERS = frozenset({"rds:RebootDBCluster"})
+# AWS's Service Authorization Reference, "Amazon EC2"; what only describes is allowed on everything or nothing.
+_ON_RULES = frozenset(
+    {"ec2:AuthorizeSecurityGroupIngress", "ec2:CreateTags", "ec2:RevokeSecurityGroupIngress"}
+)
 # The instance (or cluster), and the group that it is given.
 _ON_BOTH = frozenset({"rds:ModifyDBInstance"})
 _ON_BOTH_OF_CLUSTER = frozenset({"rds:ModifyDBCluster"})
@@ -77,6 +81,11 @@ def _resources(
     def arns(kind: str, names: Sequence[str]) -> tuple[str, ...]:
         return tuple(f"arn:aws:rds:{region}:*:{kind}:{name}" for name in names or ("*",))
 
+    if action in _ON_RULES:
+        # A rule's tags are set on the rule, the rule in the group.
+        rule = ("security-group-rule",)
+        kinds = rule if action == "ec2:CreateTags" else ("security-group", *rule)
+        return tuple(f"arn:aws:ec2:{region}:*:{kind}/*" for kind in kinds)
     of_instance = arns("db", (instance.instance,) if instance else ())
     by_kind = (
         (_ON_GROUPS, arns("pg", groups)),

@@ -26,6 +26,8 @@ _TIMEOUTS = Config(connect_timeout=10, read_timeout=30)
 _CONFIG = _TIMEOUTS.merge(Config(retries={"mode": "standard", "max_attempts": 5}))
 # For what must not happen twice when only its answer was lost.
 _ONCE = _TIMEOUTS.merge(Config(retries={"mode": "standard", "total_max_attempts": 1}))
+# For what only explains a failure: nobody waits a minute to hear that AWS does not answer either.
+_HASTY = Config(retries={"mode": "standard", "max_attempts": 2}, connect_timeout=3, read_timeout=10)
 
 
 @overload
@@ -35,6 +37,7 @@ def client(
     *,
     region: str | None = None,
     retried: bool = True,
+    hasty: bool = False,
 ) -> RDSClient: ...
 @overload
 def client(
@@ -51,14 +54,20 @@ def client(service: Literal["s3"], instance: RdsInstance | None, *, region: str 
 def client(
     service: Literal["route53"], instance: RdsInstance | None, *, region: str | None = None
 ) -> Any: ...
+@overload
+# So would EC2's: see Ec2Client.
+def client(
+    service: Literal["ec2"], instance: RdsInstance | None, *, region: str | None = None, hasty: bool = False
+) -> Any: ...
 
 
 def client(
-    service: Literal["rds", "secretsmanager", "ssm", "s3", "route53"],
+    service: Literal["rds", "secretsmanager", "ssm", "s3", "route53", "ec2"],
     instance: RdsInstance | None,
     *,
     region: str | None = None,
     retried: bool = True,
+    hasty: bool = False,
 ) -> Any:
     """A client that retries throttling and network errors and gives up in bounded time.
 
@@ -66,7 +75,7 @@ def client(
 
     Profile, endpoint URL and the role to assume are the instance's; the region is ``region``, else the instance's,
     else the one that AWS's own configuration names. Credentials are found as every AWS tool finds them.
-    Raises CloudError when there is no such profile or no region, or the role is refused.
+    ``hasty`` gives up sooner. Raises CloudError when there is no such profile or no region, or the role is refused.
     """
     with translated(service, instance):
         session = _session(
@@ -76,7 +85,8 @@ def client(
             session = roles.assumed(session, instance)
         url = instance.endpoint_url if instance else None
         make: Any = session.client
-        return make(service, endpoint_url=url, config=_CONFIG if retried else _ONCE)
+        config = _HASTY if hasty else _CONFIG
+        return make(service, endpoint_url=url, config=config if retried else _ONCE)
 
 
 def _session(profile: str | None, region: str | None) -> boto3.Session:

@@ -7,6 +7,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from planrunner.aws.ec2 import READING
 from planrunner.aws.policy import policy, secret_arn
 from planrunner.model import SecretKind, Side
 from planrunner.postgres import grant_script, needs
@@ -98,7 +99,9 @@ def _drafted(endpoint: Endpoint, sequences: tuple[tuple[str, str], ...] = ()) ->
 def _policy(plan: Plan, preview: Preview, actions: set[str]) -> Mapping[str, Json] | None:
     groups, clusters = _named(preview, _GROUP), _named(preview, _CLUSTER)
     named = {action for action in actions if ":" in action}
-    return policy({*named, *_secrets(plan)}, plan.source.rds, groups, clusters)
+    # What explains a connection that failed, and what the preflight tells of the network.
+    network = READING if plan.source.rds is not None else ()
+    return policy({*named, *network, *_secrets(plan)}, plan.source.rds, groups, clusters)
 
 
 def _named(preview: Preview, option: re.Pattern[str]) -> list[str]:

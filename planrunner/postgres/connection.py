@@ -16,14 +16,23 @@ from psycopg import conninfo, sql
 
 from planrunner import remains
 from planrunner.model import Endpoint, Secret, SecretRef, Side
-from planrunner.postgres.failures import connection_failure, dsn_parameters, query_failure
+from planrunner.postgres.failures import (
+    connection_failure,
+    dsn_parameters,
+    query_failure,
+    trouble_of,
+)
 from planrunner.postgres.passwords import refuses_password
 from planrunner.postgres.tls import secured, seen_from_elsewhere, shielded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from planrunner.dialling import Trouble
+    from planrunner.errors import ConnectionFailed
     from planrunner.ports import Clock
+
+    Explain: TypeAlias = "Callable[[ConnectionFailed, Trouble, Mapping[str, str]], ConnectionFailed]"
 
 Session: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
 Query: TypeAlias = "LiteralString | sql.SQL | sql.Composed"
@@ -92,8 +101,9 @@ def named_file(endpoint: Endpoint) -> str | None:
 class Server:
     """Opens sessions on one endpoint. Passwords are resolved per session and never kept.
 
-    ``authority`` finds the file of certificates that the plan's ``ca`` speaks of. ``fence`` is asked after each session
-    that may write is opened, and raises when another process has taken over.
+    ``authority`` finds the file of certificates that the plan's ``ca`` speaks of, ``explain`` what lies between us and
+    a server that was not reached. ``fence`` is asked after each session that may write is opened, and raises when
+    another process has taken over.
     """
 
     def __init__(
@@ -104,11 +114,13 @@ class Server:
         resolve: Callable[[Endpoint], Secret | None],
         label: str,
         authority: Callable[[Endpoint], str | None] = named_file,
+        explain: Explain | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.clock = clock
         self._resolve = resolve
         self._authority = authority
+        self._explain = explain
         self._label = label
         self.fence: Callable[[], None] | None = None
         self.pids: set[int] = set()
@@ -155,7 +167,7 @@ class Server:
         try:
             session = self._connected(parameters, autocommit=autocommit)
         except psycopg.Error as error:
-            raise connection_failure(error, self.endpoint, parameters) from error
+            raise self._failure(error, parameters) from error
         self.pids.add(session.info.backend_pid)
         self._sessions.add(session)
         remains.session(self.side.value, session)
@@ -172,6 +184,11 @@ class Server:
         except BaseException:
             session.close()
             raise
+
+    def _failure(self, error: psycopg.Error, parameters: Mapping[str, str]) -> ConnectionFailed:
+        told = connection_failure(error, self.endpoint, parameters)
+        trouble = trouble_of(error)
+        return told if trouble is None or self._explain is None else self._explain(told, trouble, parameters)
 
     def _connected(self, parameters: Mapping[str, str], *, autocommit: bool) -> Session:
         secret = self.password()

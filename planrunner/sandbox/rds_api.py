@@ -21,6 +21,7 @@ from moto.moto_server.werkzeug_app import (
 from moto.rds.models import rds_backends
 from werkzeug.serving import BaseWSGIServer, make_server
 
+from planrunner.sandbox.ec2_network import Ec2Network
 from planrunner.sandbox.rds_certificates import CertificateAuthority, described
 from planrunner.sandbox.rds_rules import Params, Rules
 from planrunner.sandbox.rds_script import Fault, Script
@@ -80,7 +81,10 @@ class RdsApi:
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._backend = rds_backends[DEFAULT_ACCOUNT_ID][region]
         self.script = Script()
-        self.world = World(self._backend, server, _instance(self._backend, server, instance), phase=phase)
+        stand_in = _instance(self._backend, server, instance)
+        self.network = Ec2Network(region, server.port)
+        self.network.embed(stand_in, self._backend)
+        self.world = World(self._backend, server, stand_in, phase=phase)
         self._rules = Rules(self.world)
         self._http: BaseWSGIServer = make_server(HOST, 0, self, threaded=True, request_handler=_Quiet)
         self._thread = threading.Thread(target=self._http.serve_forever, name="rds api", daemon=True)
@@ -126,6 +130,7 @@ class RdsApi:
         self._http.server_close()
         self.world.close()
         self._backend.reset()
+        self.network.close()
 
     def __enter__(self) -> Self:
         self.start()
@@ -137,7 +142,7 @@ class RdsApi:
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request (WSGI): under our rules when it is for RDS, else moto alone."""
         if "/rds/" not in environ.get("HTTP_AUTHORIZATION", ""):
-            return self._forward(environ, start_response)
+            return self._of_others(environ, start_response)
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = io.BytesIO(body)
         params = dict(parse_qsl(body.decode(), keep_blank_values=True))
@@ -191,6 +196,11 @@ class RdsApi:
         if told and told[0].startswith("200"):
             self._rules.after(action, params)
         return answer
+
+    def _of_others(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if "/ec2/" in environ.get("HTTP_AUTHORIZATION", ""):
+            return self.network.answer(environ, start_response, self._forward)
+        return self._forward(environ, start_response)
 
     def _forward(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         answer: Iterable[bytes] = self._moto(environ, start_response)
