@@ -9,7 +9,7 @@ import botocore.session
 from botocore.config import Config
 from botocore.loaders import create_loader
 
-from planrunner.aws import roles
+from planrunner.aws import calls, roles
 from planrunner.aws.failures import translated
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # They are the only thing that is kept: credentials are found anew each time.
 _MODELS = create_loader()
 _CONFIG = Config(retries={"mode": "standard", "max_attempts": 5}, connect_timeout=10, read_timeout=30)
+# Its figures can be done without: where no network leads to it, nobody waits long for that.
+_HASTY = {"cloudwatch": Config(retries={"mode": "standard", "max_attempts": 3}, connect_timeout=3, read_timeout=20)}
 
 
 @overload
@@ -40,14 +42,14 @@ def client(
 @overload
 def client(service: Literal["s3"], instance: RdsInstance | None, *, region: str | None = None) -> Any: ...
 @overload
-# Its stubs would be one more package for three calls: see Route53Client.
+# Their stubs would be more packages for few calls: see Route53Client, CloudWatchClient.
 def client(
-    service: Literal["route53"], instance: RdsInstance | None, *, region: str | None = None
+    service: Literal["route53", "cloudwatch"], instance: RdsInstance | None, *, region: str | None = None
 ) -> Any: ...
 
 
 def client(
-    service: Literal["rds", "secretsmanager", "ssm", "s3", "route53"],
+    service: Literal["rds", "secretsmanager", "ssm", "s3", "route53", "cloudwatch"],
     instance: RdsInstance | None,
     *,
     region: str | None = None,
@@ -66,7 +68,7 @@ def client(
             session = roles.assumed(session, instance)
         url = instance.endpoint_url if instance else None
         make: Any = session.client
-        return make(service, endpoint_url=url, config=_CONFIG)
+        return calls.counted(service, make(service, endpoint_url=url, config=_HASTY.get(service, _CONFIG)))
 
 
 def _session(profile: str | None, region: str | None) -> boto3.Session:

@@ -20,6 +20,7 @@ from moto.moto_server.werkzeug_app import (
 from moto.rds.models import rds_backends
 from werkzeug.serving import BaseWSGIServer, make_server
 
+from planrunner.sandbox import cloudwatch_api, rds_events
 from planrunner.sandbox.rds_certificates import CertificateAuthority, described
 from planrunner.sandbox.rds_rules import Params, Rules, StandInInstance
 from planrunner.sandbox.servers import HOST
@@ -62,7 +63,7 @@ class RdsApi:
     """The API of one RDS instance whose reboot restarts ``server``; a context manager.
 
     ``calls`` holds every request, ``denied`` the actions to refuse as IAM does, ``authorities`` those
-    that instances may use. moto keeps its
+    that instances may use, ``events`` what happened to them; ``cloudwatch`` has their figures. moto keeps its
     instances per process and region: two stand-ins in one process need two regions.
     """
 
@@ -77,7 +78,10 @@ class RdsApi:
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._backend = rds_backends[DEFAULT_ACCOUNT_ID][region]
         stand_in = _instance(self._backend, server, instance)
+        self.events = rds_events.Events()
+        self.cloudwatch = cloudwatch_api.CloudWatch(region, self.denied)
         self._rules = Rules(self._backend, server, stand_in, phase=phase)
+        self._rules.note = self.events.note
         for group in stand_in.db_parameter_groups():
             self._rules.seed(group.name)
         self._http: BaseWSGIServer = make_server(HOST, 0, self, threaded=True, request_handler=_Quiet)
@@ -114,6 +118,7 @@ class RdsApi:
         self._http.server_close()
         self._rules.close()
         self._backend.reset()
+        self.cloudwatch.forget()
 
     def __enter__(self) -> Self:
         self.start()
@@ -124,7 +129,10 @@ class RdsApi:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request (WSGI): under our rules when it is for RDS, else moto alone."""
-        if "/rds/" not in environ.get("HTTP_AUTHORIZATION", ""):
+        signed = environ.get("HTTP_AUTHORIZATION", "")
+        if cloudwatch_api.SERVICE in signed:
+            return self.cloudwatch.answer(environ, start_response, self._forward)
+        if "/rds/" not in signed:
             return self._forward(environ, start_response)
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = io.BytesIO(body)
@@ -139,6 +147,8 @@ class RdsApi:
             if found:
                 return _answer(start_response, 200, described(found, _XMLNS))
             return _error(start_response, 404, "CertificateNotFound", f"Certificate not found: {wanted}")
+        if action == "DescribeEvents":
+            return _answer(start_response, 200, self.events.described(params, _XMLNS))
         if action == "DescribeDBEngineVersions":
             return _answer(start_response, 200, _engine_versions(params))
         return self._under_rules(action, params, environ, start_response)

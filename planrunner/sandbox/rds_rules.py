@@ -14,6 +14,8 @@ from moto.rds.exceptions import (
 )
 from moto.rds.models import DBInstance
 
+from planrunner.sandbox.rds_events import RESTARTED, SHUTDOWN
+
 if TYPE_CHECKING:
     from planrunner.sandbox.servers import PostgresServer
 
@@ -64,6 +66,7 @@ class Rules:
         self, backend: Any, server: PostgresServer, instance: StandInInstance, *, phase: float = 0.3
     ) -> None:
         self.reboots = 0
+        self.note: Callable[[str, str], None] = _unnoted
         self._backend = backend
         self._server = server
         self._instance = instance
@@ -190,8 +193,10 @@ class Rules:
 
     def _reboot(self, settings: Mapping[str, str]) -> None:
         self._gone.wait(self._phase)
+        self.note(self._instance.db_instance_identifier, SHUTDOWN)
         try:
             self._server.restart(settings)
+            self.note(self._instance.db_instance_identifier, RESTARTED)
             self._gone.wait(self._phase)
         except Exception:
             self._instance.status = "failed"
@@ -242,6 +247,10 @@ def _check_parameter(name: str, method: str) -> None:
         raise RDSClientError(
             "InvalidParameterCombination", "cannot use immediate apply method for static parameter"
         )
+
+
+def _unnoted(_instance: str, _message: str) -> None:
+    pass
 
 
 def _nothing(_: Params) -> None:
