@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import UTC, timedelta
-from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from planrunner.aws.failures import translated
 from planrunner.aws.hourly import HOUR_SECONDS, Hourly
 from planrunner.aws.session import client
+from planrunner.aws.week import Metric, Week
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,20 +29,6 @@ class CloudWatchClient(Protocol):
         ...
 
 
-class Metric(Enum):
-    """The metrics that are asked for, by AWS's own names."""
-
-    FREE_STORAGE = "FreeStorageSpace"
-    WAL_ON_DISK = "TransactionLogsDiskUsage"
-    WAL_RATE = "TransactionLogsGeneration"
-    SLOT_LAG = "OldestReplicationSlotLag"
-    CPU = "CPUUtilization"
-    READS = "ReadIOPS"
-    WRITES = "WriteIOPS"
-    BURST = "BurstBalance"
-    SESSIONS = "DatabaseConnections"
-
-
 # What of an hour counts: its mean for rates, its worst moment for what must not run out.
 _STATISTICS: Mapping[Metric, str] = {
     Metric.FREE_STORAGE: "Minimum",
@@ -56,22 +41,6 @@ _STATISTICS: Mapping[Metric, str] = {
     Metric.BURST: "Minimum",
     Metric.SESSIONS: "Maximum",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Week:
-    """The figures of seven days up to ``until``; bytes, bytes a second, percent or counts, as CloudWatch has them."""
-
-    until: datetime
-    figures: Mapping[Metric, Hourly] = field(default_factory=dict)
-
-    def of(self, metric: Metric) -> Hourly:
-        """A metric's hours; none where CloudWatch has none."""
-        return self.figures.get(metric, Hourly())
-
-    def day(self, metric: Metric) -> Hourly:
-        """The last day of it."""
-        return self.of(metric).since(self.until - timedelta(days=1, hours=1))
 
 
 def week(instance: RdsInstance, now: datetime) -> Week:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, timedelta
 from typing import TYPE_CHECKING
 
-from planrunner.aws.failures import translated
+from planrunner.on_demand import on_demand
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
     from mypy_boto3_rds.client import RDSClient
 
+    from planrunner.aws import failures
     from planrunner.model import RdsInstance
+else:
+    # Whoever wants the values alone loads nothing of AWS's.
+    failures = on_demand("planrunner.aws.failures")
 
 # AWS keeps events for 14 days, and DescribeEvents counts in minutes.
 KEPT_DAYS = 14
@@ -66,7 +70,7 @@ class Outages:
 
 def instance_events(service: RDSClient, instance: RdsInstance) -> tuple[InstanceEvent, ...]:
     """The instance's events of the past 14 days, the oldest first. CloudError when AWS refuses."""
-    with translated("rds", instance):
+    with failures.translated("rds", instance):
         pages = service.get_paginator("describe_events").paginate(
             SourceType="db-instance", SourceIdentifier=instance.instance, Duration=_KEPT_MINUTES
         )

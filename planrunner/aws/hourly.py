@@ -54,15 +54,16 @@ def totals(rate: Hourly, seconds: float) -> tuple[float, float]:
     """
     hours = max(1, math.ceil(seconds / HOUR_SECONDS))
     sums = [
-        math.fsum(value for _, value in window) / hours * seconds
-        for window in _windows(rate.points, hours)
+        math.fsum(value for _, value in window) / hours * seconds for window in _windows(rate.points, hours)
     ]
     if not sums:
         return rate.mean * seconds, rate.mean * seconds
     return min(sums), max(sums)
 
 
-def _windows(points: tuple[tuple[datetime, float], ...], hours: int) -> list[tuple[tuple[datetime, float], ...]]:
+def _windows(
+    points: tuple[tuple[datetime, float], ...], hours: int
+) -> list[tuple[tuple[datetime, float], ...]]:
     spans = (points[first : first + hours] for first in range(len(points) - hours + 1))
     return [span for span in spans if span[-1][0] - span[0][0] == (hours - 1) * _HOUR]
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mypy_boto3_rds.type_defs import DBInstanceTypeDef
 
     from planrunner.aws import cloudwatch, failures, session
-    from planrunner.aws.cloudwatch import Week
+    from planrunner.aws.week import Week
     from planrunner.model import Json, RdsInstance
     from planrunner.ports import Clock
 else:

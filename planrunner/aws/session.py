@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 _MODELS = create_loader()
 _CONFIG = Config(retries={"mode": "standard", "max_attempts": 5}, connect_timeout=10, read_timeout=30)
 # Its figures can be done without: where no network leads to it, nobody waits long for that.
-_HASTY = {"cloudwatch": Config(retries={"mode": "standard", "max_attempts": 3}, connect_timeout=3, read_timeout=20)}
+_HASTY = {
+    "cloudwatch": Config(retries={"mode": "standard", "max_attempts": 3}, connect_timeout=3, read_timeout=20)
+}
 
 
 @overload

@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from planrunner.aws.failures import translated
 from planrunner.errors import CloudError
+from planrunner.on_demand import on_demand
 
 if TYPE_CHECKING:
     from mypy_boto3_rds.client import RDSClient
 
+    from planrunner.aws import failures
     from planrunner.model import RdsInstance
+else:
+    # Whoever wants the values alone loads nothing of AWS's.
+    failures = on_demand("planrunner.aws.failures")
 
 GIB = 1 << 30
 # When autoscaling begins and by how much it grows at least: RDS User Guide, "Managing capacity automatically".
@@ -51,7 +55,7 @@ class Storage:
 
 def instance_storage(service: RDSClient, instance: RdsInstance) -> Storage:
     """Ask for the instance's storage, one call. CloudError when AWS refuses or there is no such instance."""
-    with translated("rds", instance):
+    with failures.translated("rds", instance):
         found = service.describe_db_instances(DBInstanceIdentifier=instance.instance)["DBInstances"]
     if not found:
         raise CloudError(f"aws: there is no instance {instance.instance}", code="DBInstanceNotFound")

@@ -129,11 +129,8 @@ class RdsApi:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request (WSGI): under our rules when it is for RDS, else moto alone."""
-        signed = environ.get("HTTP_AUTHORIZATION", "")
-        if cloudwatch_api.SERVICE in signed:
-            return self.cloudwatch.answer(environ, start_response, self._forward)
-        if "/rds/" not in signed:
-            return self._forward(environ, start_response)
+        if "/rds/" not in environ.get("HTTP_AUTHORIZATION", ""):
+            return self._elsewhere(environ, start_response)
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = io.BytesIO(body)
         params = dict(parse_qsl(body.decode(), keep_blank_values=True))
@@ -147,11 +144,16 @@ class RdsApi:
             if found:
                 return _answer(start_response, 200, described(found, _XMLNS))
             return _error(start_response, 404, "CertificateNotFound", f"Certificate not found: {wanted}")
-        if action == "DescribeEvents":
-            return _answer(start_response, 200, self.events.described(params, _XMLNS))
-        if action == "DescribeDBEngineVersions":
-            return _answer(start_response, 200, _engine_versions(params))
+        if action in {"DescribeEvents", "DescribeDBEngineVersions"}:
+            events = action == "DescribeEvents"
+            told = self.events.described(params, _XMLNS) if events else _engine_versions(params)
+            return _answer(start_response, 200, told)
         return self._under_rules(action, params, environ, start_response)
+
+    def _elsewhere(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if cloudwatch_api.SERVICE in environ.get("HTTP_AUTHORIZATION", ""):
+            return self.cloudwatch.answer(environ, start_response, self._forward)
+        return self._forward(environ, start_response)
 
     def _under_rules(
         self, action: str, params: Params, environ: dict[str, Any], start_response: Any

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from planrunner import own_server
+from planrunner import own_server, prospects
 from planrunner.aws.names import group_name_for
 from planrunner.aws.outline import UNKNOWN, described_only
 from planrunner.errors import StepConflict, StepFailed
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from planrunner.aws.rds import DbInstance, ParameterGroup, Rds
+    from planrunner.model import Estimate
     from planrunner.step import Draft, Run
 
 _PARAMETER = "rds.logical_replication"
@@ -72,6 +73,10 @@ class EnableLogical:
                 _waiting(cloud),
             ]
         )
+
+    def estimates(self, run: Run) -> Sequence[Estimate]:
+        """How long past reboots took, and whom this one cuts off; nothing where none is missing."""
+        return prospects.of_reboot(run, self.actions(run))
 
     def satisfied(self, run: Run) -> Sequence[str]:
         """What of wal_level, parameter group and its parameter is as it should be."""

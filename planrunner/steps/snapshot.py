@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from planrunner import clearing, copies, unfollowed
+from planrunner import clearing, copies, prospects, unfollowed
 from planrunner.model import Estimate, Finding, Json, Residue, Side, Upkeep
 from planrunner.postgres import catalog, needs
 from planrunner.replication import (
     decisions,
     described,
-    estimate,
     filter_checks,
     generations,
     identities,
@@ -63,11 +62,8 @@ class Snapshot:
         return filter_checks.findings(workspace(run))
 
     def estimates(self, run: Run) -> Sequence[Estimate]:
-        """Sizes, copy time, WAL and disk for what is left to copy; about two seconds of measuring."""
-        space = workspace(run)
-        tables = verify.followed_tables(space)
-        above = copies.division(run).chunk_above
-        return estimate.estimates(space, tables, streams=copies.jobs(run), chunk_above=above)
+        """Sizes, copy time, WAL, storage and traffic for what is left to copy; about two seconds of measuring."""
+        return prospects.of_copy(run)
 
     def progress(self, run: Run) -> Mapping[str, Json]:
         """Units done of all, rows and bytes copied, generations, and what our slots retain."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from planrunner import prospects
 from planrunner.errors import PlanrunnerError
 from planrunner.model import Finding, Mark, Upkeep
 from planrunner.postgres.preflight import preflight
@@ -38,7 +39,7 @@ class Validate:
 
     def findings(self, run: Run) -> Sequence[Finding]:
         """Every check with its verdict; with ``warnings_fail`` a warning counts as a failure."""
-        found = (*preflight(run.source, run.target, _needs(run)), *_authority(run))
+        found = (*preflight(run.source, run.target, _needs(run)), *_authority(run), *prospects.findings(run))
         if not run.option("warnings_fail", False):  # noqa: FBT003  # the option's default
             return found
         return tuple(_stricter(finding) for finding in found)
