@@ -81,6 +81,7 @@ def altering() -> Action:
         locks=NO_LOCKS,
         needs=(needs.CONFIGURING,),
         undo="ALTER SYSTEM RESET wal_level",
+        lasting="wal_level = logical in postgresql.auto.conf, which writes more WAL, until it is reset and restarted",
     )
 
 
@@ -99,5 +100,6 @@ def blocked_action(name: str, summary: str, reason: str, *, where: Side = Side.S
         locks=("every session is cut off while the server restarts",) if "restart" in summary else NO_LOCKS,
         needs=(needs.BY_OTHERS,),
         undo="nothing is done",
+        lasting="what that person changes",
         blocked=reason,
     )

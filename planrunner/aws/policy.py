@@ -23,6 +23,9 @@ _ON_INSTANCES = frozenset({"rds:RebootDBInstance"})
 _ON_BOTH = frozenset({"rds:ModifyDBInstance"})
 # A list of all instances tells which others use the group.
 _ON_ALL_INSTANCES = frozenset({"rds:DescribeDBInstances"})
+# The Sid of what can be done without, and what a preview reads for its figures.
+OPTIONAL = "OptionalFiguresOfThePreview"
+FIGURES = ("cloudwatch:GetMetricData", "rds:DescribeEvents")
 
 
 def secret_arn(locator: str, region: str | None) -> str:
@@ -34,9 +37,15 @@ def secret_arn(locator: str, region: str | None) -> str:
 
 
 def policy(
-    actions: Iterable[str], instance: RdsInstance | None, groups: Sequence[str]
+    actions: Iterable[str],
+    instance: RdsInstance | None,
+    groups: Sequence[str],
+    *,
+    optional: Sequence[str] = (),
 ) -> dict[str, Json] | None:
     """A policy that allows ``actions`` and nothing else; None where none is needed.
+
+    ``optional`` are actions that can be done without: they stand in a statement of their own, OPTIONAL by its Sid.
 
     An action is ``SERVICE:ACTION`` or, with what it is called on, ``SERVICE:ACTION on ARN``. ``groups`` are the
     parameter groups by name.
@@ -48,13 +57,16 @@ def policy(
         by_resource.setdefault(resources, []).append(name)
     if not by_resource:
         return None
-    return {
-        "Version": "2012-10-17",
-        "Statement": [
-            {"Effect": "Allow", "Action": named, "Resource": resources}
-            for resources, named in by_resource.items()
-        ],
-    }
+    statements: list[Json] = [
+        {"Effect": "Allow", "Action": named, "Resource": resources}
+        for resources, named in by_resource.items()
+    ]
+    if optional:
+        # Neither of these can be allowed on one instance only.
+        statements.append(
+            {"Sid": OPTIONAL, "Effect": "Allow", "Action": sorted(optional), "Resource": ("*",)}
+        )
+    return {"Version": "2012-10-17", "Statement": statements}
 
 
 def _resources(action: str, instance: RdsInstance | None, groups: Sequence[str]) -> tuple[str, ...]:

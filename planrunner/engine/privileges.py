@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from planrunner.aws.policy import policy, secret_arn
+from planrunner.aws.policy import FIGURES, policy, secret_arn
 from planrunner.model import SecretKind, Side
 from planrunner.postgres import grant_script, needs
 from planrunner.postgres.failures import dsn_parameters
@@ -99,7 +99,8 @@ def _policy(plan: Plan, preview: Preview, actions: set[str]) -> Mapping[str, Jso
     groups = [shlex.split(group)[0] for group in dict.fromkeys(found)]
     named = {action for action in actions if ":" in action}
     known = [group.replace(ANYTHING, "*") for group in groups]
-    return policy({*named, *_secrets(plan)}, plan.source.rds, known)
+    figures = FIGURES if plan.source.rds or plan.target.rds else ()
+    return policy({*named, *_secrets(plan)}, plan.source.rds, known, optional=figures)
 
 
 def _secrets(plan: Plan) -> Iterator[str]:

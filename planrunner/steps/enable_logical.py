@@ -12,7 +12,7 @@ from planrunner.aws.outline import UNKNOWN, described_only
 from planrunner.errors import StepConflict, StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.model import Side
-from planrunner.step import IRREVERSIBLE, NO_LOCKS, NO_NEEDS, Action, outlined
+from planrunner.step import IRREVERSIBLE, NO_LOCKS, NO_NEEDS, NOTHING_STAYS, Action, outlined
 from planrunner.units import seconds
 
 if TYPE_CHECKING:
@@ -176,6 +176,7 @@ def _creating(cloud: Rds, name: str, now: DbInstance) -> Action:
         locks=NO_LOCKS,
         needs=("rds:CreateDBParameterGroup", *_LOOKING),
         undo=cloud.command("delete-db-parameter-group", *group),
+        lasting=f"parameter group {name}",
     )
 
 
@@ -196,6 +197,7 @@ def _setting(cloud: Rds, name: str, others: Sequence[str], *, adjusts: bool) -> 
         needs=("rds:ModifyDBParameterGroup", *_LOOKING),
         adjusts=adjusts,
         undo=cloud.command("modify-db-parameter-group", *group, "--parameters", _wish("0")),
+        lasting=f"{_PARAMETER}=1 in {name}: wal_level stays logical, which writes more WAL, until it is 0 and rebooted",
     )
 
 
@@ -223,6 +225,7 @@ def _attaching(cloud: Rds, name: str, now: DbInstance) -> Action:
         needs=("rds:ModifyDBInstance", *_LOOKING),
         adjusts=True,
         undo=call(now.group),
+        lasting=f"{name} stays the parameter group of {now.identifier}",
     )
 
 
@@ -242,6 +245,7 @@ def _rebooting(consent: str, cloud: Rds) -> Action:
         locks=("every session is cut off, for a minute or so",),
         needs=("rds:RebootDBInstance", *_LOOKING),
         undo=f"{IRREVERSIBLE}: a reboot is over once it is done",
+        lasting=NOTHING_STAYS,
         asks=asks if consent == "ask" else None,
         blocked=blocked if consent == "never" else None,
         restarts=True,
@@ -280,6 +284,7 @@ def _becoming_available(cloud: Rds, now: DbInstance) -> Action:
         locks=NO_LOCKS,
         needs=_LOOKING,
         undo="nothing to undo: it only waits",
+        lasting=NOTHING_STAYS,
     )
 
 
@@ -293,6 +298,7 @@ def _waiting(cloud: Rds) -> Action:
         locks=NO_LOCKS,
         needs=NO_NEEDS,
         undo="nothing to undo: it only waits",
+        lasting=NOTHING_STAYS,
     )
 
 
