@@ -189,7 +189,7 @@ def creating_schema(blocked: str | None) -> Action:
         locks=("ACCESS SHARE on the source's tables, while pg_dump reads",),
         needs=(needs.CREATE, needs.ACTING_AS, *needs.on(Side.SOURCE, needs.READING)),
         undo="DROP SCHEMA … CASCADE, by hand",
-        lasting="the schema on the target, which the migration is for",
+        lasting="the schema on the target with its types, functions and extensions, which the migration is for",
         blocked=blocked,
         perform=lambda run: restore.pre_data(workspace(run), wishes(run)),
     )

@@ -109,7 +109,7 @@ def of_copy(run: Run) -> Sequence[Estimate]:
         *copy.estimates,
         *_of_storage(run, source, copy),
         *_of_target(run, copy),
-        *_traffic(run.plan, copy),
+        _traffic(run.plan, source, copy),
         *(_calls() if source else ()),
     )
 
@@ -133,21 +133,20 @@ def _of_target(run: Run, copy: _Copy) -> Sequence[Estimate]:
     return outlook.of_target(target.week, target.storage, needed)
 
 
-def _traffic(plan: Plan, copy: _Copy) -> Sequence[Estimate]:
+def _traffic(plan: Plan, source: Instance | None, copy: _Copy) -> Estimate:
     sizes = [copy.span("heap_bytes"), copy.span("toast_bytes")]
     total = sum(size.high for size in sizes if size is not None)
-    ends = [end.region for end in (plan.source.rds, plan.target.rds) if end is not None and end.region]
-    way = f" (from {ends[0]} to {ends[1]})" if len(ends) == 2 else ""
-    return (
-        Estimate(
-            name="data_transfer",
-            unit="B",
-            low=total,
-            high=total,
-            text=f"about {human_bytes(total)} leave the source once{way}, then every change and what verification reads;"
-            " AWS charges what leaves a zone, a region or AWS",
-            formula="heap + toast; as text rows may be smaller or larger than in the files",
-        ),
+    storage = source.storage if source else ""
+    zone = "" if isinstance(storage, str) or not storage.zone else f" in {storage.zone}"
+    goal = f" for {plan.target.rds.region}" if plan.target.rds and plan.target.rds.region else ""
+    return Estimate(
+        name="data_transfer",
+        unit="B",
+        low=total,
+        high=total,
+        text=f"about {human_bytes(total)} leave the source{zone}{goal} once, then every change and what verification"
+        " reads; AWS charges what leaves a zone, a region or AWS",
+        formula="heap + toast; as text or binary, rows may be smaller or larger than in the files",
     )
 
 
@@ -162,8 +161,8 @@ def _calls() -> Sequence[Estimate]:
             low=float(total),
             high=float(total),
             text=f"{total} so far, {asked} of them cloudwatch:GetMetricData, of which AWS charges each metric",
-            formula="counted in this process. A run asks as much again, and describes the instance about every 5 s while"
-            " it waits for a reboot; planrunner makes no snapshot of an instance and buys no IOPS",
+            formula="counted in this process. A run asks anew, and describes the instance every few seconds while it waits"
+            " for a reboot; planrunner makes no snapshot of an instance and buys no IOPS",
         ),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Sequence
 
     from planrunner.model import Json, RdsInstance
 
@@ -25,7 +25,7 @@ _ON_BOTH = frozenset({"rds:ModifyDBInstance"})
 _ON_ALL_INSTANCES = frozenset({"rds:DescribeDBInstances"})
 # The Sid of what can be done without, and what a preview reads for its figures.
 OPTIONAL = "OptionalFiguresOfThePreview"
-FIGURES = ("cloudwatch:GetMetricData", "rds:DescribeEvents")
+FIGURES = ("cloudwatch:GetMetricData", "rds:DescribeDBInstances", "rds:DescribeEvents")
 
 
 def secret_arn(locator: str, region: str | None) -> str:
@@ -37,7 +37,7 @@ def secret_arn(locator: str, region: str | None) -> str:
 
 
 def policy(
-    actions: Iterable[str],
+    actions: Collection[str],
     instance: RdsInstance | None,
     groups: Sequence[str],
     *,
@@ -55,17 +55,16 @@ def policy(
         name, named, arn = action.partition(" on ")
         resources = (arn,) if named else _resources(name, instance, groups)
         by_resource.setdefault(resources, []).append(name)
-    if not by_resource:
+    left = sorted(set(optional) - set(actions))
+    if not by_resource and not left:
         return None
     statements: list[Json] = [
         {"Effect": "Allow", "Action": named, "Resource": resources}
         for resources, named in by_resource.items()
     ]
-    if optional:
-        # Neither of these can be allowed on one instance only.
-        statements.append(
-            {"Sid": OPTIONAL, "Effect": "Allow", "Action": sorted(optional), "Resource": ("*",)}
-        )
+    if left:
+        # Of these AWS asks for no resource, or for a list of all.
+        statements.append({"Sid": OPTIONAL, "Effect": "Allow", "Action": left, "Resource": ("*",)})
     return {"Version": "2012-10-17", "Statement": statements}
 
 

@@ -232,7 +232,7 @@ def _attaching(cloud: Rds, name: str, now: DbInstance) -> Action:
 def _rebooting(consent: str, cloud: Rds) -> Action:
     instance = cloud.instance.instance
     command = cloud.command("reboot-db-instance", "--db-instance-identifier", instance)
-    asks = f"Reboot {instance} now? Its sessions are cut off and it is away for a minute or so."
+    asks = f"Reboot {instance} now? Its sessions are cut off and it is away until it has restarted."
     blocked = (
         f"{instance} needs a reboot and the plan says reboot: never. Reboot it, then run again: {command}"
     )
@@ -242,7 +242,7 @@ def _rebooting(consent: str, cloud: Rds) -> Action:
         where=Side.AWS,
         perform=partial(_reboot, cloud=cloud),
         statements=(command,),
-        locks=("every session is cut off, for a minute or so",),
+        locks=("every session is cut off, until it has restarted",),
         needs=("rds:RebootDBInstance", *_LOOKING),
         undo=f"{IRREVERSIBLE}: a reboot is over once it is done",
         lasting=NOTHING_STAYS,

@@ -191,7 +191,7 @@ def _catch_up(limit: int) -> Action:
         locks=NO_LOCKS,
         needs=needs.on(Side.SOURCE, needs.CREATE),
         undo="nothing to undo: a marker row stays for an hour",
-        lasting=TAKEN_BACK,
+        lasting=NOTHING_STAYS,
         perform=lambda run: _perform_catch_up(run, limit),
     )
 
