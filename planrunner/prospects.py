@@ -161,8 +161,8 @@ def _calls() -> Sequence[Estimate]:
             low=float(total),
             high=float(total),
             text=f"{total} so far, {asked} of them cloudwatch:GetMetricData, of which AWS charges each metric",
-            formula="counted in this process. A run asks anew, and describes the instance every few seconds while it waits"
-            " for a reboot; planrunner makes no snapshot of an instance and buys no IOPS",
+            formula="counted in this process. A run asks anew, and describes the instance every few seconds while it"
+            " waits for a reboot; planrunner makes no snapshot of an instance and buys no IOPS",
         ),
     )
 
