@@ -39,6 +39,12 @@ class Events:
         self._noted: list[Noted] = []
         self._lock = threading.Lock()
 
+    @property
+    def noted(self) -> tuple[Noted, ...]:
+        """Every event, in the order in which it was noted."""
+        with self._lock:
+            return tuple(self._noted)
+
     def note(self, instance: str, message: str, at: datetime | None = None) -> None:
         """Note an event, now or at another time."""
         with self._lock:

@@ -142,13 +142,13 @@ def previewed(scene: Stage) -> dict[str, Any]:
 
 
 def incomplete(tree: dict[str, Any]) -> list[str]:
-    """The actions that keep something from a reviewer: statements, locks, what they need, how they are undone."""
+    """The actions that keep something from a reviewer: statements, locks, needs, undo, what stays."""
     return [
         f"{step['id']}, {action['name']}: {fact}"
         for step in tree["steps"]
         for action in step["actions"]
         if action["where"] in {"source", "target", "aws"}
-        for fact in ("statements", "locks", "needs", "undo")
+        for fact in ("statements", "locks", "needs", "undo", "lasting")
         if not action[fact] or (fact == "needs" and not all(known(action, need) for need in action[fact]))
     ]
 
