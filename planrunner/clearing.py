@@ -18,7 +18,7 @@ from planrunner.replication import (
     restore,
     selection_record,
 )
-from planrunner.step import IRREVERSIBLE, NO_LOCKS, Action, Run
+from planrunner.step import IRREVERSIBLE, NO_LOCKS, NOTHING_STAYS, Action, Run
 from planrunner.workspace import workspace
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def split_tables(names: Names) -> Action:
         locks=("ACCESS EXCLUSIVE on each split table, for an instant",),
         needs=(needs.OWNERSHIP, needs.CREATE),
         undo=_GONE,
+        lasting=NOTHING_STAYS,
         destructive=True,
         perform=lambda run: ranges.drop(workspace(run)),
     )
@@ -63,6 +64,7 @@ def generation(names: Names, number: int) -> Action:
         locks=("SHARE UPDATE EXCLUSIVE on each published table, for an instant",),
         needs=(needs.OWNERSHIP, needs.CREATE, needs.REPLICATION, *needs.on(Side.TARGET, needs.SUBSCRIBING)),
         undo=_GONE,
+        lasting=NOTHING_STAYS,
         destructive=True,
         perform=lambda run: generations.clear(workspace(run), number),
     )
@@ -83,6 +85,7 @@ def forget(plan_id: str) -> Action:
         locks=NO_LOCKS,
         needs=(needs.CREATE,),
         undo=f"{IRREVERSIBLE}: a run begins anew without it",
+        lasting=NOTHING_STAYS,
         destructive=True,
         perform=_perform_forget,
     )
@@ -108,6 +111,7 @@ def forget_step(plan_id: str, *steps: str, what: str) -> Action:
         locks=NO_LOCKS,
         needs=(needs.CREATE,),
         undo=f"{IRREVERSIBLE}: nothing of the user's is gone",
+        lasting=NOTHING_STAYS,
         perform=lambda run: _forget_steps(run, steps),
     )
 

@@ -20,7 +20,7 @@ from planrunner.replication import (
     verify,
 )
 from planrunner.replication.generations import Division
-from planrunner.step import Action, Run
+from planrunner.step import TAKEN_BACK, Action, Run
 from planrunner.unfollowed import wishes
 from planrunner.units import human_bytes, size
 from planrunner.workspace import workspace
@@ -132,6 +132,7 @@ def capturing(made: Capture, *, tables: str, adjusts: bool = False) -> Action:
             *needs.on(Side.TARGET, needs.CREATE),
         ),
         undo="planrunner cleanup drops them",
+        lasting=TAKEN_BACK,
         adjusts=adjusts,
         perform=_perform_capture,
     )
@@ -188,6 +189,7 @@ def creating_schema(blocked: str | None) -> Action:
         locks=("ACCESS SHARE on the source's tables, while pg_dump reads",),
         needs=(needs.CREATE, needs.ACTING_AS, *needs.on(Side.SOURCE, needs.READING)),
         undo="DROP SCHEMA … CASCADE, by hand",
+        lasting="the schema on the target with its types, functions and extensions, which the migration is for",
         blocked=blocked,
         perform=lambda run: restore.pre_data(workspace(run), wishes(run)),
     )
@@ -220,6 +222,7 @@ def copying(units: Sequence[Unit], *, summary: str) -> Action:
         ),
         needs=(needs.ACTING_AS, *needs.on(Side.SOURCE, needs.READING)),
         undo="TRUNCATE, by hand",
+        lasting="the rows on the target, which the migration is for",
         perform=_perform_copy,
     )
 

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from planrunner.step import Run
     from planrunner.switching.hooks import Switching
 
+# What lasts of a crossing, on the side that was left.
+STAYS_CLOSED = (
+    "the triggers that refuse every write to the side that was left, and schema planrunner there: on purpose, so that"
+    " nobody writes where nobody reads; planrunner cleanup prints the statement that takes them away"
+)
+
 
 def terms(run: Run) -> cutover.Terms:
     """How the plan lets its crossings go."""

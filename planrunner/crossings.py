@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from planrunner.crossing_terms import large_object_terms, switching, terms
+from planrunner.crossing_terms import STAYS_CLOSED, large_object_terms, switching, terms
 from planrunner.model import Finding, Json, Side
 from planrunner.postgres import catalog, needs, preflight_back
 from planrunner.replication import (
@@ -22,7 +22,7 @@ from planrunner.replication import (
 )
 from planrunner.replication.crossing import Position
 from planrunner.returning import follow_again
-from planrunner.step import IRREVERSIBLE, NO_LOCKS, NO_NEEDS, Action, Run
+from planrunner.step import IRREVERSIBLE, NO_LOCKS, NO_NEEDS, NOTHING_STAYS, TAKEN_BACK, Action, Run
 from planrunner.switching import build
 from planrunner.units import human_bytes
 from planrunner.workspace import workspace
@@ -94,6 +94,7 @@ def leading_back(name: str, statements: tuple[str, ...]) -> Action:
         locks=NO_LOCKS,
         needs=(needs.SUBSCRIBING, needs.CREATE, *needs.on(Side.TARGET, needs.REPLICATION)),
         undo="planrunner cleanup drops it",
+        lasting=TAKEN_BACK,
         perform=lambda run: cutover.begin_way_back(workspace(run)),
     )
 
@@ -131,6 +132,7 @@ def guarding(count: str, statements: tuple[str, ...]) -> Action:
         locks=("SHARE ROW EXCLUSIVE on some tables at a time, for an instant",),
         needs=(needs.ACTING_AS, needs.CREATE),
         undo="the cutover, or planrunner cleanup",
+        lasting=TAKEN_BACK,
         perform=lambda run: cutover.guard(workspace(run)),
     )
 
@@ -170,7 +172,8 @@ def _cut_over(run: Run) -> Action:
         f"{len(tables)} tables{copied}", terms(run).budget, statements, reversible=reversible, late=bool(late)
     )
     calls = build.iam_needs(run.option("switch", []), run.plan.path.parent)
-    return replace(made, needs=(*made.needs, *needs.on(Side.AWS, *calls)))
+    led = "; and what leads the traffic leads to the target" if run.option("switch", []) else ""
+    return replace(made, needs=(*made.needs, *needs.on(Side.AWS, *calls)), lasting=f"{STAYS_CLOSED}{led}")
 
 
 def cutting_over(
@@ -187,6 +190,7 @@ def cutting_over(
         locks=("SHARE ROW EXCLUSIVE on every table of the source, for the length of the pause",),
         needs=_crossing_needs(late=late, reversible=reversible),
         undo=f"until the COMMIT: ROLLBACK. After it: {after}",
+        lasting=STAYS_CLOSED,
         destructive=True,
         perform=lambda run: cutover.cut_over(workspace(run), terms(run)),
     )
@@ -217,6 +221,7 @@ def rehearsing(statements: tuple[str, ...], asked_by: str, *, blocked: str | Non
         locks=("SHARE ROW EXCLUSIVE on every table of the source, for the length of the pause",),
         needs=_crossing_needs(late=False, reversible=False),
         undo="it undoes itself",
+        lasting=NOTHING_STAYS,
         blocked=blocked,
         perform=lambda run: cutover.rehearse(workspace(run), terms(run), asked_by=asked_by),
     )
@@ -235,6 +240,7 @@ def _arrive(run: Run) -> Action:
         locks=NO_LOCKS,
         needs=(needs.CREATE,),
         undo="planrunner rollback, where the plan has reverse: true",
+        lasting=STAYS_CLOSED,
         perform=lambda run: cutover.arrive(workspace(run), terms(run)),
     )
 
@@ -248,6 +254,7 @@ def _unfinished_rollback() -> Action:
         locks=NO_LOCKS,
         needs=NO_NEEDS,
         undo="nothing is done",
+        lasting=NOTHING_STAYS,
         perform=lambda _: None,
         blocked="a rollback was broken off; finish it with `planrunner rollback PLAN`, then run again",
     )

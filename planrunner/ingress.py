@@ -13,7 +13,7 @@ from planrunner.failpoints import failpoint
 from planrunner.model import Belongs, Residue, Side
 from planrunner.on_demand import on_demand
 from planrunner.postgres.failures import dsn_parameters
-from planrunner.step import NO_LOCKS, Action
+from planrunner.step import NO_LOCKS, NOTHING_STAYS, TAKEN_BACK, Action
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -147,6 +147,7 @@ class Ingress:
                 *_READS,
             ),
             undo=f"{network.revoking(group, '…')}  -- done by cleanup",
+            lasting=TAKEN_BACK,
         )
 
     def removals(self) -> tuple[Action, ...]:
@@ -170,6 +171,7 @@ class Ingress:
             locks=NO_LOCKS,
             needs=("ec2:RevokeSecurityGroupIngress", "ec2:DescribeSecurityGroupRules"),
             undo=network.authorizing(rule.group, rule.origin, rule.last),
+            lasting=NOTHING_STAYS,
             destructive=True,
         )
 

@@ -8,7 +8,7 @@ from planrunner.model import Side
 from planrunner.postgres import catalog, needs
 from planrunner.replication import crossing, cutover, described, fence, return_streams, tracker
 from planrunner.replication.crossing import Position
-from planrunner.step import IRREVERSIBLE, NO_LOCKS, NO_NEEDS, Action, Run
+from planrunner.step import IRREVERSIBLE, NO_LOCKS, NO_NEEDS, NOTHING_STAYS, Action, Run
 from planrunner.workspace import workspace
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def leftovers(run: Run) -> Sequence[Action]:
                 locks=NO_LOCKS,
                 needs=NO_NEEDS,
                 undo="nothing is done",
+                lasting=NOTHING_STAYS,
                 perform=lambda _: None,
                 blocked=f"a crossing was broken off after its commit: finish it with `planrunner {verb} PLAN` first",
             )
@@ -57,6 +58,7 @@ def _clear_tracker(space: Workspace) -> Action:
         locks=NO_LOCKS,
         needs=(needs.REPLICATION,),
         undo=f"{IRREVERSIBLE}: the next verification makes another",
+        lasting=NOTHING_STAYS,
         perform=lambda run: tracker.drop(workspace(run)),
     )
 
@@ -70,6 +72,7 @@ def _clear_back(space: Workspace) -> Action:
         locks=NO_LOCKS,
         needs=(needs.ACTING_AS, needs.REPLICATION, *needs.on(Side.SOURCE, needs.SUBSCRIBING, needs.CREATE)),
         undo=f"{IRREVERSIBLE}: from then on there is no rollback",
+        lasting=NOTHING_STAYS,
         destructive=True,
         perform=lambda run: return_streams.drop_back(workspace(run)),
     )
@@ -107,6 +110,7 @@ def lifting(names: Names, tables: Sequence[Table], side: Side) -> Action:
         locks=("ACCESS EXCLUSIVE on one table at a time, waited for 30 ms at a time",),
         needs=(needs.ACTING_AS if side is Side.TARGET else needs.OWNERSHIP, needs.CREATE),
         undo=f"{IRREVERSIBLE}: the triggers stop nobody any more",
+        lasting=NOTHING_STAYS,
         perform=lambda run: _perform_lift(run, side),
     )
 

@@ -290,11 +290,13 @@ class Upkeep:
     """What a step's work keeps beside its actions: its records, markers and sessions; nothing of the user's.
 
     ``text`` is the line that a preview shows, ``statements`` are shapes as ``planrunner.shapes`` reads them.
+    ``taken_back``: it stays until cleanup takes it back.
     """
 
     text: str
     where: Side
     statements: tuple[str, ...]
+    taken_back: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

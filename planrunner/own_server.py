@@ -11,7 +11,7 @@ from planrunner.errors import StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.model import Side
 from planrunner.postgres import headroom, needs
-from planrunner.step import NO_LOCKS, Action
+from planrunner.step import NO_LOCKS, NOTHING_STAYS, Action
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -132,6 +132,7 @@ def altering(settings: Mapping[str, str]) -> Action:
         locks=NO_LOCKS,
         needs=(needs.CONFIGURING, *needs.on(Side.TARGET, needs.CREATE)),
         undo="; ".join(s.as_string() for s in _going_back(dict.fromkeys(settings))),
+        lasting=f"{', '.join(settings)} in postgresql.auto.conf, until reset and restarted; logical writes more WAL",
     )
 
 
@@ -160,6 +161,7 @@ def setting_back(settings: Mapping[str, str | None]) -> Action:
         locks=NO_LOCKS,
         needs=(needs.CONFIGURING,),
         undo="the step enable_logical sets them anew",
+        lasting=NOTHING_STAYS,
     )
 
 
@@ -183,5 +185,6 @@ def blocked_action(name: str, summary: str, reason: str, *, where: Side = Side.S
         locks=("every session is cut off while the server restarts",) if "restart" in summary else NO_LOCKS,
         needs=(needs.BY_OTHERS,),
         undo="nothing is done",
+        lasting="what that person changes",
         blocked=reason,
     )

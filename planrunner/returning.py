@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from planrunner.crossing_terms import switching, terms
+from planrunner.crossing_terms import STAYS_CLOSED, switching, terms
 from planrunner.model import Side
 from planrunner.postgres import needs
 from planrunner.replication import (
@@ -18,7 +18,7 @@ from planrunner.replication import (
     verify,
 )
 from planrunner.replication.crossing import Position
-from planrunner.step import NO_LOCKS, Action, Run
+from planrunner.step import NO_LOCKS, NOTHING_STAYS, TAKEN_BACK, Action, Run
 from planrunner.workspace import workspace
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def follow_again(run: Run) -> Action:
         locks=NO_LOCKS,
         needs=(needs.SUBSCRIBING, needs.CREATE, *needs.on(Side.SOURCE, needs.REPLICATION)),
         undo="planrunner cleanup drops it",
+        lasting=TAKEN_BACK,
         perform=lambda run: rollback.follow_again(workspace(run)),
     )
 
@@ -89,6 +90,7 @@ def _roll_back(run: Run, impossible: str | None) -> Action:
         locks=("SHARE ROW EXCLUSIVE on every table of the target, for the length of the pause",),
         needs=_returning_needs(),
         undo="planrunner run cuts over again",
+        lasting=STAYS_CLOSED,
         destructive=True,
         blocked=impossible,
         perform=lambda run: rollback.roll_back(workspace(run), terms(run)),
@@ -115,6 +117,7 @@ def rollback_rehearsal(run: Run) -> Action:
         locks=("SHARE ROW EXCLUSIVE on every table of the target, for the length of the pause",),
         needs=_returning_needs(),
         undo="it undoes itself",
+        lasting=NOTHING_STAYS,
         blocked=rollback.impossible(space, crossing.position(space)),
         perform=lambda run: rollback.rehearse(workspace(run), terms(run)),
     )
@@ -132,5 +135,6 @@ def _return(run: Run) -> Action:
         locks=NO_LOCKS,
         needs=(needs.CREATE,),
         undo="planrunner run cuts over again",
+        lasting=STAYS_CLOSED,
         perform=lambda run: rollback.arrive(workspace(run), terms(run)),
     )

@@ -42,6 +42,9 @@ NO_LOCKS = ("none",)
 NO_NEEDS = ("nothing beyond a session",)
 # What an undo begins with that can't be had.
 IRREVERSIBLE = "irreversible"
+# What lasts of an action that `planrunner cleanup` takes back, and of one that leaves nothing.
+TAKEN_BACK = "until cleanup"
+NOTHING_STAYS = "nothing"
 
 
 def nowhere(ref: SecretRef) -> Secret:
@@ -159,6 +162,8 @@ class Action:
     and is changed. ``asks`` is a question that must be answered (approve, --yes) before it is performed;
     ``blocked`` says why it can't be performed at all and what a person must do. ``unobservable``
     actions leave no trace that a resume could look for. ``recovery``: only an interruption made it necessary.
+    ``lasting`` is what of it stays when the migration is over and cleaned up: TAKEN_BACK, NOTHING_STAYS or words;
+    None where the step does not say.
     ``perform`` is re-entrant.
     """
 
@@ -170,6 +175,7 @@ class Action:
     locks: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     undo: str | None = None
+    lasting: str | None = None
     asks: str | None = None
     blocked: str | None = None
     adjusts: bool = False

@@ -19,7 +19,7 @@ from planrunner.replication import (
 )
 from planrunner.replication.choices import Way
 from planrunner.replication.schema_dump import Wishes
-from planrunner.step import NO_LOCKS, NO_NEEDS, Action
+from planrunner.step import NO_LOCKS, NO_NEEDS, NOTHING_STAYS, TAKEN_BACK, Action
 from planrunner.units import human_bytes
 from planrunner.workspace import workspace
 
@@ -86,6 +86,7 @@ def _refusals(run: Run) -> Sequence[Action]:
             locks=NO_LOCKS,
             needs=NO_NEEDS,
             undo="nothing is done",
+            lasting=NOTHING_STAYS,
             perform=lambda _: None,
             blocked=text,
         )
@@ -181,6 +182,7 @@ def _decided(run: Run) -> Sequence[Action]:
             locks=NO_LOCKS,
             needs=needs.on(Side.TARGET, needs.CREATE),
             undo="planrunner cleanup forgets them",
+            lasting=TAKEN_BACK,
             perform=lambda run: decisions.tell(workspace(run), new),
         )
     ]
@@ -226,6 +228,7 @@ def _identifying(wanted: Sequence[identities.Change]) -> Action:
         locks=("ACCESS EXCLUSIVE on each table, for an instant",),
         needs=(needs.OWNERSHIP,),
         undo="cleanup puts the former identity back",
+        lasting=TAKEN_BACK,
         adjusts=True,
         perform=lambda run: identities.change(workspace(run), wanted),
     )
@@ -246,6 +249,7 @@ def restore_identities(run: Run) -> Action:
         locks=("ACCESS EXCLUSIVE on each table, for an instant",),
         needs=(needs.OWNERSHIP, *needs.on(Side.TARGET, needs.ACTING_AS)),
         undo="ALTER TABLE … REPLICA IDENTITY …, by hand",
+        lasting=NOTHING_STAYS,
         adjusts=True,
         perform=lambda run: identities.restore(workspace(run)),
     )
@@ -269,6 +273,7 @@ def _copying_large_objects(what: str) -> Action:
         locks=NO_LOCKS,
         needs=(needs.ACTING_AS, *needs.on(Side.SOURCE, needs.READING)),
         undo="SELECT lo_unlink(oid), by hand",
+        lasting="the large objects on the target, which the migration is for",
         perform=_perform_large_objects,
     )
 
@@ -314,6 +319,7 @@ def roles_missing(run: Run) -> Sequence[Action]:
                 locks=NO_LOCKS,
                 needs=(needs.BY_OTHERS,),
                 undo="REVOKE, by hand",
+                lasting="the membership that somebody gives the target's login: cleanup does not take it back",
                 perform=lambda _: None,
                 blocked=f'the target\'s login "{who.user}" may not act as {", ".join(strangers)}. Run on the target as'
                 f' an administrator: GRANT "{strangers[0]}" TO "{who.user}"; or set owners: login in the snapshot step',
@@ -331,5 +337,6 @@ def _creating_roles(what: str, statements: tuple[str, ...], perform: Callable[[R
         locks=NO_LOCKS,
         needs=(needs.ROLES,),
         undo="DROP ROLE, by hand: roles belong to the whole server",
+        lasting="the roles on the target, without passwords; roles belong to the whole server",
         perform=perform,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Sequence
 
     from planrunner.model import Json, RdsInstance
 
@@ -36,6 +36,9 @@ _ON_BOTH = frozenset({"rds:ModifyDBInstance"})
 _ON_BOTH_OF_CLUSTER = frozenset({"rds:ModifyDBCluster"})
 # A list of all of them tells which others use the group.
 _ON_ALL = {"rds:DescribeDBInstances": "db", "rds:DescribeDBClusters": "cluster"}
+# The Sid of what can be done without, and what a preview reads for its figures.
+OPTIONAL = "OptionalFiguresOfThePreview"
+FIGURES = ("cloudwatch:GetMetricData", "rds:DescribeDBInstances", "rds:DescribeEvents")
 
 
 def secret_arn(locator: str, region: str | None) -> str:
@@ -47,12 +50,16 @@ def secret_arn(locator: str, region: str | None) -> str:
 
 
 def policy(
-    actions: Iterable[str],
+    actions: Collection[str],
     instance: RdsInstance | None,
     groups: Sequence[str],
     clusters: Sequence[str] = (),
+    *,
+    optional: Sequence[str] = (),
 ) -> dict[str, Json] | None:
     """A policy that allows ``actions`` and nothing else; None where none is needed.
+
+    ``optional`` are actions that can be done without: they stand in a statement of their own, OPTIONAL by its Sid.
 
     An action is ``SERVICE:ACTION`` or, with what it is called on, ``SERVICE:ACTION on ARN``. ``groups`` are the
     parameter groups by name, of instances or clusters, ``clusters`` the clusters.
@@ -62,15 +69,17 @@ def policy(
         name, named, arn = action.partition(" on ")
         resources = (arn,) if named else _resources(name, instance, groups, clusters)
         by_resource.setdefault(resources, []).append(name)
-    if not by_resource:
+    left = sorted(set(optional) - set(actions))
+    if not by_resource and not left:
         return None
-    return {
-        "Version": "2012-10-17",
-        "Statement": [
-            {"Effect": "Allow", "Action": named, "Resource": resources}
-            for resources, named in by_resource.items()
-        ],
-    }
+    statements: list[Json] = [
+        {"Effect": "Allow", "Action": named, "Resource": resources}
+        for resources, named in by_resource.items()
+    ]
+    if left:
+        # Of these AWS asks for no resource, or for a list of all.
+        statements.append({"Sid": OPTIONAL, "Effect": "Allow", "Action": left, "Resource": ("*",)})
+    return {"Version": "2012-10-17", "Statement": statements}
 
 
 def _resources(

@@ -8,6 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from planrunner.aws.certificates import InstanceAuthority, instance_authority
+from planrunner.aws.events import InstanceEvent, instance_events
+from planrunner.aws.storage import Storage, instance_storage
 from planrunner.errors import CloudError
 from planrunner.on_demand import on_demand
 
@@ -15,11 +17,13 @@ if TYPE_CHECKING:
     from mypy_boto3_rds.client import RDSClient
     from mypy_boto3_rds.type_defs import DBInstanceTypeDef
 
-    from planrunner.aws import failures, session
+    from planrunner.aws import cloudwatch, failures, session
+    from planrunner.aws.week import Week
     from planrunner.model import RdsInstance
     from planrunner.ports import Clock
 else:
     # A plan that is only looked at loads nothing that opens a socket.
+    cloudwatch = on_demand("planrunner.aws.cloudwatch")
     failures = on_demand("planrunner.aws.failures")
     session = on_demand("planrunner.aws.session")
 
@@ -77,6 +81,18 @@ class Rds:
     def authority(self) -> InstanceAuthority:
         """Which certificate authority the instance uses, and until when."""
         return instance_authority(self._client, self.instance)
+
+    def events(self) -> tuple[InstanceEvent, ...]:
+        """What AWS noted about the instance in the past 14 days, the oldest first."""
+        return instance_events(self._client, self.instance)
+
+    def storage(self) -> Storage:
+        """The instance's storage."""
+        return instance_storage(self._client, self.instance)
+
+    def week(self) -> Week:
+        """What CloudWatch has measured of the instance in the past seven days."""
+        return cloudwatch.week(self.instance, self.clock.now())
 
     def _instance(self, told: DBInstanceTypeDef) -> DbInstance:
         groups = told.get("DBParameterGroups", [])

@@ -9,7 +9,7 @@ import botocore.session
 from botocore.config import Config
 from botocore.loaders import create_loader
 
-from planrunner.aws import roles
+from planrunner.aws import calls, roles
 from planrunner.aws.failures import translated
 
 if TYPE_CHECKING:
@@ -26,8 +26,9 @@ _TIMEOUTS = Config(connect_timeout=10, read_timeout=30)
 _CONFIG = _TIMEOUTS.merge(Config(retries={"mode": "standard", "max_attempts": 5}))
 # For what must not happen twice when only its answer was lost.
 _ONCE = _TIMEOUTS.merge(Config(retries={"mode": "standard", "total_max_attempts": 1}))
-# For what only explains a failure: nobody waits a minute to hear that AWS does not answer either.
-_HASTY = Config(retries={"mode": "standard", "max_attempts": 2}, connect_timeout=3, read_timeout=10)
+# For what only explains a failure, or tells figures that can be done without: nobody waits a minute to hear that AWS
+# does not answer either.
+_HASTY = Config(retries={"mode": "standard", "max_attempts": 2}, connect_timeout=3, read_timeout=20)
 
 
 @overload
@@ -50,9 +51,9 @@ def client(
 @overload
 def client(service: Literal["s3"], instance: RdsInstance | None, *, region: str | None = None) -> Any: ...
 @overload
-# Its stubs would be one more package for three calls: see Route53Client.
+# Their stubs would be more packages for few calls: see Route53Client, CloudWatchClient.
 def client(
-    service: Literal["route53"], instance: RdsInstance | None, *, region: str | None = None
+    service: Literal["route53", "cloudwatch"], instance: RdsInstance | None, *, region: str | None = None
 ) -> Any: ...
 @overload
 # So would EC2's: see Ec2Client.
@@ -62,7 +63,7 @@ def client(
 
 
 def client(
-    service: Literal["rds", "secretsmanager", "ssm", "s3", "route53", "ec2"],
+    service: Literal["rds", "secretsmanager", "ssm", "s3", "route53", "ec2", "cloudwatch"],
     instance: RdsInstance | None,
     *,
     region: str | None = None,
@@ -85,8 +86,8 @@ def client(
             session = roles.assumed(session, instance)
         url = instance.endpoint_url if instance else None
         make: Any = session.client
-        config = _HASTY if hasty else _CONFIG
-        return make(service, endpoint_url=url, config=config if retried else _ONCE)
+        config = _HASTY if hasty or service == "cloudwatch" else _CONFIG
+        return calls.counted(service, make(service, endpoint_url=url, config=config if retried else _ONCE))
 
 
 def _session(profile: str | None, region: str | None) -> boto3.Session:

@@ -12,7 +12,7 @@ from planrunner.errors import StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.model import Side
 from planrunner.postgres import needs
-from planrunner.step import NO_LOCKS, NO_NEEDS, Action
+from planrunner.step import NO_LOCKS, NO_NEEDS, NOTHING_STAYS, Action
 from planrunner.units import seconds
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def becoming_available(carrier: Carrier, now: Standing) -> Action:
         locks=NO_LOCKS,
         needs=looking(now),
         undo="nothing to undo: it only waits",
+        lasting=NOTHING_STAYS,
     )
 
 
@@ -78,6 +79,7 @@ def creating(carrier: Carrier, now: Standing, name: str, model: str | None) -> A
         locks=NO_LOCKS,
         needs=(level.iam("Copy" if model else "Create"), *looking(now), *_LEDGER),
         undo=carrier.rds.command(f"delete-{level.words}-parameter-group", level.group_option, name),
+        lasting=f"parameter group {name}",
     )
 
 
@@ -124,6 +126,7 @@ def setting(carrier: Carrier, missing: Missing) -> Action:
         needs=(level.iam("Modify"), *looking(missing.now), *_LEDGER),
         adjusts=missing.group is not None,
         undo="; ".join(_going_back(carrier, missing, back)) or "the group is deleted as a whole",
+        lasting=f"{what} in {name}: wal_level stays logical, which writes more WAL, until it is 0 and rebooted",
     )
 
 
@@ -178,6 +181,7 @@ def attaching(carrier: Carrier, now: Standing, name: str, also: Sequence[str] = 
         needs=(f"rds:Modify{noun}", *looking(now), *_LEDGER),
         adjusts=True,
         undo=carrier.attaching(now, now.group),
+        lasting=f"{name} stays the parameter group of {now.name}",
     )
 
 
@@ -215,6 +219,7 @@ def waiting(carrier: Carrier, now: Standing, wanted: Sequence[str]) -> Action:
         locks=NO_LOCKS,
         needs=NO_NEEDS,
         undo="nothing to undo: it only waits",
+        lasting=NOTHING_STAYS,
     )
 
 

@@ -13,7 +13,7 @@ from planrunner.errors import CloudError, ServerError, StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.model import Side
 from planrunner.postgres import headroom, needs
-from planrunner.step import IRREVERSIBLE, Action
+from planrunner.step import IRREVERSIBLE, NOTHING_STAYS, Action
 from planrunner.units import human_seconds
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _UNKNOWN = frozenset({None, "InternalFailure", "InternalServerError", "ServiceUn
 def rebooting(carrier: Carrier, now: Standing, consent: str, clock: Clock | None) -> Action:
     """The reboot as the plan consents to it; ``clock`` is None where nothing is known of the window."""
     command, name = carrier.rebooting(now), now.rebooted
-    asks = f"Reboot {name} now? Its sessions are cut off and it is away for a minute or so."
+    asks = f"Reboot {name} now? Its sessions are cut off and it is away until it has restarted."
     never = f"{name} needs a reboot and the plan says reboot: never. Reboot it, then run again: {command}"
     noun = "DBCluster" if now.whole else "DBInstance"
     when = _told_window(now, clock) if consent == IN_WINDOW else ""
@@ -49,9 +49,10 @@ def rebooting(carrier: Carrier, now: Standing, consent: str, clock: Clock | None
         where=Side.AWS,
         perform=partial(_reboot, carrier=carrier),
         statements=(command,),
-        locks=("every session is cut off, for a minute or so",),
+        locks=("every session is cut off, until it has restarted",),
         needs=(f"rds:Reboot{noun}", *looking(now), *needs.on(Side.TARGET, needs.CREATE)),
         undo=f"{IRREVERSIBLE}: a reboot is over once it is done",
+        lasting=NOTHING_STAYS,
         asks=asks if consent == "ask" else None,
         blocked=never if consent == "never" else None,
         restarts=True,

@@ -16,7 +16,7 @@ from planrunner.failpoints import failpoint
 from planrunner.model import Side
 from planrunner.postgres import headroom
 from planrunner.replication.names import Names
-from planrunner.step import IRREVERSIBLE, NO_LOCKS, Action
+from planrunner.step import IRREVERSIBLE, NO_LOCKS, NOTHING_STAYS, Action
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -114,6 +114,7 @@ def _reattaching(view: _View) -> Iterator[Action]:
         needs=(f"rds:Modify{noun}", *looking(now)),
         adjusts=True,
         undo=carrier.attaching(now, now.group),
+        lasting=NOTHING_STAYS,
     )
 
 
@@ -146,6 +147,7 @@ def _setting_back(view: _View) -> Iterator[Action]:
             needs=(*iam, *looking(view.now)),
             adjusts=True,
             undo="; ".join(calls(carrier, level, "modify", group, _ours(values))),
+            lasting=NOTHING_STAYS,
         )
 
 
@@ -212,5 +214,6 @@ def _deleting(view: _View) -> Iterator[Action]:
         locks=NO_LOCKS,
         needs=(level.iam("Delete"), *looking(view.now)),
         undo=f"{IRREVERSIBLE}: it would have to be made anew",
+        lasting=NOTHING_STAYS,
         destructive=True,
     )

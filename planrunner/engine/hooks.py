@@ -30,6 +30,7 @@ def hook_actions(hooks: Sequence[Hook]) -> tuple[Action, ...]:
             locks=NO_LOCKS,
             needs=("the command's own rights on this machine",),
             undo="by hand: planrunner does not know what the command did",
+            lasting="whatever the command changed",
             observable=False,
             perform=partial(_perform, hook=hook),
         )

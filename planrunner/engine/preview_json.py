@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from planrunner.engine.lasting import lasting, lasting_json
 from planrunner.engine.preview_text import status_of, verdict
 from planrunner.engine.verdicts import of_step
 from planrunner.masking import masked
@@ -29,6 +30,7 @@ def to_json(preview: Preview) -> str:
         "target": preview.target,
         "changes": preview.changes,
         "failures": preview.failures,
+        "lasting": lasting_json(lasting(preview)),
         "steps": [step_json(step) for step in preview.steps],
     }
     return json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
@@ -68,6 +70,7 @@ def action_json(action: Action) -> Json:
         "locks": list(action.locks),
         "needs": list(action.needs),
         "undo": action.undo,
+        "lasting": action.lasting,
         "asks": action.asks,
         "blocked": action.blocked,
         "adjusts": action.adjusts,

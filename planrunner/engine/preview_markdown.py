@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from planrunner.engine.lasting import lasting, lasting_lines
 from planrunner.engine.markdown_safe import code, fenced, text
 from planrunner.engine.preview_text import (
     condition_lines,
@@ -33,14 +34,27 @@ _MOST_LISTED = 20
 # What the head may take of the whole, and what is kept for the notes at the end.
 _HEAD_LIMIT = 30_000
 _NOTES = 1_500
+_LASTING_LIMIT = 6_000
 # The figures that a reviewer asks for first.
-_FIGURES = ("tables", "rows", "heap_bytes", "copy_time", "wal_retained", "target_disk")
+_FIGURES = (
+    "reboot_time",
+    "tables",
+    "rows",
+    "heap_bytes",
+    "copy_time",
+    "wal_retained",
+    "wal_retained_week",
+    "storage_after_copy",
+    "storage_growth",
+    "target_disk",
+)
 
 
 def to_markdown(preview: Preview) -> str:
     """The preview in less than 60,000 characters; what does not fit is named, and how to see it."""
-    head = _cut_lines(_head(preview), _HEAD_LIMIT)
-    left, short, dropped, kept = LIMIT - len(head) - _NOTES, list[str](), list[str](), list[str]()
+    head, lasts = _cut_lines(_head(preview), _HEAD_LIMIT), _lasting(preview)
+    left = LIMIT - len(head) - len(lasts) - _NOTES
+    short, dropped, kept = list[str](), list[str](), list[str]()
     for step in preview.steps:
         for block, note in ((_folded(step, whole=True), None), (_folded(step, whole=False), short)):
             if len(block) + 2 <= left:
@@ -51,7 +65,16 @@ def to_markdown(preview: Preview) -> str:
                 break
         else:
             dropped.append(step.spec.id)
+    kept += [lasts] if lasts else []
     return "\n\n".join((head, *kept, *_notes(preview, short, dropped))) + "\n"
+
+
+def _lasting(preview: Preview) -> str:
+    """What stays afterwards, folded."""
+    lines = _cut_lines(lasting_lines(lasting(preview)), _LASTING_LIMIT)
+    if not lines:
+        return ""
+    return f"<details><summary>What stays afterwards</summary>\n\n{fenced(lines)}\n\n</details>"
 
 
 def _notes(preview: Preview, short: Sequence[str], dropped: Sequence[str]) -> Iterator[str]:

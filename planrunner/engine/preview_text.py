@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from planrunner.engine.lasting import lasting, lasting_lines
 from planrunner.engine.verdicts import of_action, of_step
 from planrunner.masking import masked
 from planrunner.model import Mark
@@ -29,7 +30,8 @@ def to_text(preview: Preview) -> str:
         f"  target  {preview.target}",
     ]
     blocks = ["\n".join(_step(step)) for step in preview.steps]
-    return "\n\n".join(["\n".join(head), *blocks, headline(preview)]) + "\n"
+    left = "\n".join(lasting_lines(lasting(preview)))
+    return "\n\n".join(["\n".join(head), *blocks, *([left] if left else []), headline(preview)]) + "\n"
 
 
 def headline(preview: Preview) -> str:

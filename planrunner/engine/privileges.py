@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from planrunner.aws.ec2 import READING
-from planrunner.aws.policy import policy, secret_arn
+from planrunner.aws.policy import FIGURES, policy, secret_arn
 from planrunner.model import SecretKind, Side
 from planrunner.postgres import grant_script, needs
 from planrunner.postgres.failures import dsn_parameters
@@ -101,7 +101,9 @@ def _policy(plan: Plan, preview: Preview, actions: set[str]) -> Mapping[str, Jso
     named = {action for action in actions if ":" in action}
     # What explains a connection that failed, and what the preflight tells of the network.
     network = READING if plan.source.rds is not None else ()
-    return policy({*named, *network, *_secrets(plan)}, plan.source.rds, groups, clusters)
+    figures = FIGURES if plan.source.rds or plan.target.rds else ()
+    wanted = {*named, *network, *_secrets(plan)}
+    return policy(wanted, plan.source.rds, groups, clusters, optional=figures)
 
 
 def _named(preview: Preview, option: re.Pattern[str]) -> list[str]:

@@ -6,6 +6,7 @@ import json
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from planrunner.aws.policy import OPTIONAL
 from planrunner.engine.markdown_safe import code, fenced, text
 
 if TYPE_CHECKING:
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 _NO_SQL = "-- nothing: a session is all it takes"
 _NO_IAM = "no call to AWS is made"
+_OPTIONAL = (
+    f"{OPTIONAL} can be left out: without it the preview does not tell how long a reboot takes and how far the storage"
+    " lasts"
+)
 
 
 def to_text(needed: Needed) -> str:
@@ -30,6 +35,7 @@ def to_json(needed: Needed) -> str:
         "plan": needed.plan,
         "offline": needed.offline,
         "iam_policy": needed.iam,
+        "optional": [OPTIONAL] if _has_optional(needed) else [],
         "source": [{"statement": line.statement, "why": line.why} for line in needed.source],
         "target": [{"statement": line.statement, "why": line.why} for line in needed.target],
         "remarks": list(needed.remarks),
@@ -58,11 +64,17 @@ def _text(needed: Needed) -> Iterator[str]:
         yield "-- from the plan alone: … stands for what only the servers tell"
     yield "\n-- IAM policy of the identity that runs it"
     yield json.dumps(needed.iam, indent=2) if needed.iam else f"-- {_NO_IAM}"
+    if _has_optional(needed):
+        yield f"-- {_OPTIONAL}"
     yield "\n-- run on the source, as the master user or a superuser"
     yield script(needed.source)
     yield "\n-- run on the target, as an administrator"
     yield script(needed.target)
     yield from (f"\n-- not granted here: {remark}" for remark in needed.remarks)
+
+
+def _has_optional(needed: Needed) -> bool:
+    return needed.iam is not None and OPTIONAL in json.dumps(needed.iam)
 
 
 def _markdown(needed: Needed) -> Iterator[str]:
@@ -71,6 +83,8 @@ def _markdown(needed: Needed) -> Iterator[str]:
         yield "From the plan alone: `…` stands for what only the servers tell."
     yield "### IAM policy"
     yield fenced(json.dumps(needed.iam, indent=2), "json") if needed.iam else text(_NO_IAM)
+    if _has_optional(needed):
+        yield text(_OPTIONAL)
     yield "### On the source"
     yield fenced(script(needed.source), "sql")
     yield "### On the target"

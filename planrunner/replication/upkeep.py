@@ -18,6 +18,7 @@ LEDGER = Upkeep(
         "UPDATE planrunner.unit SET …",
         "WITH … INSERT INTO planrunner.…",
     ),
+    taken_back=True,
 )
 SESSIONS = tuple(
     Upkeep(
@@ -38,11 +39,13 @@ MARKS = Upkeep(
     text="writes marker rows into planrunner.barrier_… on the source, to see them arrive on the target",
     where=Side.SOURCE,
     statements=_MARKS,
+    taken_back=True,
 )
 MARKS_BACK = Upkeep(
     text="writes marker rows into planrunner.barrier_… on the target, to see them arrive on the source",
     where=Side.TARGET,
     statements=_MARKS,
+    taken_back=True,
 )
 DIALS = Upkeep(
     text="lets the target dial the source: CREATE SUBSCRIPTION in a transaction that is rolled back",

@@ -21,6 +21,7 @@ from moto.moto_server.werkzeug_app import (
 from moto.rds.models import rds_backends
 from werkzeug.serving import BaseWSGIServer, make_server
 
+from planrunner.sandbox import cloudwatch_api, rds_events
 from planrunner.sandbox.ec2_network import Ec2Network
 from planrunner.sandbox.rds_certificates import CertificateAuthority, described
 from planrunner.sandbox.rds_rules import Params, Rules
@@ -66,7 +67,8 @@ class RdsApi:
     """The API of one RDS instance whose reboot restarts ``server``; a context manager.
 
     ``calls`` holds every request, ``denied`` the actions to refuse as IAM does, ``authorities`` those
-    that instances may use, ``script`` what is to go wrong, ``world`` how everything stands. moto keeps its
+    that instances may use, ``script`` what is to go wrong, ``world`` how everything stands, ``events`` what happened
+    to the instances; ``cloudwatch`` has their figures. moto keeps its
     instances per process and region: two stand-ins in one process need two regions.
     """
 
@@ -84,7 +86,10 @@ class RdsApi:
         stand_in = _instance(self._backend, server, instance)
         self.network = Ec2Network(region, server.port)
         self.network.embed(stand_in, self._backend)
+        self.events = rds_events.Events()
+        self.cloudwatch = cloudwatch_api.CloudWatch(region, self.denied)
         self.world = World(self._backend, server, stand_in, phase=phase)
+        self.world.note = self.events.note
         self._rules = Rules(self.world)
         self._http: BaseWSGIServer = make_server(HOST, 0, self, threaded=True, request_handler=_Quiet)
         self._thread = threading.Thread(target=self._http.serve_forever, name="rds api", daemon=True)
@@ -131,6 +136,7 @@ class RdsApi:
         self.world.close()
         self._backend.reset()
         self.network.close()
+        self.cloudwatch.forget()
 
     def __enter__(self) -> Self:
         self.start()
@@ -172,9 +178,16 @@ class RdsApi:
             if found:
                 return _answer(start_response, 200, described(found, _XMLNS))
             return _error(start_response, 404, "CertificateNotFound", f"Certificate not found: {wanted}")
-        if action == "DescribeDBEngineVersions":
-            return _answer(start_response, 200, _engine_versions(params))
+        if action in {"DescribeEvents", "DescribeDBEngineVersions"}:
+            events = action == "DescribeEvents"
+            told = self.events.described(params, _XMLNS) if events else _engine_versions(params)
+            return _answer(start_response, 200, told)
         return self._under_rules(action, params, environ, start_response)
+
+    def _elsewhere(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if cloudwatch_api.SERVICE in environ.get("HTTP_AUTHORIZATION", ""):
+            return self.cloudwatch.answer(environ, start_response, self._forward)
+        return self._forward(environ, start_response)
 
     def _under_rules(
         self, action: str, params: Params, environ: dict[str, Any], start_response: Any

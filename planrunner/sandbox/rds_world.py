@@ -11,6 +11,7 @@ from moto.rds.models import DBInstance
 
 from planrunner.aws.statuses import Course, meaning
 from planrunner.sandbox.rds_catalog import server_settings
+from planrunner.sandbox.rds_events import RESTARTED, SHUTDOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -85,7 +86,7 @@ class World:
     """Instances, clusters and groups of one region's moto backend, and the server behind ``main``.
 
     ``phase`` is how long ``applying`` and ``rebooting`` last beside the real restart, in seconds. ``unfit``: AWS
-    fails to apply the next group.
+    fails to apply the next group. ``note`` hears of what AWS would list as an event of an instance.
     """
 
     def __init__(self, backend: Any, server: PostgresServer, main: StandInInstance, *, phase: float) -> None:
@@ -96,6 +97,7 @@ class World:
         self.clusters: dict[str, StandInCluster] = {}
         self.reboots = 0
         self.unfit = False
+        self.note: Callable[[str, str], None] = _unnoted
         self.lock = threading.RLock()
         self._base = server.settings
         # What groups have brought to the server; everything else there is its owner's.
@@ -183,10 +185,12 @@ class World:
         settings: Mapping[str, str],
     ) -> None:
         self._gone.wait(self.phase)
+        self._note(members, SHUTDOWN)
         try:
             if self.main in members:
                 gone = self._laid - set(settings) if settings else set[str]()
                 self.server.restart(*self._over(settings, gone))
+                self._note(members, RESTARTED)
                 self._gone.wait(self.phase)
         except Exception:
             # It does not start with what its group says.
@@ -199,6 +203,10 @@ class World:
             for member in taken:
                 member.apply_status = "in-sync"
 
+    def _note(self, members: tuple[StandInInstance, ...], message: str) -> None:
+        for member in members:
+            self.note(str(member.db_instance_identifier), message)
+
     def _settings(self) -> dict[str, str]:
         group = self.ruling(self.main)
         return server_settings({name: p["ParameterValue"] for name, p in group.parameters.items()})
@@ -207,3 +215,7 @@ class World:
         thread = threading.Thread(target=work, name="rds stand-in", daemon=True)
         self._threads.append(thread)
         thread.start()
+
+
+def _unnoted(_instance: str, _message: str) -> None:
+    """Who is not interested."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from planrunner.model import Side
 from planrunner.postgres import needs
 from planrunner.replication import statistics
-from planrunner.step import Action, Seen, outlined
+from planrunner.step import NOTHING_STAYS, Action, Seen, outlined
 from planrunner.workspace import workspace
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def _analyzing(run: Run | Draft, count: str, statements: tuple[str, ...]) -> Act
         locks=("SHARE UPDATE EXCLUSIVE on one table at a time in each session",),
         needs=(needs.STATISTICS,),
         undo="nothing has to be undone: statistics are replaced by the next ANALYZE",
+        lasting=NOTHING_STAYS,
         perform=_perform,
     )
 

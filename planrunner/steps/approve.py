@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from planrunner.model import Side
-from planrunner.step import NO_LOCKS, NO_NEEDS, Action, Seen, outlined
+from planrunner.step import NO_LOCKS, NO_NEEDS, NOTHING_STAYS, Action, Seen, outlined
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +39,7 @@ def _question(run: Run | Draft) -> Action:
         locks=NO_LOCKS,
         needs=NO_NEEDS,
         undo="nothing is changed",
+        lasting=NOTHING_STAYS,
         asks=message,
         perform=lambda run: run.held.put(_agreed(run), Seen()),
     )

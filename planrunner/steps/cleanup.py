@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from planrunner.model import Side
 from planrunner.postgres import needs
-from planrunner.step import IRREVERSIBLE, NO_LOCKS, Action, outlined
+from planrunner.step import IRREVERSIBLE, NO_LOCKS, NOTHING_STAYS, Action, outlined
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +33,7 @@ class Cleanup:
                 locks=("those of the statement",),
                 needs=(needs.BY_OTHERS,),
                 undo=IRREVERSIBLE,
+                lasting=NOTHING_STAYS,
                 blocked=f"It was not made by a step that could remove it. Execute on the {left.side.value}:"
                 f" {left.statement}",
                 perform=lambda _: None,
@@ -54,6 +55,7 @@ def _later() -> Action:
         locks=("ACCESS EXCLUSIVE on each for the moment of its removal",),
         needs=(needs.OWNERSHIP, *needs.on(Side.SOURCE, needs.OWNERSHIP)),
         undo=IRREVERSIBLE,
+        lasting=NOTHING_STAYS,
         destructive=True,
         decided_at_run_time=True,
         perform=lambda _: None,

@@ -9,7 +9,7 @@ from planrunner.on_demand import on_demand
 from planrunner.replication import comparison, crossing, upkeep
 from planrunner.replication.crossing import Position
 from planrunner.replication.names import Names
-from planrunner.step import IRREVERSIBLE, NO_LOCKS, Action, Draft, Run, outlined
+from planrunner.step import IRREVERSIBLE, NO_LOCKS, NOTHING_STAYS, Action, Draft, Run, outlined
 from planrunner.units import seconds
 from planrunner.workspace import sampled, workspace
 
@@ -206,6 +206,7 @@ def _carrying_settings(count: str, statements: tuple[str, ...]) -> Action:
         locks=NO_LOCKS,
         needs=(needs.DATABASE, needs.ROLES),
         undo="ALTER DATABASE … RESET, ALTER ROLE … RESET, by hand",
+        lasting="the settings, grants and owner of the database and its roles on the target",
         adjusts=True,
         perform=lambda run: settings.carry(workspace(run), _setting_terms(run)),
     )
@@ -234,6 +235,7 @@ def _identities(run: Run) -> Sequence[Action]:
             locks=("ACCESS EXCLUSIVE on each table, for an instant",),
             needs=(needs.ACTING_AS,),
             undo="ALTER TABLE … REPLICA IDENTITY FULL, by hand",
+            lasting=NOTHING_STAYS,
             adjusts=True,
             perform=lambda run: identities.restore_target(workspace(run)),
         )
@@ -269,6 +271,7 @@ def _retiring(names: Names, streams: Sequence[int]) -> Action:
         locks=("SHARE UPDATE EXCLUSIVE on each published table of the source, for an instant",),
         needs=(needs.SUBSCRIBING, needs.CREATE, *needs.on(Side.SOURCE, needs.OWNERSHIP, needs.REPLICATION)),
         undo=f"{IRREVERSIBLE}: the target follows the source no more; reverse: true makes a way back",
+        lasting=NOTHING_STAYS,
         perform=lambda run: cutover.retire(workspace(run)),
     )
 
@@ -282,5 +285,6 @@ def _refresh(views: Sequence[tuple[str, str]]) -> Action:
         locks=("ACCESS EXCLUSIVE on each materialized view while it is filled",),
         needs=(needs.ACTING_AS,),
         undo="nothing to undo: they are refreshed again at any time",
+        lasting=NOTHING_STAYS,
         perform=lambda run: restore.refresh(workspace(run), views, step=cutover.STEP),
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-from planrunner import own_server
+from planrunner import own_server, prospects
 from planrunner.aws.carrier import Carrier
 from planrunner.aws.outline import described_only, unknown
 from planrunner.aws.parameters import Change
@@ -13,14 +14,14 @@ from planrunner.enabling import actions, reboot, record, refusals, undoing, wish
 from planrunner.errors import ServerError
 from planrunner.postgres.failures import dsn_parameters
 from planrunner.replication import upkeep
-from planrunner.step import outlined
+from planrunner.step import NOTHING_STAYS, TAKEN_BACK, outlined
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from planrunner.aws.carrier import Standing
     from planrunner.enabling.wish import Missing
-    from planrunner.model import Upkeep
+    from planrunner.model import Estimate, Upkeep
     from planrunner.postgres.headroom import Headroom
     from planrunner.step import Action, Draft, Run
 
@@ -48,7 +49,7 @@ class EnableLogical:
             return ()
         if (refused := refusals.of_state(carrier, now)) is not None:
             return (refused,)
-        return _on_rds(run, carrier, wish.missing(run, carrier, now, found))
+        return _lasting(run, _on_rds(run, carrier, wish.missing(run, carrier, now, found)))
 
     def outline(self, draft: Draft) -> Sequence[Action]:
         """The calls it may come to; which of them are missing, AWS and the source tell."""
@@ -72,6 +73,10 @@ class EnableLogical:
             ]
         )
 
+    def estimates(self, run: Run) -> Sequence[Estimate]:
+        """How long past reboots took, and whom this one cuts off; nothing where none is missing."""
+        return prospects.of_reboot(run, self.actions(run))
+
     def satisfied(self, run: Run) -> Sequence[str]:
         """What of wal_level, limits, parameter group and its parameter is as it should be."""
         found = wish.room_if_answering(run)
@@ -94,6 +99,13 @@ class EnableLogical:
     def leftovers(self, run: Run) -> Sequence[Action]:
         """With ``undo: true`` the former parameter group, or the former values; the ledger remembers them."""
         return undoing.leftovers(run)
+
+
+def _lasting(run: Run, missing: Sequence[Action]) -> Sequence[Action]:
+    """With ``undo: true`` cleanup takes back what would stay."""
+    if not run.option("undo", False):  # noqa: FBT003  # the option's default
+        return missing
+    return [a if a.lasting == NOTHING_STAYS else replace(a, lasting=TAKEN_BACK) for a in missing]
 
 
 def _answers(now: Standing) -> bool:

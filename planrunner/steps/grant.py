@@ -10,7 +10,7 @@ from planrunner.model import Side, Upkeep
 from planrunner.postgres import needs, privileges
 from planrunner.postgres.grants import Grant, Kind, give, take_back
 from planrunner.replication import ledger, relations, upkeep
-from planrunner.step import NO_LOCKS, Action, Draft, Run, outlined
+from planrunner.step import NO_LOCKS, NOTHING_STAYS, TAKEN_BACK, Action, Draft, Run, outlined
 from planrunner.workspace import selected, workspace
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ class GrantRights:
                 locks=NO_LOCKS,
                 needs=(needs.GIVING_ROLES, needs.GIVING_ACCESS),
                 undo=privileges.by_hand(None, made),
+                lasting=NOTHING_STAYS,
                 perform=partial(_take_back, grants=made),
             )
         ]
@@ -108,6 +109,7 @@ def _replication(grant: Grant) -> Action:
         locks=NO_LOCKS,
         needs=(needs.GIVING_ROLES, *needs.on(Side.TARGET, needs.CREATE)),
         undo=grant.take_back().as_string(),
+        lasting=TAKEN_BACK,
         perform=partial(_give_replication, grant=grant),
     )
 
@@ -133,6 +135,7 @@ def _rest(name: str, aim: str, grants: Sequence[Grant]) -> list[Action]:
                 *needs.on(Side.TARGET, needs.CREATE),
             ),
             undo=" ".join(f"{grant.take_back().as_string()};" for grant in mine),
+            lasting=TAKEN_BACK,
             perform=partial(_give, grants=mine),
         )
     ]
@@ -187,6 +190,7 @@ def _blocked(*, name: str, summary: str, statements: tuple[str, ...], reason: st
         locks=NO_LOCKS,
         needs=(needs.BY_OTHERS,),
         undo="REVOKE, by hand",
+        lasting="the grants that somebody else gives: cleanup does not take them back",
         blocked=reason,
         perform=perform,
     )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from planrunner import clearing, copies, unfollowed
+from planrunner import clearing, copies, prospects, unfollowed
 from planrunner.model import Estimate, Finding, Json, Residue, Side, Upkeep
 from planrunner.postgres import catalog, needs
 from planrunner.replication import (
     decisions,
     described,
-    estimate,
     filter_checks,
     generations,
     identities,
@@ -26,7 +25,7 @@ from planrunner.replication import (
 )
 from planrunner.replication.names import Names
 from planrunner.replication.units import ANY_UNIT
-from planrunner.step import NO_LOCKS, Action, Draft, Run, outlined
+from planrunner.step import NO_LOCKS, NOTHING_STAYS, TAKEN_BACK, Action, Draft, Run, outlined
 from planrunner.units import human_bytes
 from planrunner.workspace import sampled, workspace
 
@@ -63,11 +62,8 @@ class Snapshot:
         return filter_checks.findings(workspace(run))
 
     def estimates(self, run: Run) -> Sequence[Estimate]:
-        """Sizes, copy time, WAL and disk for what is left to copy; about two seconds of measuring."""
-        space = workspace(run)
-        tables = verify.followed_tables(space)
-        above = copies.division(run).chunk_above
-        return estimate.estimates(space, tables, streams=copies.jobs(run), chunk_above=above)
+        """Sizes, copy time, WAL, storage and traffic for what is left to copy; about two seconds of measuring."""
+        return prospects.of_copy(run)
 
     def progress(self, run: Run) -> Mapping[str, Json]:
         """Units done of all, rows and bytes copied, generations, and what our slots retain."""
@@ -171,6 +167,7 @@ def _building(count: str) -> Action:
         locks=("SHARE on each table of the target while its index is built",),
         needs=(needs.ACTING_AS,),
         undo="DROP INDEX, ALTER TABLE … DROP CONSTRAINT, by hand",
+        lasting="indexes, constraints and triggers on the target, which the migration is for",
         perform=_perform_post_data,
     )
 
@@ -194,6 +191,7 @@ def _analyzing(count: str) -> Action:
         locks=("SHARE UPDATE EXCLUSIVE on each table",),
         needs=(needs.ACTING_AS,),
         undo="nothing to undo: statistics are gathered anew at any time",
+        lasting=NOTHING_STAYS,
         perform=_perform_analyze,
     )
 
@@ -227,6 +225,7 @@ def _fixing(summary: str) -> Action:
         locks=NO_LOCKS,
         needs=(needs.CREATE,),
         undo="planrunner cleanup forgets them",
+        lasting=TAKEN_BACK,
         perform=lambda run: selection_record.record(workspace(run)),
     )
 
@@ -244,6 +243,7 @@ def _filter_identities(wanted: Sequence[identities.Change]) -> Sequence[Action]:
             locks=("ACCESS EXCLUSIVE on each table, for an instant",),
             needs=(needs.OWNERSHIP,),
             undo="cleanup puts the former identity back",
+            lasting=TAKEN_BACK,
             adjusts=True,
             perform=lambda run: identities.change(workspace(run), wanted),
         )

@@ -67,6 +67,7 @@ def _script(run: Run | Draft, statements: Sequence[Statement], done_when: str) -
         locks=("what the statements take, each waited for at most " + run.option("lock_timeout", "10s"),),
         needs=(needs.STATEMENTS,),
         undo="by hand: planrunner does not know what undoes these statements",
+        lasting="whatever the statements change",
         destructive=any(statement.destructive for statement in statements),
         observable=bool(done_when),
         perform=_perform,

@@ -26,7 +26,7 @@ from planrunner.replication.health import observe, wal_disk
 from planrunner.replication.names import Names
 from planrunner.replication.schema_dump import Wishes
 from planrunner.replication.watch import Watch
-from planrunner.step import IRREVERSIBLE, NO_LOCKS, Action, Draft, Run, outlined
+from planrunner.step import IRREVERSIBLE, NO_LOCKS, NOTHING_STAYS, TAKEN_BACK, Action, Draft, Run, outlined
 from planrunner.units import human_bytes, seconds, size
 from planrunner.workspace import sampled, snapshot_option, workspace
 
@@ -162,6 +162,7 @@ def _subscribing(names: Names, generation: int, statements: tuple[str, ...], *, 
         locks=NO_LOCKS,
         needs=(needs.SUBSCRIBING, needs.CREATE, *needs.on(Side.SOURCE, needs.REPLICATION)),
         undo="planrunner cleanup drops it",
+        lasting=TAKEN_BACK,
         adjusts=adjusts,
         perform=lambda run: _perform_subscribe(run, generation),
     )
@@ -190,6 +191,7 @@ def _catch_up(limit: int) -> Action:
         locks=NO_LOCKS,
         needs=needs.on(Side.SOURCE, needs.CREATE),
         undo="nothing to undo: a marker row stays for an hour",
+        lasting=NOTHING_STAYS,
         perform=lambda run: _perform_catch_up(run, limit),
     )
 
@@ -233,6 +235,7 @@ def _lost(run: Run, generations: Sequence[int], done: Collection[str]) -> Sequen
             locks=NO_LOCKS,
             needs=(needs.BY_OTHERS,),
             undo="nothing is done",
+            lasting=NOTHING_STAYS,
             perform=lambda _: None,
             blocked=f"{trouble.what}. {trouble.remedy}",
         )
@@ -261,6 +264,7 @@ def _clear_former(names: Names, streams: Sequence[int]) -> Action:
         locks=NO_LOCKS,
         needs=(needs.OWNERSHIP, needs.REPLICATION),
         undo=f"{IRREVERSIBLE}: nobody follows them",
+        lasting=NOTHING_STAYS,
         recovery=True,
         destructive=True,
         perform=lambda run: merge.undo(workspace(run)),
@@ -276,6 +280,7 @@ def _join(names: Names, held: Sequence[int], streams: int) -> Action:
         locks=("SHARE UPDATE EXCLUSIVE on each table of the source, for an instant",),
         needs=(needs.SUBSCRIBING, needs.CREATE, *needs.on(Side.SOURCE, needs.OWNERSHIP, needs.REPLICATION)),
         undo="until the new subscription is made, the old streams are enabled again",
+        lasting=TAKEN_BACK,
         recovery=True,
         perform=lambda run: merge.merge(
             workspace(run), verify.followed_tables(workspace(run)), streams=streams
@@ -292,6 +297,7 @@ def _withheld() -> Action:
         locks=("SHARE ROW EXCLUSIVE on both tables of a foreign key, SHARE on a table whose index is built",),
         needs=(needs.ACTING_AS,),
         undo="ALTER TABLE … DROP CONSTRAINT …, DROP INDEX …, by hand",
+        lasting="the constraints and indexes on the target, which the migration is for",
         recovery=True,
         perform=_perform_withheld,
     )
@@ -313,6 +319,7 @@ def refreshing(views: Sequence[tuple[str, str]]) -> Action:
         locks=("ACCESS EXCLUSIVE on each materialized view while it is filled",),
         needs=(needs.ACTING_AS,),
         undo="REFRESH MATERIALIZED VIEW … WITH NO DATA, by hand",
+        lasting=NOTHING_STAYS,
         perform=lambda run: restore.refresh(workspace(run), views, step=STEP),
     )
 
@@ -327,6 +334,7 @@ def _unsubscribe(names: Names, generation: int) -> Action:
         locks=NO_LOCKS,
         needs=(needs.SUBSCRIBING, needs.CREATE),
         undo=f"{IRREVERSIBLE}: a stream that is cut off can't be taken up again, only begun anew",
+        lasting=NOTHING_STAYS,
         destructive=True,
         perform=lambda run: subscriptions.drop(workspace(run), generation),
     )

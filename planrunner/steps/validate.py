@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from planrunner import prospects
 from planrunner.errors import PlanrunnerError
 from planrunner.model import Finding, Mark, Upkeep
 from planrunner.postgres.preflight import preflight
@@ -43,6 +44,7 @@ class Validate:
             *preflight(run.source, run.target, _needs(run)),
             *_authority(run),
             *network_findings(run.plan, run.source),
+            *prospects.findings(run),
         )
         if not run.option("warnings_fail", False):  # noqa: FBT003  # the option's default
             return found

@@ -11,7 +11,7 @@ from planrunner.model import Side, VerifyTerms
 from planrunner.postgres import needs
 from planrunner.replication import comparison, upkeep
 from planrunner.replication.throttle import Effort
-from planrunner.step import Action, outlined
+from planrunner.step import NOTHING_STAYS, Action, outlined
 from planrunner.workspace import workspace
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def _comparison(run: Run | Draft) -> Action:
         locks=("ACCESS SHARE on one table at a time in each session",),
         needs=(needs.READING, *needs.on(Side.SOURCE, needs.READING)),
         undo="nothing is changed",
+        lasting=NOTHING_STAYS,
         perform=_perform,
     )
 

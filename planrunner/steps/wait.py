@@ -11,7 +11,7 @@ from planrunner.masking import masked
 from planrunner.model import Side
 from planrunner.postgres import needs, scripts
 from planrunner.replication import barrier, health, subscriptions
-from planrunner.step import NO_LOCKS, NO_NEEDS, Action, Seen, outlined
+from planrunner.step import NO_LOCKS, NO_NEEDS, NOTHING_STAYS, Action, Seen, outlined
 from planrunner.units import human_bytes, human_seconds, seconds, size
 from planrunner.workspace import workspace
 
@@ -48,6 +48,7 @@ def _waiting(run: Run | Draft) -> Action:
         locks=NO_LOCKS,
         needs=(needs.STATEMENTS,) if run.option("query", "") else NO_NEEDS,
         undo="nothing is changed",
+        lasting=NOTHING_STAYS,
         perform=_perform,
     )
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from planrunner.aws.policy import policy, secret_arn
+from planrunner.aws.policy import FIGURES, OPTIONAL, policy, secret_arn
 from planrunner.model import RdsInstance
 from planrunner.switching.build import iam_needs
 
@@ -67,3 +67,18 @@ def test_what_leads_the_traffic_tells_what_it_calls(tmp_path: Path) -> None:
 def test_a_secret_named_by_its_arn_keeps_it() -> None:
     arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:prod-AbCdEf"
     assert secret_arn(arn, None) == arn
+
+
+def test_what_can_be_done_without_stands_apart_and_once() -> None:
+    found = policy({"rds:DescribeDBInstances"}, ORDERS, (), optional=FIGURES)
+    assert found is not None
+    statements = found["Statement"]
+    assert isinstance(statements, list)
+    assert [s.get("Sid") for s in statements] == [None, OPTIONAL]
+    assert statements[1]["Action"] == ["cloudwatch:GetMetricData", "rds:DescribeEvents"]
+    assert statements[1]["Resource"] == ("*",)
+
+
+def test_a_plan_that_calls_nothing_may_still_be_told_figures() -> None:
+    found = policy((), ORDERS, (), optional=FIGURES)
+    assert allowed(found) == {action: ["*"] for action in FIGURES}
