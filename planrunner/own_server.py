@@ -12,6 +12,12 @@ from planrunner.step import NO_LOCKS, Action
 if TYPE_CHECKING:
     from planrunner.step import Run
 
+# pg_read_all_data reads every view, and calls none of the functions behind it.
+_MAY_SEE_FILES = (
+    "SELECT has_table_privilege('pg_catalog.pg_file_settings', 'SELECT')"
+    " AND has_function_privilege('pg_catalog.pg_show_all_file_settings()', 'EXECUTE')"
+)
+
 
 def level(run: Run) -> str:
     """What the source says; nothing else is believed."""
@@ -51,7 +57,7 @@ def on_own_server(run: Run) -> list[Action]:
 
 def _configured(run: Run) -> bool:
     """True when the files say logical already, as far as the role may see them."""
-    if run.source.value("SELECT has_table_privilege('pg_catalog.pg_file_settings', 'SELECT')"):
+    if run.source.value(_MAY_SEE_FILES):
         query = "SELECT setting FROM pg_file_settings WHERE name = 'wal_level' ORDER BY seqno DESC LIMIT 1"
         return bool(run.source.value(query) == "logical")
     return bool(run.source.value("SELECT pending_restart FROM pg_settings WHERE name = 'wal_level'"))

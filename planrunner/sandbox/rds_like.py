@@ -36,8 +36,8 @@ _TARGET_ROLES_16: tuple[LiteralString, ...] = (
 _TARGET_ROLES_15: tuple[LiteralString, ...] = ("CREATE ROLE migrator LOGIN SUPERUSER PASSWORD {password}",)
 # Stock PostgreSQL does not inherit the REPLICATION attribute; RDS's patched one lets rds_replication do.
 _UNEQUAL: LiteralString = (
-    "SELECT rolname, NOT rolreplication FROM pg_authid WHERE rolcanlogin AND NOT rolsuper"
-    " AND rolreplication <> pg_has_role(oid, 'rds_replication', 'USAGE')"
+    "SELECT rolname, NOT rolreplication FROM pg_authid WHERE NOT rolsuper AND rolname NOT LIKE 'rds%'"
+    " AND rolreplication <> (rolcanlogin AND pg_has_role(oid, 'rds_replication', 'USAGE'))"
 )
 _POLL_SECONDS = 0.01
 
@@ -123,7 +123,8 @@ def _database(server: PostgresServer, database: str, password: str, *, applicati
 class ReplicationRights:
     """Lets members of ``rds_replication`` replicate, as RDS does, while it is open; a context manager.
 
-    A background session of the superuser compares every few milliseconds and follows over restarts.
+    A background session of the superuser compares every few milliseconds and follows over restarts. A role
+    that got the attribute in another way, which RDS denies, loses it.
     """
 
     def __init__(self, server: PostgresServer) -> None:
@@ -141,8 +142,8 @@ class ReplicationRights:
 
     def _watch(self) -> None:
         while not self._end.is_set():
-            # The server is away while it restarts, and for good at the end.
-            with suppress(psycopg.OperationalError):
+            # The server is away while it restarts, and for good at the end; a role may go meanwhile.
+            with suppress(psycopg.Error):
                 self._follow()
             self._end.wait(_POLL_SECONDS)
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import psycopg
 from psycopg import conninfo, sql
 
+from planrunner.errors import UsageError
+
 if TYPE_CHECKING:
     from planrunner.sandbox.servers import PostgresServer
 
@@ -28,9 +30,12 @@ _ROLES: tuple[LiteralString, ...] = (
     "GRANT pg_monitor, pg_signal_backend, rds_replication, rds_password TO rds_superuser WITH ADMIN OPTION",
 )
 _SINCE: tuple[tuple[int, LiteralString], ...] = (
-    (15, "GRANT pg_checkpoint, pg_read_all_data, pg_write_all_data TO rds_superuser WITH ADMIN OPTION"),
+    # RDS gives pg_read_all_data too and keeps pg_authid closed; stock PostgreSQL opens that with it.
+    (15, "GRANT pg_checkpoint TO rds_superuser WITH ADMIN OPTION"),
     (15, "GRANT SET ON PARAMETER session_replication_role TO rds_superuser"),
     (16, "GRANT pg_create_subscription, pg_use_reserved_connections TO rds_superuser WITH ADMIN OPTION"),
+    # The master user gives logins IAM without having it itself; before 16 CREATEROLE is enough.
+    (16, "GRANT rds_iam TO rds_superuser WITH ADMIN TRUE, INHERIT FALSE, SET FALSE"),
     (17, "GRANT pg_maintain TO rds_superuser WITH ADMIN OPTION"),
 )
 _MASTER: LiteralString = (
@@ -45,7 +50,9 @@ _GUARD_FILES: LiteralString = (
 # A walsender looks at the attribute and at nothing else, so members of rds_replication must have it; RDS shows
 # them without. Nobody but a superuser reads pg_authid, so what these views show is what there is.
 _SHOWN = {"pg_roles": "rolreplication", "pg_shadow": "userepl"}
-_HIDDEN: LiteralString = "(pg_authid.rolreplication AND (pg_authid.rolsuper OR NOT pg_authid.rolcanlogin)) AS {name}"
+_HIDDEN: LiteralString = (
+    "(pg_authid.rolreplication AND (pg_authid.rolsuper OR NOT pg_authid.rolcanlogin)) AS {name}"
+)
 _ALIVE_SECONDS = 10
 
 
@@ -95,7 +102,8 @@ def hide_replication(session: psycopg.Connection[Any]) -> None:
         shown = sql.SQL(_HIDDEN).format(name=sql.Identifier(column)).as_string()
         written = re.compile(r"(?:pg_authid\.)?rolreplication(?: AS userepl)?(?=,)")
         definition, times = written.subn(shown, row[0])
-        assert times == 1, row[0]
+        if times != 1:
+            raise UsageError(f"{view} of this PostgreSQL is not understood: {row[0]}")
         statement = sql.SQL("CREATE OR REPLACE VIEW pg_catalog.{} AS ").format(sql.Identifier(view))
         session.execute(statement.as_string().encode() + definition.encode())
     session.execute("RESET allow_system_table_mods")
@@ -104,7 +112,11 @@ def hide_replication(session: psycopg.Connection[Any]) -> None:
 def _close_doors(session: psycopg.Connection[Any], server: PostgresServer, *, force_ssl: bool) -> None:
     """No way into rdsadmin's database, none for physical replication, and none without TLS under ``force_ssl``."""
     kind = "hostssl" if force_ssl else "host"
-    lines = ("local all all scram-sha-256", "host rdsadmin all all reject", f"{kind} all all all scram-sha-256")
+    lines = (
+        "local all all scram-sha-256",
+        "host rdsadmin all all reject",
+        f"{kind} all all all scram-sha-256",
+    )
     # Written over, not replaced: the file stays the server's account's.
     (server.data / "pg_hba.conf").write_text("\n".join((*lines, "")))
     before = session.execute("SELECT pg_conf_load_time()").fetchone()
@@ -113,4 +125,4 @@ def _close_doors(session: psycopg.Connection[Any], server: PostgresServer, *, fo
         if session.execute("SELECT pg_conf_load_time()").fetchone() != before:
             return
         session.execute("SELECT pg_sleep(0.005)")
-    raise AssertionError("the sandbox server did not read its pg_hba.conf")
+    raise UsageError("the sandbox server did not read its pg_hba.conf")
