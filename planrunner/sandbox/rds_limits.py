@@ -63,7 +63,7 @@ def make_rds(server: PostgresServer, *, master: str, password: str, force_ssl: b
     be one with TLS then. Its superuser is for the sandbox alone.
     """
     major = server.version[0]
-    statements = (*_ROLES, *(statement for since, statement in _SINCE if major >= since))
+    statements: list[LiteralString] = [*_ROLES, *(given for since, given in _SINCE if major >= since)]
     with psycopg.connect(server.superuser_dsn, autocommit=True) as session:
         if server.superuser != RDS_ADMIN:
             session.execute("CREATE ROLE rdsadmin NOLOGIN SUPERUSER REPLICATION BYPASSRLS")
