@@ -45,6 +45,11 @@ _FORMER = (
     "SELECT DISTINCT ON (name) name, setting FROM pg_file_settings WHERE name = ANY (%s)"
     " AND sourcefile LIKE '%%postgresql.auto.conf' ORDER BY name, seqno DESC"
 )
+# pg_read_all_data reads every view, and calls none of the functions behind it.
+_MAY_SEE_FILES = (
+    "SELECT has_table_privilege('pg_catalog.pg_file_settings', 'SELECT')"
+    " AND has_function_privilege('pg_catalog.pg_show_all_file_settings()', 'EXECUTE')"
+)
 
 
 def on_own_server(run: Run, room: Headroom) -> list[Action]:
@@ -78,7 +83,7 @@ def on_own_server(run: Run, room: Headroom) -> list[Action]:
 
 def _configured(run: Run, wanted: Mapping[str, str]) -> set[str]:
     """What the files say already, as far as the role may see them."""
-    if run.source.value("SELECT has_table_privilege('pg_catalog.pg_file_settings', 'SELECT')"):
+    if run.source.value(_MAY_SEE_FILES):
         rows = run.source.rows(_FILES, [list(wanted)])
         return {name for name, value in rows if _suffices(name, value, wanted[name])}
     rows = run.source.rows(
@@ -138,7 +143,7 @@ def altering(settings: Mapping[str, str]) -> Action:
 
 def _former(run: Run, settings: Mapping[str, str]) -> dict[str, str | None]:
     seen: dict[str, str] = {}
-    if run.source.value("SELECT has_table_privilege('pg_catalog.pg_file_settings', 'SELECT')"):
+    if run.source.value(_MAY_SEE_FILES):
         seen = {row[0]: row[1] for row in run.source.rows(_FORMER, [list(settings)])}
     return {name: seen.get(name) for name in settings}
 

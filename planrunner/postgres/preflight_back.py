@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
+from planrunner.postgres import privileges
+from planrunner.postgres.grants import Kind
 from planrunner.postgres.preflight_log import recorded_password
 from planrunner.postgres.preflight_network import Line, dialled, same_level
 from planrunner.postgres.preflight_section import Section
@@ -94,9 +96,16 @@ def _subscribing(source: Server) -> Iterator[Finding]:
         yield WAY_BACK.failed(
             f"Source's login lacks CREATE on database {shown}, which a subscription there needs",
             f"Run on the source as its owner: GRANT CREATE ON DATABASE {shown} TO {role};",
+            mended_by=_mender(source),
         )
     if not workers:
         yield WAY_BACK.failed(
             "Source runs no apply workers: max_logical_replication_workers is 0",
             "Raise it on the source (4 is its default) and restart it.",
         )
+
+
+def _mender(source: Server) -> str | None:
+    """The step that brings CREATE on the database: by a membership in its owner, or by the grant itself."""
+    gaps = privileges.access_gaps(privileges.rights(source), [Kind.DATABASE])
+    return "grant" if all(grant.possible for grant in gaps) else None

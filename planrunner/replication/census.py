@@ -112,6 +112,8 @@ SELECT 'grant', g.label, g.of, coalesce((SELECT jsonb_object_agg(x.who, x.what) 
 FROM granted g
 UNION ALL
 SELECT 'extension', extname, '', '', extversion, true FROM pg_extension
+UNION ALL
+SELECT 'provider', rolname, '', '', '', true FROM pg_roles WHERE rolname ~ '^rds'
 """
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from planrunner.model import Proof
+from planrunner.replication.providers import OTHERS_EXTENSIONS
 from planrunner.replication.relations import Omitted
-from planrunner.replication.restorable import OTHERS_EXTENSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from collections.abc import Set as AbstractSet
 
     from planrunner.replication.census import Census, Entry
 
@@ -128,6 +129,9 @@ def _owners(ours: Census, theirs: Census, wish: Wish) -> Proof:
     if not wish.owners:
         text = f"by decision (owners: login) {len(both)} things belong to the target's login"
         return Proof(name="owners", equal=True, text=text)
+    # What only the provider's superuser may make belongs to it there, and to whoever made it here.
+    of_provider = ours.of("provider").keys() | theirs.of("provider").keys()
+    both = [each for each in both if each[1].definition not in of_provider]
     found = [
         f"{label}: belongs to {b.definition} instead of {wish.roles.get(a.definition, a.definition)}"
         for label, a, b in both
@@ -141,11 +145,12 @@ def _grants(ours: Census, theirs: Census, wish: Wish) -> Proof:
     if not wish.grants:
         return Proof(name="grants", equal=True, text="by decision (grants: skip) no grant is carried")
     both = _carried(ours, theirs, "grant", wish)
+    strangers = ours.of("provider").keys() ^ theirs.of("provider").keys()
     found = [
         f"{label}: {difference}"
         for label, a, b in both
         for difference in _granted(
-            _rights(label, a, a.text, wish, map_roles=True), _rights(label, b, a.text, wish)
+            _rights(label, a, a.text, wish, map_roles=True), _rights(label, b, a.text, wish), strangers
         )
     ]
     # Of a thing that exists without a grant there is a line, but for columns and defaults.
@@ -174,8 +179,11 @@ def _rights(
     return found
 
 
-def _granted(ours: Mapping[str, frozenset[str]], theirs: Mapping[str, frozenset[str]]) -> Iterable[str]:
-    for role in sorted({*ours, *theirs}):
+def _granted(
+    ours: Mapping[str, frozenset[str]], theirs: Mapping[str, frozenset[str]], strangers: AbstractSet[str]
+) -> Iterable[str]:
+    """The differences; ``strangers`` are the provider's roles that one side does not have at all."""
+    for role in sorted({*ours, *theirs} - strangers):
         who = role or "its owner"
         lacking = ours.get(role, frozenset()) - theirs.get(role, frozenset())
         beyond = theirs.get(role, frozenset()) - ours.get(role, frozenset())

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from planrunner.replication.names import TRUNCATE_TRIGGER
+from planrunner.replication.providers import of_provider
 
 if TYPE_CHECKING:
     from planrunner.postgres.connection import Server
     from planrunner.replication.relations import Omitted
 
-OTHERS_EXTENSIONS = ("aws_", "rds_tools", "plpgsql")
 # Up to 15 membership lets a login act as a role; since 16 the grant says so by itself (SET).
 _ASSUMABLE = """
 SELECT rolname::text FROM pg_roles
@@ -55,5 +55,4 @@ class Restorable:
             return True
         if about.startswith("DEFAULT ACL") and " rdsadmin" in about:
             return True
-        named = about.removeprefix("EXTENSION ").removeprefix("- ")
-        return about.startswith("EXTENSION ") and named.startswith(OTHERS_EXTENSIONS)
+        return of_provider(about)

@@ -18,8 +18,9 @@ from planrunner.postgres import tools
 from planrunner.postgres.passwords import with_password
 from planrunner.postgres.tls import encrypted, for_another_libpq
 from planrunner.replication.names import SCHEMA
+from planrunner.replication.providers import Provider, provider
 from planrunner.replication.relations import Omitted
-from planrunner.replication.restorable import Restorable
+from planrunner.replication.restorable import Restorable, assumable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from planrunner.postgres.connection import Server
 
 _HEADER = re.compile(
-    r"^--\n-- Name: (?P<name>[^\n]*); Type: (?P<type>[A-Z ]+); Schema: (?P<schema>[^\n]*); Owner: [^\n]*\n--\n",
+    r"^--\n-- Name: (?P<name>[^\n]*); Type: (?P<type>[A-Z ]+); Schema: (?P<schema>[^\n]*);"
+    r" Owner: (?P<owner>[^\n]*)\n--\n",
     re.MULTILINE,
 )
 _RESTRICT = re.compile(r"^\\restrict (\S+)$", re.MULTILINE)
@@ -92,7 +94,8 @@ def dumped(source: Server, target: Server, wishes: Wishes, *, snapshot: str | No
             wanted = Restorable(target, wishes.omitted)
             sections = [_section(client, archive, name, wanted) for name in ("pre-data", "post-data")]
         if not any("pg_attver" in text for text, _ in sections):
-            pre, post = (_parse(text, known, count) for text, count in sections)
+            theirs = provider(target, assumable(target))
+            pre, post = (_parse(text, known, count, theirs) for text, count in sections)
             return Schema(pre_data=pre, post_data=post)
         refused.append(client.version)
     if not refused:
@@ -163,7 +166,7 @@ def _script(client: tools.ClientTools, archive: Path, listing: Path) -> str:
     return made.decode()
 
 
-def _parse(text: str, known: frozenset[str], count: int) -> Script:
+def _parse(text: str, known: frozenset[str], count: int, theirs: Provider) -> Script:
     guard = _RESTRICT.search(text)
     if guard is not None:
         # psql's own guard against commands hidden in a dump; we send SQL, and the server knows neither line.
@@ -176,7 +179,12 @@ def _parse(text: str, known: frozenset[str], count: int) -> Script:
         return Script(preamble=preamble, entries=(whole,) if heads else ())
     ends = [head.start() for head in heads[1:]] + [len(text)]
     entries: Sequence[Entry] = [
-        Entry(name=h["name"], type=h["type"], schema=h["schema"], sql=text[h.end() : end])
+        Entry(
+            name=h["name"],
+            type=h["type"],
+            schema=h["schema"],
+            sql=theirs.cleaned(h["type"], h["owner"], text[h.end() : end]),
+        )
         for h, end in zip(heads, ends, strict=True)
     ]
     return Script(preamble=preamble, entries=tuple(entries))

@@ -35,7 +35,10 @@ SELECT
   ARRAY(SELECT entry FROM pg_db_role_setting CROSS JOIN LATERAL unnest(setconfig) entry
    WHERE setdatabase = 0 AND setrole = 0 ORDER BY 1),
   (SELECT count(*) FROM pg_largeobject_metadata),
-  (SELECT pg_get_userbyid(nspowner)::text FROM pg_namespace WHERE nspname = 'public')
+  (SELECT pg_get_userbyid(nspowner)::text FROM pg_namespace WHERE nspname = 'public'),
+  ARRAY(SELECT DISTINCT r.rolname::text FROM pg_shdepend d JOIN pg_roles r ON r.oid = d.refobjid
+   WHERE d.refclassid = 'pg_authid'::regclass AND d.deptype = 'a' AND r.rolname ~ '^rds'
+     AND d.dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY 1)
 """
 
 
@@ -77,6 +80,9 @@ def decisions(source: Server, target: Server, names: Names, terms: Terms) -> tup
         ),
         *_large(row[10], terms, fenced=source.identity().superuser),
     ]
+    there = {str(r[0]) for r in target.rows("SELECT rolname::text FROM pg_roles WHERE rolname ~ '^rds'")}
+    lacking = [name for name in row[12] if name not in there]
+    found += _about("provider's roles", "grants to the provider's roles stay behind", lacking)
     if terms.owners:
         found += _public(target, row[11])
     return tuple(found)

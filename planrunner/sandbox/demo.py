@@ -19,6 +19,7 @@ from planrunner.errors import StepFailed, UsageError
 from planrunner.sandbox.binaries import wheel_bin
 from planrunner.sandbox.rds_api import CREDENTIALS, RdsApi
 from planrunner.sandbox.rds_like import Database, ReplicationRights, prepare_source, prepare_target
+from planrunner.sandbox.rds_limits import RDS_ADMIN
 from planrunner.sandbox.servers import PostgresServer
 from planrunner.sandbox.shop import load_shop
 from planrunner.sandbox.writer import Writer
@@ -112,7 +113,7 @@ def stage(
     with ExitStack() as stack:
         if not leave_files:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        source = stack.enter_context(PostgresServer(source_bin or wheel_bin(16)))
+        source = stack.enter_context(PostgresServer(source_bin or wheel_bin(16), superuser=RDS_ADMIN))
         target = stack.enter_context(PostgresServer(target_bin or wheel_bin(18)))
         databases = prepare_source(source), prepare_target(target)
         load_shop(databases[0].superuser_dsn, scale=scale)

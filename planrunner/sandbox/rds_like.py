@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any, LiteralString, Self
 import psycopg
 from psycopg import sql
 
+from planrunner.errors import UsageError
+from planrunner.sandbox.rds_limits import make_rds
+
 if TYPE_CHECKING:
     from planrunner.sandbox.servers import PostgresServer
 
@@ -19,22 +22,13 @@ MIGRATOR = "migrator"
 OWNER = "shop_owner"
 APPLICATION = "shop_app"
 
-_SOURCE_ROLES: tuple[LiteralString, ...] = (
-    "CREATE ROLE rds_superuser NOLOGIN",
-    "CREATE ROLE rds_replication NOLOGIN",
+# Made by the master user, as on RDS: since 16 it may grant what it made and is no member of it.
+_SHOP_ROLES: tuple[LiteralString, ...] = (
     "CREATE ROLE shop_owner NOLOGIN",
-    "GRANT pg_monitor, pg_read_all_settings, pg_signal_backend TO rds_superuser",
-    "CREATE ROLE migrator LOGIN NOSUPERUSER NOREPLICATION PASSWORD {password}",
-    "GRANT rds_superuser TO migrator",
-    "CREATE ROLE shop_app LOGIN NOSUPERUSER PASSWORD {password}",
+    "CREATE ROLE shop_reader NOLOGIN",
+    "CREATE ROLE shop_app LOGIN PASSWORD {password}",
     "GRANT shop_owner TO shop_app",
 )
-# The master user may give these away without having them: on RDS nobody replicates by being master.
-_SOURCE_ADMIN_16: tuple[LiteralString, ...] = (
-    "GRANT rds_replication TO rds_superuser WITH ADMIN TRUE, INHERIT FALSE, SET FALSE",
-    "GRANT shop_owner TO rds_superuser WITH ADMIN TRUE, INHERIT FALSE, SET FALSE",
-)
-_SOURCE_ADMIN_15: tuple[LiteralString, ...] = ("ALTER ROLE migrator CREATEROLE",)
 _TARGET_ROLES_16: tuple[LiteralString, ...] = (
     "CREATE ROLE migrator LOGIN NOSUPERUSER CREATEDB CREATEROLE PASSWORD {password}",
     "GRANT pg_create_subscription TO migrator",
@@ -42,8 +36,8 @@ _TARGET_ROLES_16: tuple[LiteralString, ...] = (
 _TARGET_ROLES_15: tuple[LiteralString, ...] = ("CREATE ROLE migrator LOGIN SUPERUSER PASSWORD {password}",)
 # Stock PostgreSQL does not inherit the REPLICATION attribute; RDS's patched one lets rds_replication do.
 _UNEQUAL: LiteralString = (
-    "SELECT rolname, NOT rolreplication FROM pg_roles WHERE rolcanlogin AND NOT rolsuper"
-    " AND rolreplication <> pg_has_role(oid, 'rds_replication', 'USAGE')"
+    "SELECT rolname, NOT rolreplication FROM pg_authid WHERE NOT rolsuper AND rolname NOT LIKE 'rds%'"
+    " AND rolreplication <> (rolcanlogin AND pg_has_role(oid, 'rds_replication', 'USAGE'))"
 )
 _POLL_SECONDS = 0.01
 
@@ -61,22 +55,39 @@ class Database:
     application_dsn: str | None = None
 
 
-def prepare_source(server: PostgresServer, database: str = DATABASE) -> Database:
-    """Give a running server the roles of RDS and an empty database owned by ``shop_owner``.
+def prepare_source(server: PostgresServer, database: str = DATABASE, *, force_ssl: bool = False) -> Database:
+    """Make a fresh, running server RDS's, with an empty database owned by ``shop_owner``.
 
-    The login ``migrator`` stands for RDS's master user: not a superuser, no replication; from 16 on
-    it may grant ``rds_replication`` and the owning role, before that it has CREATEROLE.
+    The login ``migrator`` is RDS's master user: no superuser, a member of rds_superuser, with CREATEROLE, and
+    what RDS denies it is denied (``rds_limits``). It made the other roles and belongs to none of them.
     """
     password = secrets.token_urlsafe(12)
-    roles = _SOURCE_ADMIN_16 if server.version[0] >= 16 else _SOURCE_ADMIN_15
-    name = sql.Identifier(database)
+    make_rds(server, master=MIGRATOR, password=password, force_ssl=force_ssl)
+    with psycopg.connect(server.dsn(MIGRATOR, "postgres", password=password), autocommit=True) as session:
+        _execute(session, _SHOP_ROLES, password)
     with psycopg.connect(server.superuser_dsn, autocommit=True) as session:
-        _execute(session, (*_SOURCE_ROLES, *roles), password)
-        session.execute(sql.SQL("CREATE DATABASE {} OWNER shop_owner").format(name))
         session.execute(
-            sql.SQL("GRANT CREATE, CONNECT, TEMPORARY ON DATABASE {} TO rds_superuser").format(name)
+            sql.SQL("CREATE DATABASE {} OWNER shop_owner").format(sql.Identifier(database)),
         )
     return _database(server, database, password, application=True)
+
+
+def prepare_rds_target(server: PostgresServer, database: str = DATABASE) -> Database:
+    """Make a fresh, running server RDS's, with the empty database that RDS makes for its master user.
+
+    UsageError before 16: RDS's patches let its master user create subscriptions there, stock PostgreSQL doesn't.
+    """
+    if server.version[0] < 16:
+        raise UsageError(
+            "before PostgreSQL 16 only a superuser can create subscriptions, so no stock server can stand for"
+            " a target on RDS",
+            remedy="Take a server of 16 or newer for the target.",
+        )
+    password = secrets.token_urlsafe(12)
+    make_rds(server, master=MIGRATOR, password=password)
+    with psycopg.connect(server.dsn(MIGRATOR, "postgres", password=password), autocommit=True) as session:
+        session.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
+    return _database(server, database, password, application=False)
 
 
 def prepare_target(server: PostgresServer, database: str = DATABASE) -> Database:
@@ -104,7 +115,7 @@ def _database(server: PostgresServer, database: str, password: str, *, applicati
     return Database(
         dsn=server.dsn(MIGRATOR, database),
         password=password,
-        superuser_dsn=server.dsn("postgres", database, password=server.password),
+        superuser_dsn=server.dsn(server.superuser, database, password=server.password),
         application_dsn=server.dsn(APPLICATION, database, password=password) if application else None,
     )
 
@@ -112,7 +123,8 @@ def _database(server: PostgresServer, database: str, password: str, *, applicati
 class ReplicationRights:
     """Lets members of ``rds_replication`` replicate, as RDS does, while it is open; a context manager.
 
-    A background session of the superuser compares every few milliseconds and follows over restarts.
+    A background session of the superuser compares every few milliseconds and follows over restarts. A role
+    that got the attribute in another way, which RDS denies, loses it.
     """
 
     def __init__(self, server: PostgresServer) -> None:
@@ -130,8 +142,8 @@ class ReplicationRights:
 
     def _watch(self) -> None:
         while not self._end.is_set():
-            # The server is away while it restarts, and for good at the end.
-            with suppress(psycopg.OperationalError):
+            # The server is away while it restarts, and for good at the end; a role may go meanwhile.
+            with suppress(psycopg.Error):
                 self._follow()
             self._end.wait(_POLL_SECONDS)
 

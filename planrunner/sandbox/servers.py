@@ -65,6 +65,7 @@ class PostgresServer:
         parent: Path | None = None,
         settings: Mapping[str, str] | None = None,
         password: str | None = None,
+        superuser: str = SUPERUSER,
         max_life: float = 3600.0,
     ) -> None:
         self._clock = SystemClock()
@@ -72,6 +73,7 @@ class PostgresServer:
         self._settings = {**_BASE, **(settings or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._kept = False
+        self.superuser = superuser
         self.password = password or secrets.token_urlsafe(12)
         self.folder = Path(tempfile.mkdtemp(prefix="planrunner-pg-", dir=parent))
         self._watchdog = _watchdog(self.folder, max_life)
@@ -97,7 +99,7 @@ class PostgresServer:
     @property
     def superuser_dsn(self) -> str:
         """A DSN of the superuser, password included, to the database ``postgres``."""
-        return self.dsn(SUPERUSER, "postgres", password=self.password)
+        return self.dsn(self.superuser, "postgres", password=self.password)
 
     @property
     def version(self) -> tuple[int, int]:
@@ -198,7 +200,7 @@ class PostgresServer:
         secret.touch(mode=0o600)
         secret.write_text(self.password)
         self._account.own(secret)
-        options = ["-U", SUPERUSER, "-A", "scram-sha-256", "--pwfile", str(secret), "-E", "UTF8"]
+        options = ["-U", self.superuser, "-A", "scram-sha-256", "--pwfile", str(secret), "-E", "UTF8"]
         try:
             self._run("initdb", "-D", str(self.data), *options, "--locale=C", "--no-sync")
         finally:

@@ -289,6 +289,19 @@ def test_role_with_the_parameter_privilege_sets_it(
     assert driver.planned(facts) == []
 
 
+def test_role_that_reads_everything_is_asked_no_more_than_it_may_see(
+    plain: PostgresServer, shop: Database, driver: ModuleType
+) -> None:
+    with psycopg.connect(plain.superuser_dsn, autocommit=True) as session:
+        session.execute("GRANT pg_read_all_data TO migrator")
+        try:
+            (only,) = driver.planned(driver.Facts(dsn=shop.dsn, password=shop.password))
+        finally:
+            session.execute("REVOKE pg_read_all_data FROM migrator")
+
+    assert "ALTER SYSTEM SET wal_level = 'logical'" in only.blocked
+
+
 def test_role_that_may_not_is_told_what_to_set(
     plain: PostgresServer, shop: Database, driver: ModuleType
 ) -> None:

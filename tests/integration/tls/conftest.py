@@ -102,7 +102,7 @@ class Scene:
         return server
 
 
-def _needs_debian() -> None:
+def needs_debian() -> None:
     if not DEBIAN.exists():
         if os.environ.get("CI"):
             pytest.fail("CI has no Debian PostgreSQL 15 (apt-get install postgresql-15): TLS is not tested")
@@ -130,7 +130,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Authority, dict[str
 @pytest.fixture(scope="session")
 def tls_server(pairs: tuple[Authority, dict[str, Pair]]) -> Iterator[Scene]:
     """PostgreSQL 15 that takes nothing but TLS from the network."""
-    _needs_debian()
+    needs_debian()
     own, made = pairs
     server = PostgresServer(
         DEBIAN,
@@ -171,7 +171,7 @@ def tls_server(pairs: tuple[Authority, dict[str, Pair]]) -> Iterator[Scene]:
 @pytest.fixture(scope="session")
 def plain_server() -> Iterator[Scene]:
     """PostgreSQL 15 without TLS that lets everybody in by password."""
-    _needs_debian()
+    needs_debian()
     with PostgresServer(DEBIAN, settings={"log_connections": "on"}, max_life=900) as server:
         scene = Scene(server=server, root=Path("/nonexistent"), revoked=Path("/nonexistent"), pairs={})
         _login(scene)
