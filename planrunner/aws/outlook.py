@@ -87,6 +87,7 @@ def of_copy(week: Week, storage: Storage, copy: Span | None, *, allowed: int | N
     return (
         _rate(week),
         _retained(week, copy, held, allowed),
+        *_on_disk(week),
         _free(week, storage),
         *(_after(week, storage, held) if held else ()),
         *_lasting(week),
@@ -164,6 +165,22 @@ def _retained(week: Week, copy: Span | None, held: Span | None, allowed: int | N
         text=f"a slot held for the copy grows to {human_bytes(held.low)} to {human_bytes(held.high)}",
         formula="the least and the most WAL of the past week in hours as many as copy_time"
         f" ({human_seconds(copy.low)} to {human_seconds(copy.high)}){given_up}",
+    )
+
+
+def _on_disk(week: Week) -> Iterator[Estimate]:
+    found, lag = week.of(Metric.WAL_ON_DISK), week.of(Metric.SLOT_LAG).newest(week.until)
+    now = found.newest(week.until)
+    if now is None:
+        return
+    held = "" if lag is None else f", of which the oldest slot holds back {human_bytes(lag)}"
+    yield Estimate(
+        name="wal_on_disk",
+        unit="B",
+        low=now,
+        high=max(found.values),
+        text=f"{human_bytes(now)} now{held}, at most {human_bytes(max(found.values))} in the past week",
+        formula="TransactionLogsDiskUsage and OldestReplicationSlotLag, the most of each hour",
     )
 
 

@@ -35,8 +35,8 @@ SELECT name, setting FROM pg_settings WHERE name = ANY (%s)
    AND source NOT IN ('client', 'session', 'interactive', 'database', 'user', 'database user')
    AND context NOT IN ('backend', 'superuser-backend')
 """
-# RDS writes 1 where the server says on.
-_BOOLEANS = {"1": "on", "0": "off", "true": "on", "false": "off", "yes": "on", "no": "off"}
+_NUMBERS = {"on": "1", "off": "0", "true": "1", "false": "0", "yes": "1", "no": "0"}
+_LISTS = frozenset({"shared_preload_libraries"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +77,23 @@ class Headroom:
         shown = self.settings.get(name)
         if shown is None or "{" in value:
             return True
+        if name in _LISTS:
+            # RDS adds libraries of its own.
+            return set(_parts(value)) <= set(_parts(shown))
         return _plain(shown) == _plain(value)
 
 
-def _plain(value: str) -> str:
+def _plain(value: str) -> str | float:
     lowered = value.strip().lower()
-    return _BOOLEANS.get(lowered, lowered)
+    try:
+        # RDS writes 1 where the server says on, and 0.10 is 0.1.
+        return float(_NUMBERS.get(lowered, lowered))
+    except ValueError:
+        return ",".join(_parts(lowered))
+
+
+def _parts(value: str) -> list[str]:
+    return [part.strip().strip('"') for part in value.split(",")]
 
 
 def look(server: Server, demand: Demand, names: Iterable[str] = ()) -> Headroom:

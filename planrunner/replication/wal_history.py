@@ -52,7 +52,11 @@ def counted(source: Server) -> Counted:
 
 def estimates(source: Server, copy: Estimate | None) -> tuple[Estimate, ...]:
     """The mean rate, and what a slot holds at that rate for the time of the copy."""
-    found = counted(source)
+    return told(counted(source), copy)
+
+
+def told(found: Counted, copy: Estimate | None) -> tuple[Estimate, ...]:
+    """The same of what was counted."""
     if found.rate is None:
         return (Estimate(name="wal_rate_counted", unit="B/s", reason=found.reason),)
     rate = Estimate(

@@ -157,3 +157,122 @@ def test_group_names_follow_rds(name: str, rds: Any) -> None:
 def test_calls_are_recorded_with_their_parameters(rds: Any, group: str, api: RdsApi) -> None:
     assert api.changes == ["CreateDBParameterGroup", "ModifyDBParameterGroup"]
     assert api.calls[0].params["DBParameterGroupFamily"] == "postgres16"
+
+
+WORK_MEM = {"ParameterName": "work_mem", "ParameterValue": "8192", "ApplyMethod": "immediate"}
+
+
+def _show(server: PostgresServer, name: str) -> str:
+    with psycopg.connect(server.superuser_dsn) as session:
+        row = session.execute("SELECT current_setting(%s)", [name]).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def test_more_than_twenty_parameters_in_a_call_are_refused(rds: Any, group: str) -> None:
+    names = [p["ParameterName"] for p in _parameters(rds, group) if p["IsModifiable"]][:21]
+    sent = [{"ParameterName": n, "ParameterValue": "1", "ApplyMethod": "pending-reboot"} for n in names]
+
+    assert (
+        _refusal(rds.modify_db_parameter_group, DBParameterGroupName=group, Parameters=sent)
+        == "InvalidParameterValue"
+    )
+    rds.modify_db_parameter_group(DBParameterGroupName=group, Parameters=sent[:20])
+
+
+def _parameters(rds: Any, group: str) -> list[dict[str, Any]]:
+    pages = rds.get_paginator("describe_db_parameters").paginate(DBParameterGroupName=group)
+    return [parameter for page in pages for parameter in page["Parameters"]]
+
+
+def test_parameters_come_page_by_page(rds: Any, group: str) -> None:
+    first = rds.describe_db_parameters(DBParameterGroupName=group)
+    assert len(first["Parameters"]) == 100
+    assert first["Marker"]
+    names = [parameter["ParameterName"] for parameter in _parameters(rds, group)]
+    assert len(names) == len(set(names)) > 100
+    assert "rds.logical_replication" in names[100:]
+    few = {"DBParameterGroupName": group, "MaxRecords": 19}
+    assert _refusal(rds.describe_db_parameters, **few) == "InvalidParameterValue"
+
+
+def test_a_dynamic_parameter_of_an_attached_group_takes_effect_at_once(
+    rds: Any, group: str, server: PostgresServer
+) -> None:
+    rds.modify_db_instance(DBInstanceIdentifier="shop-prod", DBParameterGroupName=group)
+    _until(rds, "available", "pending-reboot")
+    rds.reboot_db_instance(DBInstanceIdentifier="shop-prod")
+    _until(rds, "available", "in-sync")
+
+    rds.modify_db_parameter_group(DBParameterGroupName=group, Parameters=[WORK_MEM])
+
+    _until(rds, "available", "in-sync")
+    deadline = time.monotonic() + 20
+    while _show(server, "work_mem") != "8MB":
+        assert time.monotonic() < deadline
+
+
+def test_a_dynamic_parameter_of_a_newly_attached_group_waits_for_the_reboot(
+    rds: Any, group: str, server: PostgresServer
+) -> None:
+    rds.modify_db_parameter_group(DBParameterGroupName=group, Parameters=[WORK_MEM])
+    rds.modify_db_instance(DBInstanceIdentifier="shop-prod", DBParameterGroupName=group)
+    _until(rds, "available", "pending-reboot")
+    assert _show(server, "work_mem") == "4MB"
+
+    rds.reboot_db_instance(DBInstanceIdentifier="shop-prod")
+    _until(rds, "available", "in-sync")
+    assert _show(server, "work_mem") == "8MB"
+
+
+def test_a_group_in_use_is_not_deleted(rds: Any, group: str) -> None:
+    rds.modify_db_instance(DBInstanceIdentifier="shop-prod", DBParameterGroupName=group)
+
+    deletion = {"DBParameterGroupName": group}
+    assert _refusal(rds.delete_db_parameter_group, **deletion) == "InvalidDBParameterGroupState"
+
+
+def test_a_default_group_is_not_copied(rds: Any) -> None:
+    copy = {
+        "SourceDBParameterGroupIdentifier": "default.postgres16",
+        "TargetDBParameterGroupIdentifier": "mine",
+        "TargetDBParameterGroupDescription": "x",
+    }
+    assert _refusal(rds.copy_db_parameter_group, **copy) == "InvalidParameterValue"
+
+
+def test_a_reset_gives_the_default_back(rds: Any, group: str) -> None:
+    rds.reset_db_parameter_group(
+        DBParameterGroupName=group,
+        ResetAllParameters=False,
+        Parameters=[{"ParameterName": "rds.logical_replication", "ApplyMethod": "pending-reboot"}],
+    )
+
+    found = next(p for p in _parameters(rds, group) if p["ParameterName"] == "rds.logical_replication")
+    assert (found["ParameterValue"], found["Source"]) == ("0", "system")
+
+
+def test_aurora_is_not_rebooted_as_a_cluster_and_needs_a_group_of_its_family(rds: Any, api: RdsApi) -> None:
+    api.add_cluster("shop", readers=["reader"])
+    told = rds.describe_db_clusters(DBClusterIdentifier="shop")["DBClusters"][0]
+
+    assert [(m["DBInstanceIdentifier"], m["IsClusterWriter"]) for m in told["DBClusterMembers"]] == [
+        ("shop-prod", True),
+        ("reader", False),
+    ]
+    assert _refusal(rds.reboot_db_cluster, DBClusterIdentifier="shop") == "InvalidParameterCombination"
+    rds.create_db_cluster_parameter_group(
+        DBClusterParameterGroupName="old", DBParameterGroupFamily="aurora-postgresql15", Description="x"
+    )
+    change = {"DBClusterIdentifier": "shop", "DBClusterParameterGroupName": "old"}
+    assert _refusal(rds.modify_db_cluster, **change) == "InvalidParameterCombination"
+
+
+def test_failover_is_for_multi_az_alone(rds: Any, api: RdsApi) -> None:
+    forced = {"DBInstanceIdentifier": "shop-prod", "ForceFailover": True}
+    assert _refusal(rds.reboot_db_instance, **forced) == "InvalidParameterCombination"
+
+    api.world.main.multi_az = True
+    rds.reboot_db_instance(**forced)
+    _until(rds, "available", "in-sync")
+    assert api.reboots == 1

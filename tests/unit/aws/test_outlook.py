@@ -116,6 +116,11 @@ def test_the_quiet_hour_is_by_the_length_of_the_copy() -> None:
     assert found.text.startswith("WAL is least in 2 hours from 03:00 UTC (1 MB/s)")
 
 
+def test_the_wal_that_lies_there_already_is_told_with_what_a_slot_holds_of_it() -> None:
+    found = told(week(wal_on_disk=3 * GIB, slot_lag=GIB))["wal_on_disk"]
+    assert found.text == "3 GB now, of which the oldest slot holds back 1 GB, at most 3 GB in the past week"
+
+
 def test_what_cloudwatch_does_not_have_is_named() -> None:
     found = told(week())
     assert {name for name, e in found.items() if e.reason} == {
