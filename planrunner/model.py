@@ -138,11 +138,20 @@ class DialAddress:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReplicationLogin:
+    """The login by which the other side's subscription dials, where the plan names one that is there already."""
+
+    user: str
+    password: SecretRef
+
+
+@dataclass(frozen=True, kw_only=True)
 class Endpoint:
     """One database: its DSN (never with a password in it) and how to become its user.
 
     ``self_signed`` is the plan's ``allow_self_signed_certs``: encryption without proof of identity. ``ca`` is
     ``rds``, ``system`` or the absolute path of a file of certificates, ``ca_fingerprint`` that file's SHA-256.
+    ``replication`` is who the other side's subscription logs in as, where the plan names somebody.
     """
 
     side: Side
@@ -154,6 +163,7 @@ class Endpoint:
     self_signed: bool = False
     ca: str | None = None
     ca_fingerprint: str | None = None
+    replication: ReplicationLogin | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,7 @@ from planrunner.model import (
     Endpoint,
     Plan,
     Problem,
+    ReplicationLogin,
     Side,
     StepSpec,
 )
@@ -227,7 +228,14 @@ def _endpoint(side: Side, connections: Any, path: Path) -> Endpoint:
         self_signed=given.get("allow_self_signed_certs", False),
         ca=_authority(given.get("ca"), path.parent),
         ca_fingerprint=given.get("ca_fingerprint"),
+        replication=_replication(given.get("replication"), path),
     )
+
+
+def _replication(given: Any, path: Path) -> ReplicationLogin | None:
+    if given is None:
+        return None
+    return ReplicationLogin(user=given["user"], password=reference(given["password"]["secret"], path.parent))
 
 
 def _authority(ca: str | None, folder: Path) -> str | None:

@@ -10,9 +10,9 @@ from planrunner.postgres.preflight import preflight
 from planrunner.postgres.preflight_authority import authority
 from planrunner.postgres.preflight_section import NETWORK, Needs
 from planrunner.postgres.tls import encrypted
-from planrunner.replication import relations, roles, subscriptions, upkeep
+from planrunner.replication import logins, relations, roles, subscriptions, upkeep
 from planrunner.replication.names import Names
-from planrunner.workspace import chosen, selected
+from planrunner.workspace import chosen, selected, workspace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -86,6 +86,8 @@ def _needs(run: Run) -> Needs:
         large_objects=str(options.get("large_objects", "refuse")),
         carried=selected(run.plan).carried,
         left_out=lambda source: relations.left_out(source, selected(run.plan)),
+        login=lambda: logins.chosen(workspace(run), run.source).user,
+        borrowed=lambda: logins.borrowed(workspace(run), run.source),
     )
 
 
