@@ -141,7 +141,7 @@ class DialAddress:
 class ReplicationLogin:
     """The login by which the other side's subscription dials, where the plan names one that is there already."""
 
-    user: str
+    login: str
     password: SecretRef
 
 

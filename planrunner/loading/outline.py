@@ -269,12 +269,12 @@ REPLICATION_LOGIN = mapping(
     "A login that is there already and may replicate, for the other side's subscription to dial with. Without it"
     " planrunner makes a role of its own for that, where it may, and removes it at cleanup.",
     {
-        "user": text("User", "Its name.", "orders_replication"),
+        "login": text("Login", "Its name.", "orders_replication"),
         "password": mapping(
             "Password", "How to get its password; it has to last.", {"secret": SECRET}, required=["secret"]
         ),
     },
-    required=["user", "password"],
+    required=["login", "password"],
 )
 SELF_SIGNED: Schema = {
     "type": "boolean",

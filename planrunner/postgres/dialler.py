@@ -123,7 +123,7 @@ def shown(server: Server, name: str) -> Role | None:
 def chosen(server: Server, name: str, mark: str, wish: Wish) -> Dialler:
     """Who the other side's subscription logs in as on ``server``; ``name`` is the role that would be made for it."""
     if server.endpoint.replication is not None:
-        return Dialler(kind=Kind.NAMED, user=server.endpoint.replication.user)
+        return Dialler(kind=Kind.NAMED, user=server.endpoint.replication.login)
     if wish is Wish.OWN:
         return Dialler(kind=Kind.OWN)
     there = shown(server, name)

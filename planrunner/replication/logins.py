@@ -111,7 +111,7 @@ def remedy(server: Server) -> str:
     side = server.side.value
     return (
         f"Give the {side}'s login that; or make a login as an administrator: CREATE ROLE orders_replication LOGIN"
-        f" PASSWORD '…'; {right} and name it as connections.{side}.replication: {{user, password}}; or write"
+        f" PASSWORD '…'; {right} and name it as connections.{side}.replication: {{login, password}}; or write"
         " replication_role: own in the sync step."
     )
 
