@@ -235,7 +235,9 @@ def _endpoint(side: Side, connections: Any, path: Path) -> Endpoint:
 def _replication(given: Any, path: Path) -> ReplicationLogin | None:
     if given is None:
         return None
-    return ReplicationLogin(login=given["login"], password=reference(given["password"]["secret"], path.parent))
+    return ReplicationLogin(
+        login=given["login"], password=reference(given["password"]["secret"], path.parent)
+    )
 
 
 def _authority(ca: str | None, folder: Path) -> str | None:

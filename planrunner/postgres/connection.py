@@ -135,6 +135,18 @@ class Server:
         """The password, resolved now; SecretUnavailable when its reference leads nowhere."""
         return self._resolve(self.endpoint)
 
+    def as_login(self, name: str, secret: Callable[[], Secret]) -> Server:
+        """The same server and database for another login, whose password ``secret`` finds."""
+        dsn = conninfo.make_conninfo(self.endpoint.dsn, user=name)
+        endpoint = replace(self.endpoint, dsn=dsn, rds_iam=False)
+        return Server(
+            endpoint,
+            clock=self.clock,
+            resolve=lambda _: secret(),
+            label=self._label,
+            authority=self._authority,
+        )
+
     def replication_password(self) -> Secret | None:
         """The password of the login that the plan names for the other side's subscription, resolved now."""
         named = self.endpoint.replication
