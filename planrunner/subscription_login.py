@@ -51,7 +51,9 @@ def outlined(draft: Draft, side: Side) -> tuple[str, ...]:
         return ()
     names = Names(plan_id=draft.plan_id)
     user = names.login if side is Side.SOURCE else names.login_back
-    made = described.making_login(names, user, Ground(version=160000, rds=endpoint.rds is not None))
+    made = described.making_login(
+        names, user, Ground(version=160000, rds=endpoint.rds is not None, maker="…")
+    )
     where = described.SOURCE if side is Side.SOURCE else described.TARGET
     return described.all_told(made, where, "where its login may make roles")
 

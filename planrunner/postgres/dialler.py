@@ -48,7 +48,8 @@ WHERE me.rolname = current_user AND d.datname = current_database()
 _GROUND = """
 SELECT current_setting('server_version_num')::int, EXISTS (SELECT FROM pg_roles WHERE rolname = 'rds_replication'),
        EXISTS (SELECT FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) a
-               WHERE a.grantee = 0 AND a.privilege_type = 'CONNECT'), datname::text
+               WHERE a.grantee = 0 AND a.privilege_type = 'CONNECT'), datname::text,
+       (SELECT rolname::text FROM pg_roles WHERE rolname = current_user AND NOT rolsuper)
 FROM pg_database WHERE datname = current_database()
 """
 _SHOWN = """
@@ -104,12 +105,13 @@ class Role:
 class Ground:
     """What decides how the role is made: ``rds`` where rds_replication is there, ``version`` of the server.
 
-    ``connect`` is the database where PUBLIC lacks CONNECT.
+    ``connect`` is the database where PUBLIC lacks CONNECT, ``maker`` who makes it and is no superuser.
     """
 
     version: int
     rds: bool
     connect: str | None = None
+    maker: str | None = None
 
 
 def shown(server: Server, name: str) -> Role | None:
@@ -169,7 +171,7 @@ def ground(server: Server) -> Ground:
     """What decides on ``server`` how the role is made."""
     row = server.row(_GROUND)
     assert row is not None
-    return Ground(version=row[0], rds=row[1], connect=None if row[2] else row[3])
+    return Ground(version=row[0], rds=row[1], connect=None if row[2] else row[3], maker=row[4])
 
 
 def making(name: str, mark: str, on: Ground, *, secret: str, until: str) -> tuple[sql.Composed, ...]:
@@ -193,6 +195,10 @@ def making(name: str, mark: str, on: Ground, *, secret: str, until: str) -> tupl
         made.append(sql.SQL("GRANT {} TO {}{}").format(sql.Identifier(RDS_REPLICATION), role, options))
     if on.connect is not None:
         made.append(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(sql.Identifier(on.connect), role))
+    if on.maker is not None:
+        # Only who has a role's rights may end its sessions, which hold a slot that is to go.
+        options = sql.SQL(" WITH INHERIT TRUE, SET FALSE" if chooses else "")
+        made.append(sql.SQL("GRANT {} TO {}{}").format(role, sql.Identifier(on.maker), options))
     return tuple(made)
 
 

@@ -96,13 +96,13 @@ def test_progress_shows_each_slot_and_its_worker(pair: Streams) -> None:
 
 
 def test_limits_in_the_wrong_order_are_found_before_anything_is_done(pair: Streams) -> None:
-    (finding,) = Sync().findings(run_of(pair, max_wal_retained={"pause": "9GB", "give_up": "3GB"}))
+    (_, finding) = Sync().findings(run_of(pair, max_wal_retained={"pause": "9GB", "give_up": "3GB"}))
     assert finding.mark is Mark.FAIL
     assert "pause (9 GB) is above give_up (3 GB)" in finding.text
 
 
 def test_failover_slots_of_a_source_before_17_are_refused_with_the_reason(pair: Streams) -> None:
-    (finding,) = Sync().findings(run_of(pair, failover=True))
+    (_, finding) = Sync().findings(run_of(pair, failover=True))
     assert finding.mark is Mark.FAIL
     assert "failover: true needs PostgreSQL 17 on the source, it is 16" in finding.text
 
@@ -112,7 +112,7 @@ def test_a_failover_slot_stays_one_when_it_is_subscribed_to(
 ) -> None:
     with PostgresServer(wheel_bin(18), settings={"wal_level": "logical"}) as source:
         pair = streams(source, target_server, terms=Terms(failover=True), following=False)
-        (finding,) = Sync().findings(run_of(pair, failover=True))
+        (_, finding) = Sync().findings(run_of(pair, failover=True))
         assert finding.mark is Mark.PASS
         slots.drop(pair.space, 1)
         pair.space.round = Round(snapshots={1: capture(pair.space, 1)}, generation_of={})
