@@ -50,7 +50,7 @@ def permissions(target: Server, source: Endpoint, needs: Needs) -> Iterator[Find
         )
     yield _subscriptions(who, name, target.side.value, TARGET)
     # That a login by IAM tokens leaves the subscription without one is told by the step that subscribes.
-    if not source.rds_iam and not who[1] and needs.borrowed() and (gap := _password_gap(source)):
+    if not source.rds_iam and not who[1] and (gap := _password_gap(source)) and needs.borrowed():
         yield TARGET.failed(
             f"A subscription of {name}, which is no superuser, must use a password: {gap}",
             "Give connections.source.password a lasting password's reference.",

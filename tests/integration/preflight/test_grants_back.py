@@ -9,6 +9,7 @@ import pytest
 
 from planrunner.model import Secret, Side
 from planrunner.steps.grant import GrantRights
+from tests.rights import EVERYTHING
 
 from .conftest import PASSWORD
 
@@ -19,24 +20,6 @@ if TYPE_CHECKING:
     from planrunner.step import Run
 
 pytestmark = pytest.mark.server
-
-# Of everything the usual list stands for none at all, so that a list that was emptied again is no difference.
-EVERYTHING = """
-SELECT array_agg(line ORDER BY line) FROM (
-  SELECT format('role %s has %s by %s: %s', m.member::regrole, m.roleid::regrole, m.grantor::regrole,
-                to_jsonb(m) - 'oid' - 'roleid' - 'member' - 'grantor')
-    FROM pg_auth_members m WHERE m.roleid >= 16384
-  UNION ALL SELECT format('role %s', to_jsonb(r) - 'oid' - 'rolpassword') FROM pg_roles r
-  UNION ALL SELECT format('%s: %s', c.oid::regclass, a) FROM pg_class c,
-    aclexplode(coalesce(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", c.relowner))) a
-    WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'S') AND c.relname <> 'late' AND c.relname <> 'late_id_seq'
-  UNION ALL SELECT format('%s: %s', n.nspname, a) FROM pg_namespace n,
-    aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a WHERE n.nspname !~ '^pg_temp'
-  UNION ALL SELECT format('%s: %s', d.datname, a) FROM pg_database d,
-    aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
-  UNION ALL SELECT format('to come %s %s: %s', d.defaclrole::regrole, d.defaclobjtype, a)
-    FROM pg_default_acl d, aclexplode(d.defaclacl) a) all_of_it(line)
-"""
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,3 +136,19 @@ def test_a_slot_without_failover_is_made_on_every_version(
         slots.drop(pair.space, 1)
         pair.space.round = Round(snapshots={1: capture(pair.space, 1)}, generation_of={})
         assert not slots.existing(pair.space.source, pair.space.names)[1].failover
+
+
+def test_login_by_tokens_is_followed_by_a_role_of_its_own_and_refused_without(pair: Streams) -> None:
+    source = pair.space.source
+    source.endpoint = replace(source.endpoint, rds_iam=True)
+
+    (made,) = Sync().findings(run_of(pair))
+    (lent,) = Sync().findings(run_of(pair, replication_role="own"))
+
+    assert (made.mark, made.text) == (
+        Mark.PASS,
+        f"Subscription logs in by a role of its own, {pair.space.names.login}",
+    )
+    assert lent.mark is Mark.FAIL
+    assert "an IAM token lasts 15 minutes" in lent.text
+    assert "connections.source.replication" in str(lent.remedy)
