@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
+from planrunner import subscription_login
 from planrunner.crossing_terms import STAYS_CLOSED, large_object_terms, switching, terms
 from planrunner.model import Finding, Json, Side
 from planrunner.postgres import catalog, needs, preflight_back
@@ -14,10 +15,10 @@ from planrunner.replication import (
     described,
     fence,
     gate,
+    logins,
     return_streams,
     rollback,
     slots,
-    subscriptions,
     verify,
 )
 from planrunner.replication.crossing import Position
@@ -55,7 +56,8 @@ def missing_cutover(run: Run, where: Position) -> Sequence[Action]:
     match where:
         case Position.SOURCE:
             again = [] if rollback.follows_again(workspace(run)) else [follow_again(run)]
-            return [*again, *_guard(run), _cut_over(run)]
+            able = () if "sync" in run.planned_before else subscription_login.missing(run, Side.SOURCE)
+            return [*able, *again, *_guard(run), _cut_over(run)]
         case Position.GOING:
             return [_arrive(run)]
         case Position.RETURNING:
@@ -77,10 +79,10 @@ def missing_way_back(run: Run, where: Position) -> Sequence[Action]:
     """The subscription on the source that follows the target from the cutover on."""
     space = workspace(run)
     name = space.names.back
-    if not run.option("reverse", False) or (  # noqa: FBT003  # the option's default
-        where is Position.TARGET and return_streams.following_back(space)
-    ):
+    if not run.option("reverse", False):  # noqa: FBT003  # the option's default
         return []
+    if where is Position.TARGET and return_streams.following_back(space):
+        return subscription_login.missing(run, Side.TARGET)
     return [leading_back(name, described.starting_back(space))]
 
 
@@ -108,7 +110,11 @@ def _way_back_findings(run: Run) -> Sequence[Finding]:
     space = workspace(run)
     if not run.option("reverse", False) or return_streams.back_exists(space):  # noqa: FBT003  # the option's default
         return ()
-    return preflight_back.way_back(run.source, run.target, subscriptions.dial_parameters(run.target))
+    dial = logins.dial_parameters(space, run.target)
+    return (
+        *preflight_back.way_back(run.source, run.target, dial),
+        *subscription_login.findings(run, Side.TARGET),
+    )
 
 
 def _guard(run: Run) -> Sequence[Action]:

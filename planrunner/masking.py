@@ -19,7 +19,7 @@ _PASSWORDS = (
     (re.compile(r"(\w+://[^\s:/@]*):[^\s@/]+@"), r"\1:***@"),
     # What is left out of a shape is no password.
     (re.compile(r"(password\s*=\s*)(?!…)('(?:[^'\\]|\\.)*'|\S+)", re.IGNORECASE), r"\1***"),
-    (re.compile(r"(password\s+)'(?:[^']|'')*'", re.IGNORECASE), r"\1***"),
+    (re.compile(r"(password\s+)(?!'…')'(?:[^']|'')*'", re.IGNORECASE), r"\1***"),
     (re.compile(r"([\"']password[\"']\s*:\s*)(\"(?:[^\"\\]|\\.)*\"|'[^']*')", re.IGNORECASE), r"\1***"),
     # A login token of RDS is a signed URL.
     (re.compile(r"(X-Amz-(?:Signature|Security-Token|Credential)=)[^&\s]+", re.IGNORECASE), r"\1***"),

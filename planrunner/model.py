@@ -138,6 +138,14 @@ class DialAddress:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReplicationLogin:
+    """The login by which the other side's subscription dials, where the plan names one that is there already."""
+
+    login: str
+    password: SecretRef
+
+
+@dataclass(frozen=True, kw_only=True)
 class Endpoint:
     """One database: its DSN (never with a password in it) and how to become its user.
 
@@ -145,6 +153,7 @@ class Endpoint:
     ``rds``, ``system`` or the absolute path of a file of certificates, ``ca_fingerprint`` that file's SHA-256.
     ``authorize_ingress`` lets planrunner open the instance's security group: True for the addresses that are found,
     or the ranges to let in.
+    ``replication`` is who the other side's subscription logs in as, where the plan names somebody.
     """
 
     side: Side
@@ -157,6 +166,7 @@ class Endpoint:
     ca: str | None = None
     ca_fingerprint: str | None = None
     authorize_ingress: bool | tuple[str, ...] = False
+    replication: ReplicationLogin | None = None
 
     @property
     def ingress_ranges(self) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from planrunner.engine.context import World
     from planrunner.engine.preview import Preview
-    from planrunner.model import Endpoint, Json, Plan
+    from planrunner.model import Endpoint, Json, Plan, SecretRef
     from planrunner.postgres.grant_script import Line
 
 _GROUP = re.compile(r"--(?:(?:source|target)-)?db-(?:cluster-)?parameter-group-(?:name|identifier)\s+(\S+)")
@@ -31,6 +31,7 @@ _REMARKS = {
     needs.GIVING_ACCESS: "only for the step grant to give the login what it lacks; the script gives it itself",
     needs.CONFIGURING: "for ALTER SYSTEM on a server that is no RDS instance; or set wal_level by other means",
     needs.SILENCING: "to keep a table's triggers silent while it is copied in the pause: the owners' rights bring it",
+    needs.MAKING_LOGINS: "so that the subscription gets a login of its own; without it, it uses the plan's",
     needs.BY_OTHERS: "not of planrunner's login: a person does it once",
 }
 
@@ -115,15 +116,18 @@ def _named(preview: Preview, option: re.Pattern[str]) -> list[str]:
 def _secrets(plan: Plan) -> Iterator[str]:
     for endpoint in (plan.source, plan.target):
         region = endpoint.rds.region if endpoint.rds else None
-        ref = endpoint.password
-        if ref is not None and ref.kind is SecretKind.AWS_SECRETSMANAGER:
-            yield f"secretsmanager:GetSecretValue on {secret_arn(ref.locator, region)}"
-        if ref is not None and ref.kind is SecretKind.AWS_SSM:
-            name = ref.locator.removeprefix("/")
-            arn = (
-                ref.locator if name.startswith("arn:") else f"arn:aws:ssm:{region or '*'}:*:parameter/{name}"
-            )
-            yield f"ssm:GetParameter on {arn}"
+        yield from _read(endpoint.password, region)
+        if endpoint.replication is not None:
+            yield from _read(endpoint.replication.password, region)
         if endpoint.rds_iam:
             user = dsn_parameters(endpoint).get("user", "*")
             yield f"rds-db:connect on arn:aws:rds-db:{region or '*'}:*:dbuser:*/{user}"
+
+
+def _read(ref: SecretRef | None, region: str | None) -> Iterator[str]:
+    if ref is not None and ref.kind is SecretKind.AWS_SECRETSMANAGER:
+        yield f"secretsmanager:GetSecretValue on {secret_arn(ref.locator, region)}"
+    if ref is not None and ref.kind is SecretKind.AWS_SSM:
+        name = ref.locator.removeprefix("/")
+        arn = ref.locator if name.startswith("arn:") else f"arn:aws:ssm:{region or '*'}:*:parameter/{name}"
+        yield f"ssm:GetParameter on {arn}"

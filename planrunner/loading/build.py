@@ -30,6 +30,7 @@ from planrunner.model import (
     Endpoint,
     Plan,
     Problem,
+    ReplicationLogin,
     Side,
     StepSpec,
 )
@@ -229,6 +230,15 @@ def _endpoint(side: Side, connections: Any, path: Path) -> Endpoint:
         ca=_authority(given.get("ca"), path.parent),
         ca_fingerprint=given.get("ca_fingerprint"),
         authorize_ingress=authorized(given),
+        replication=_replication(given.get("replication"), path),
+    )
+
+
+def _replication(given: Any, path: Path) -> ReplicationLogin | None:
+    if given is None:
+        return None
+    return ReplicationLogin(
+        login=given["login"], password=reference(given["password"]["secret"], path.parent)
     )
 
 

@@ -32,6 +32,8 @@ def faults(document: Document, tree: Json, told: frozenset[Keys], folder: Path) 
             strings[side] = dsn.parse(text)
             found += [_dsn_problem(document, keys, fault) for fault in strings[side].faults]
         found += secret_faults(document, tree, ("connections", side, "password", "secret"), folder)
+        named: Keys = ("connections", side, "replication", "password", "secret")
+        found += secret_faults(document, tree, named, folder)
         found += _login_faults(document, tree, side, strings)
     found += _same_database(document, strings)
     found += line_faults(document, tree, strings, folder)

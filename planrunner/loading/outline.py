@@ -275,6 +275,18 @@ CA_FINGERPRINT = text(
     "5e8c0a0f6f9d6c2f4b7a0c0f3a9b5d1e2c3f4a5b6c7d8e9f0a1b2c3d4e5f6a7b",
     pattern=CA_FINGERPRINT_PATTERN,
 )
+REPLICATION_LOGIN = mapping(
+    "Login of the subscription",
+    "A login that is there already and may replicate, for the other side's subscription to dial with. Without it"
+    " planrunner makes a role of its own for that, where it may, and removes it at cleanup.",
+    {
+        "login": text("Login", "Its name.", "orders_replication"),
+        "password": mapping(
+            "Password", "How to get its password; it has to last.", {"secret": SECRET}, required=["secret"]
+        ),
+    },
+    required=["login", "password"],
+)
 SELF_SIGNED: Schema = {
     "type": "boolean",
     "title": "Allow self-signed certificates",
@@ -292,6 +304,7 @@ def connection(side: str) -> Schema:
         "ca": CA,
         "ca_fingerprint": CA_FINGERPRINT,
         "allow_self_signed_certs": SELF_SIGNED,
+        "replication": REPLICATION_LOGIN,
     }
     own: Schema = (
         {"rds": RDS, "target_as_seen_from_source": SEEN_FROM_SOURCE}

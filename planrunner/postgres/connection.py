@@ -7,7 +7,7 @@ import secrets
 import socket
 import threading
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, LiteralString, TypeAlias
 from weakref import WeakSet
 
@@ -157,15 +157,41 @@ class Server:
         """The password, resolved now; SecretUnavailable when its reference leads nowhere."""
         return self._resolve(self.endpoint)
 
-    def open(self, *, read_only: bool, autocommit: bool = True, **extra: str) -> Session:
+    def as_login(self, name: str, secret: Callable[[], Secret]) -> Server:
+        """The same server and database for another login, whose password ``secret`` finds."""
+        dsn = conninfo.make_conninfo(self.endpoint.dsn, user=name)
+        endpoint = replace(self.endpoint, dsn=dsn, rds_iam=False)
+        return Server(
+            endpoint,
+            clock=self.clock,
+            resolve=lambda _: secret(),
+            label=self._label,
+            authority=self._authority,
+        )
+
+    def replication_password(self) -> Secret | None:
+        """The password of the login that the plan names for the other side's subscription, resolved now."""
+        named = self.endpoint.replication
+        if named is None:
+            return None
+        return self._resolve(replace(self.endpoint, password=named.password, rds_iam=False))
+
+    def open(
+        self, *, read_only: bool, autocommit: bool = True, secret: Secret | None = None, **extra: str
+    ) -> Session:
         """Open a session that the caller closes; ConnectionFailed with cause and remedy.
 
-        A password that is refused may have been rotated a moment ago: it is looked up once more.
+        A password that is refused may have been rotated a moment ago: it is looked up once more. ``secret`` is
+        that of another login, which ``extra`` names as ``user``.
         """
         settings = {**PINNED, "default_transaction_read_only": "on" if read_only else "off"}
         parameters = shielded({**self.parameters(), **extra})
         try:
-            session = self._connected(parameters, autocommit=autocommit)
+            session = (
+                self._connected(parameters, autocommit=autocommit)
+                if secret is None
+                else _dialled(parameters, secret, autocommit=autocommit)
+            )
         except psycopg.Error as error:
             raise self._failure(error, parameters) from error
         self.pids.add(session.info.backend_pid)

@@ -1,13 +1,13 @@
-"""A grant to a login as a value: given, recorded in a ledger, taken back."""
+"""A grant to a login as a value: how it is given, recorded in a ledger with what was there before, and revoked."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString, TypeAlias
 
-from psycopg import errors, sql
+from psycopg import sql
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,21 +16,30 @@ if TYPE_CHECKING:
     from planrunner.postgres.connection import Server
 
 
+# Grantor, and since PostgreSQL 16 the options: admin, inherit, set.
+Membership: TypeAlias = "tuple[str, bool, bool | None, bool | None]"
+
+
 class Kind(Enum):
     """What is granted; in the order in which grants are taken back."""
 
+    DEFAULT_TABLE = "tables to come"
+    DEFAULT_SEQUENCE = "sequences to come"
     TABLE = "table"
     SEQUENCE = "sequence"
     SCHEMA = "schema"
     DATABASE = "database"
     ROLE = "role"
+    ATTRIBUTE = "attribute"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grant:
     """One GRANT to ``login``, and its REVOKE. ``names`` are roles, or objects (of ``schema``).
 
-    ``possible``: the login itself may make it.
+    For what is to come they are the roles that will own it. ``possible``: whoever runs the step may make it.
+    ``before`` holds the login's memberships as they were, by grantor: (grantor, admin, inherit, set); ``known`` the
+    oids of what the owners had in the schema when they were told what to grant.
     """
 
     kind: Kind
@@ -39,6 +48,8 @@ class Grant:
     schema: str | None = None
     inherit: bool = False
     possible: bool = True
+    before: tuple[Membership, ...] = ()
+    known: tuple[int, ...] = ()
 
     @property
     def key(self) -> str:
@@ -48,14 +59,18 @@ class Grant:
 
     def give(self) -> sql.Composed:
         """The GRANT."""
+        if self.kind is Kind.ATTRIBUTE:
+            return sql.SQL("ALTER ROLE {} REPLICATION").format(sql.Identifier(self.login))
         # From 16 on a membership carries its own INHERIT; before that the role's attribute rules.
         with_inherit = sql.SQL(" WITH INHERIT TRUE") if self.inherit else sql.SQL("")
         login = sql.Identifier(self.login)
-        return sql.SQL("GRANT {} TO {}{}").format(self._what(), login, with_inherit)
+        return self._whose() + sql.SQL("GRANT {} TO {}{}").format(self._what(), login, with_inherit)
 
     def take_back(self) -> sql.Composed:
         """The REVOKE."""
-        return sql.SQL("REVOKE {} FROM {}").format(self._what(), sql.Identifier(self.login))
+        if self.kind is Kind.ATTRIBUTE:
+            return sql.SQL("ALTER ROLE {} NOREPLICATION").format(sql.Identifier(self.login))
+        return self._whose() + sql.SQL("REVOKE {} FROM {}").format(self._what(), sql.Identifier(self.login))
 
     def detail(self) -> dict[str, Json]:
         """What a ledger keeps of it."""
@@ -64,6 +79,8 @@ class Grant:
             "schema": self.schema,
             "names": list(self.names),
             "login": self.login,
+            **({"before": [list(row) for row in self.before]} if self.before else {}),
+            **({"known": list(self.known)} if self.known else {}),
         }
 
     @classmethod
@@ -74,36 +91,43 @@ class Grant:
             schema=detail["schema"],
             names=tuple(detail["names"]),
             login=detail["login"],
+            before=tuple((r[0], r[1], r[2], r[3]) for r in detail.get("before", ())),
+            known=tuple(detail.get("known", ())),
+        )
+
+    def of(self, *names: str) -> Grant:
+        """The same for some of its names."""
+        return replace(self, names=names)
+
+    def _whose(self) -> sql.Composed:
+        if self.kind not in TO_COME:
+            return sql.Composed([])
+        owners = sql.SQL(", ").join(map(sql.Identifier, self.names))
+        return sql.SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {} IN SCHEMA {} ").format(
+            owners, sql.Identifier(self.schema or "public")
         )
 
     def _what(self) -> sql.Composed:
         parts = [sql.Identifier(*([self.schema] if self.schema else []), name) for name in self.names]
         names = sql.SQL(", ").join(parts)
-        match self.kind:
-            case Kind.ROLE:
-                return names
-            case Kind.DATABASE:
-                return sql.SQL("CREATE ON DATABASE {}").format(names)
-            case Kind.SCHEMA:
-                return sql.SQL("USAGE ON SCHEMA {}").format(names)
-            case Kind.TABLE:
-                return sql.SQL("SELECT ON TABLE {}").format(names)
-            case Kind.SEQUENCE:
-                return sql.SQL("SELECT ON SEQUENCE {}").format(names)
+        return sql.SQL(_WHAT[self.kind]).format(names)
+
+
+# Of what is to come the names are the owners, who stand before it.
+_WHAT: dict[Kind, LiteralString] = {
+    Kind.DEFAULT_TABLE: "SELECT ON TABLES",
+    Kind.DEFAULT_SEQUENCE: "SELECT ON SEQUENCES",
+    Kind.TABLE: "SELECT ON TABLE {}",
+    Kind.SEQUENCE: "SELECT ON SEQUENCE {}",
+    Kind.SCHEMA: "USAGE ON SCHEMA {}",
+    Kind.DATABASE: "CREATE ON DATABASE {}",
+    Kind.ROLE: "{}",
+    Kind.ATTRIBUTE: "{}",
+}
+# What is granted on the kinds of relation that a role will own.
+TO_COME = {Kind.DEFAULT_TABLE: ("r", "p"), Kind.DEFAULT_SEQUENCE: ("S",)}
 
 
 def give(server: Server, grants: Iterable[Grant]) -> None:
     """Make the grants in one transaction."""
     server.execute(*(grant.give() for grant in grants))
-
-
-def take_back(server: Server, grants: Iterable[Grant]) -> None:
-    """Revoke the grants in one transaction, memberships last; objects that are gone need no revoke."""
-    kinds = list(Kind)
-    with server.transaction() as session:
-        for grant in sorted(grants, key=lambda g: kinds.index(g.kind)):
-            try:
-                with session.transaction():
-                    session.execute(grant.take_back())
-            except (errors.UndefinedTable, errors.UndefinedObject, errors.InvalidSchemaName):
-                continue

@@ -25,11 +25,22 @@ CONFIGURING = "SUPERUSER, or since PostgreSQL 15 ALTER SYSTEM on the parameters 
 BY_OTHERS = "the master user on RDS, elsewhere a superuser or the owners"
 # Of statements that the plan itself brings along.
 STATEMENTS = "the rights that the plan's own statements need"
+MAKING_LOGINS = "CREATEROLE, for the subscription's own login"
 STATISTICS = "ownership of the tables, since PostgreSQL 17 MAINTAIN"
 
 GRANTABLE = (CREATE, OWNERSHIP, READING, REPLICATION, SUBSCRIBING, ROLES, ACTING_AS, DATABASE)
 KNOWN = frozenset(
-    {*GRANTABLE, SILENCING, GIVING_ROLES, GIVING_ACCESS, CONFIGURING, BY_OTHERS, STATEMENTS, STATISTICS}
+    {
+        *GRANTABLE,
+        SILENCING,
+        GIVING_ROLES,
+        GIVING_ACCESS,
+        CONFIGURING,
+        BY_OTHERS,
+        STATEMENTS,
+        STATISTICS,
+        MAKING_LOGINS,
+    }
 )
 
 

@@ -16,7 +16,7 @@ from planrunner.postgres.preflight_target import may_subscribe
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from planrunner.model import Endpoint, Finding
+    from planrunner.model import Finding
     from planrunner.postgres.connection import Server
 
 WAY_BACK = Section("Way Back")
@@ -40,18 +40,9 @@ def way_back(source: Server, target: Server, dial: Mapping[str, str]) -> tuple[F
         *_publishing(target),
         *_subscribing(source),
         *recorded_password(source, target.endpoint, WAY_BACK),
-        *_lasting(target.endpoint),
         *same_level(target, Line(subscriber=source, dial=dial)),
         dialled(Line(subscriber=source, dial=dial), source.identity()),
     )
-
-
-def _lasting(target: Endpoint) -> Iterator[Finding]:
-    if target.rds_iam:
-        yield WAY_BACK.failed(
-            "The way back's subscription can't log in with an IAM token: it lasts 15 minutes",
-            "Give connections.target.password a lasting password's reference: {secret: …} instead of rds_iam.",
-        )
 
 
 def _publishing(target: Server) -> Iterator[Finding]:

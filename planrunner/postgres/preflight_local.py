@@ -50,8 +50,10 @@ def tools(source: Identity | None, target: Identity | None, *, tls: bool = False
 
 def secret_files(*endpoints: Endpoint) -> Iterator[Finding]:
     """Files that hold a password and that others of this machine may read; nothing in them is read."""
-    for endpoint in endpoints:
-        ref = endpoint.password
+    named = [(e, e.password) for e in endpoints] + [
+        (e, e.replication.password) for e in endpoints if e.replication is not None
+    ]
+    for endpoint, ref in named:
         if ref is None or ref.kind is not SecretKind.FILE:
             continue
         # One that is not there is told by whoever needs the password.

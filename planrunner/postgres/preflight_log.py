@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def recorded_password(subscriber: Server, dialled: Endpoint, section: Section) -> Iterator[Finding]:
     """A warning when ``subscriber`` logs CREATE SUBSCRIPTION, which holds the password of ``dialled``."""
-    if dialled.password is None:
+    if dialled.password is None and not dialled.rds_iam:
         return
     found = quiet.telling(subscriber)
     if not found:

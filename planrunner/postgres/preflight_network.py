@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from psycopg import conninfo, sql
@@ -128,7 +128,9 @@ def between(source: Server, target: Server, needs: Needs) -> Iterator[Finding]:
         )
         return
     yield from same_level(source, Line(subscriber=target, dial=needs.dial))
-    yield dialing(target, needs, here)
+    login = needs.login()
+    named = {} if login is None else {"user": login}
+    yield dialing(target, replace(needs, dial={**needs.dial, **named}), here)
 
 
 @dataclass(frozen=True, kw_only=True)

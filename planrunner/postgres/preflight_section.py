@@ -25,6 +25,14 @@ def _refused(_: Table) -> str:
     return "refuse"
 
 
+def _unnamed() -> None:
+    return None
+
+
+def _always() -> bool:
+    return True
+
+
 @dataclass(frozen=True, kw_only=True)
 class Needs:
     """What one plan asks of its servers.
@@ -35,7 +43,8 @@ class Needs:
     names that the target needs when owners or grants are kept. ``unlogged`` and ``large_objects`` are the
     snapshot step's options of these names, ``identity`` its choice for a table without replica identity.
     ``carried`` picks those of the source's tables that the plan does not leave out, ``left_out`` names the
-    relations it does, as (schema, name).
+    relations it does, as (schema, name). ``login`` names who the target's subscription logs in as on the source, None
+    for the plan's own login, and ``borrowed`` tells whether it is that.
     """
 
     plan_id: str
@@ -50,6 +59,8 @@ class Needs:
     large_objects: str = "refuse"
     carried: Callable[[Sequence[Table]], Sequence[Table]] = tuple
     left_out: Callable[[Server], Collection[tuple[str, str]]] = _nothing
+    login: Callable[[], str | None] = _unnamed
+    borrowed: Callable[[], bool] = _always
 
 
 @dataclass(frozen=True)

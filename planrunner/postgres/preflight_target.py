@@ -49,13 +49,8 @@ def permissions(target: Server, source: Endpoint, needs: Needs) -> Iterator[Find
             f"Run on the target as its owner: GRANT CREATE ON DATABASE {database} TO {name};",
         )
     yield _subscriptions(who, name, target.side.value, TARGET)
-    if source.rds_iam:
-        yield TARGET.failed(
-            "A subscription can't log in with an IAM token: it lasts 15 minutes, and a subscription dials for as long"
-            " as it lives",
-            "Give connections.source.password a lasting password's reference: {secret: …} instead of rds_iam.",
-        )
-    elif not who[1] and (gap := _password_gap(source)):
+    # That a login by IAM tokens leaves the subscription without one is told by the step that subscribes.
+    if not source.rds_iam and not who[1] and (gap := _password_gap(source)) and needs.borrowed():
         yield TARGET.failed(
             f"A subscription of {name}, which is no superuser, must use a password: {gap}",
             "Give connections.source.password a lasting password's reference.",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from planrunner.errors import ConnectionFailed
+from planrunner.errors import ConnectionFailed, QueryFailed
 from planrunner.postgres.grants import Grant, Kind
 
 if TYPE_CHECKING:
@@ -24,14 +24,21 @@ _LOGIN = """
 SELECT me.rolname::text, me.rolsuper, me.rolreplication, me.rolbypassrls, me.rolcreaterole, me.rolcreatedb,
        me.rolinherit, current_setting('server_version_num')::int, rds.oid IS NOT NULL,
        coalesce(pg_has_role(me.oid, rds.oid, 'USAGE'), false),
-       coalesce(pg_has_role(me.oid, rds.oid, 'MEMBER WITH ADMIN OPTION')
-                OR me.rolcreaterole AND current_setting('server_version_num')::int < 160000, false)
-FROM pg_roles me LEFT JOIN pg_roles rds ON rds.rolname = 'rds_replication'
-WHERE me.rolname = current_user
+       coalesce(pg_has_role(giver.oid, rds.oid, 'MEMBER WITH ADMIN OPTION')
+                OR giver.rolcreaterole AND current_setting('server_version_num')::int < 160000, false),
+       rds.oid IS NULL AND (giver.rolsuper OR giver.rolcreaterole AND giver.rolreplication
+         AND current_setting('server_version_num')::int >= 160000
+         AND pg_has_role(giver.oid, me.oid, 'MEMBER WITH ADMIN OPTION'))
+FROM pg_roles me JOIN pg_roles giver ON giver.rolname = current_user
+LEFT JOIN pg_roles rds ON rds.rolname = 'rds_replication'
+WHERE me.rolname = coalesce(%(login)s, current_user)
 """
-# The same tables as the catalogue lists: not the system's, not ours, not an extension's, not temporary.
+# The same tables as the catalogue lists: not the system's, not ours, not an extension's, not temporary. ``me`` is who
+# lacks something, ``giver`` who runs the query and may give it. A superuser's role is nobody's to join: whoever has
+# its rights has nearly all rights.
 _OBJECTS = """
-WITH mine AS (
+WITH me AS (SELECT oid, rolinherit FROM pg_roles WHERE rolname = coalesce(%(login)s, current_user)),
+mine AS (
   SELECT c.oid, c.relnamespace, c.relname, c.relowner, c.relkind FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace
   WHERE c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't'
@@ -41,29 +48,40 @@ WITH mine AS (
 owners AS (
   SELECT DISTINCT r.oid, r.rolname,
          pg_has_role(me.oid, r.oid, 'USAGE') AS member,
-         (me.rolsuper OR pg_has_role(me.oid, r.oid, 'MEMBER WITH ADMIN OPTION')
-          OR v.num < 160000 AND me.rolcreaterole AND NOT r.rolsuper)
-         AND (me.rolinherit OR v.num >= 160000) AS joinable
-  FROM mine JOIN pg_roles r ON r.oid = mine.relowner AND mine.relkind <> 'S', pg_roles me,
+         (giver.rolsuper OR pg_has_role(giver.oid, r.oid, 'MEMBER WITH ADMIN OPTION')
+          OR v.num < 160000 AND giver.rolcreaterole)
+         AND NOT r.rolsuper AND (me.rolinherit OR v.num >= 160000) AS joinable
+  FROM mine JOIN pg_roles r ON r.oid = mine.relowner AND mine.relkind <> 'S', me, pg_roles giver,
        (SELECT current_setting('server_version_num')::int) v(num)
-  WHERE me.rolname = current_user),
+  WHERE giver.rolname = current_user),
 joined AS (SELECT oid FROM owners WHERE joinable AND NOT member AND %(memberships)s),
 objects AS (
   SELECT 'database' AS kind, NULL::name AS schema, datname AS name, datdba AS owner,
-         has_database_privilege(oid, 'CREATE') AS held,
-         EXISTS (SELECT FROM joined j WHERE has_database_privilege(j.oid, d.oid, 'CREATE')) AS inherited
-  FROM pg_database d WHERE datname = current_database()
-  UNION ALL SELECT 'schema', NULL, nspname, nspowner, has_schema_privilege(oid, 'USAGE'),
-         EXISTS (SELECT FROM joined j WHERE has_schema_privilege(j.oid, n.oid, 'USAGE'))
-  FROM pg_namespace n WHERE oid IN (SELECT relnamespace FROM mine)
+         has_database_privilege(me.oid, d.oid, 'CREATE') AS held,
+         EXISTS (SELECT FROM joined j WHERE has_database_privilege(j.oid, d.oid, 'CREATE')) AS inherited,
+         has_database_privilege(d.oid, 'CREATE WITH GRANT OPTION') AS passes
+  FROM pg_database d, me WHERE datname = current_database()
+  UNION ALL SELECT 'schema', NULL, nspname, nspowner, has_schema_privilege(me.oid, n.oid, 'USAGE'),
+         EXISTS (SELECT FROM joined j WHERE has_schema_privilege(j.oid, n.oid, 'USAGE')),
+         has_schema_privilege(n.oid, 'USAGE WITH GRANT OPTION')
+  FROM pg_namespace n, me WHERE n.oid IN (SELECT relnamespace FROM mine)
   UNION ALL SELECT CASE relkind WHEN 'S' THEN 'sequence' ELSE 'table' END, n.nspname, relname, relowner,
-         has_table_privilege(m.oid, 'SELECT'),
-         EXISTS (SELECT FROM joined j WHERE has_table_privilege(j.oid, m.oid, 'SELECT'))
-  FROM mine m JOIN pg_namespace n ON n.oid = m.relnamespace)
+         has_table_privilege(me.oid, m.oid, 'SELECT'),
+         EXISTS (SELECT FROM joined j WHERE has_table_privilege(j.oid, m.oid, 'SELECT')),
+         has_table_privilege(m.oid, 'SELECT WITH GRANT OPTION')
+  FROM mine m JOIN pg_namespace n ON n.oid = m.relnamespace, me)
 SELECT o.kind, o.schema::text, o.name::text, pg_get_userbyid(o.owner)::text, o.held, o.inherited,
-       pg_has_role(o.owner, 'USAGE') OR o.owner IN (SELECT oid FROM joined),
-       pg_has_role(o.owner, 'USAGE'), o.owner IN (SELECT oid FROM owners WHERE joinable)
-FROM objects o ORDER BY 1, 2 NULLS FIRST, 3
+       o.passes OR pg_has_role(o.owner, 'USAGE')
+         OR %(login)s::text IS NULL AND o.owner IN (SELECT oid FROM joined),
+       pg_has_role(me.oid, o.owner, 'USAGE'), o.owner IN (SELECT oid FROM owners WHERE joinable),
+       pg_has_role(o.owner, 'USAGE'), (SELECT rolsuper FROM pg_roles r WHERE r.oid = o.owner)
+FROM objects o, me ORDER BY 1, 2 NULLS FIRST, 3
+"""
+_DEFAULTS = """
+SELECT n.nspname::text, pg_get_userbyid(d.defaclrole)::text, d.defaclobjtype::text
+FROM pg_default_acl d LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace, aclexplode(d.defaclacl) a
+LEFT JOIN pg_roles r ON r.oid = a.grantee
+WHERE (a.grantee = 0 OR r.rolname = %s) AND a.privilege_type = 'SELECT'
 """
 
 
@@ -72,7 +90,8 @@ class Login:
     """The role of a session. ``version`` is ``server_version_num``.
 
     ``rds`` is True where a role ``rds_replication`` exists, ``rds_member`` when the login has its
-    rights, ``rds_grantable`` when the login may give them to itself.
+    rights, ``rds_grantable`` when whoever asks may give them to it. ``attribute_grantable``: they may
+    give it the attribute, where there is no such role.
     """
 
     name: str
@@ -86,6 +105,7 @@ class Login:
     rds: bool
     rds_member: bool
     rds_grantable: bool
+    attribute_grantable: bool = False
 
     @property
     def replicates(self) -> bool:
@@ -100,6 +120,7 @@ class Access:
     ``held``: it has CREATE on the database, USAGE on the schema, SELECT on the table or sequence.
     ``inherited``: memberships that it may give itself bring that. ``grantable``: it may grant it to
     itself, after those memberships. ``owned``: it has the owner's rights; ``joinable``: it may get them.
+    ``commanded``: whoever grants has them. ``of_superuser``: the owner is one, whom nobody should join.
     """
 
     kind: Kind
@@ -111,6 +132,8 @@ class Access:
     grantable: bool
     owned: bool
     joinable: bool
+    commanded: bool = False
+    of_superuser: bool = False
 
     @property
     def qualified(self) -> str:
@@ -130,10 +153,14 @@ class Rights:
         return tuple(o for o in self.objects if o.kind is kind)
 
 
-def login(server: Server) -> Login:
-    """The role of our sessions on ``server``."""
-    row = server.row(_LOGIN)
-    assert row is not None
+def login(server: Server, name: str | None = None) -> Login:
+    """The role of that name on ``server``, of our sessions without one; QueryFailed when there is none."""
+    row = server.row(_LOGIN, {"login": name})
+    if row is None:
+        raise QueryFailed(
+            f'{server.side.value}: there is no role "{name}"',
+            remedy="Make it first, or correct the user of connections.source.dsn.",
+        )
     return Login(
         name=row[0],
         superuser=row[1],
@@ -146,16 +173,26 @@ def login(server: Server) -> Login:
         rds=row[8],
         rds_member=row[9],
         rds_grantable=row[10],
+        attribute_grantable=row[11],
     )
 
 
-def rights(server: Server, *, memberships: bool = True, left_out: Collection[tuple[str, str]] = ()) -> Rights:
+def rights(
+    server: Server,
+    *,
+    memberships: bool = True,
+    left_out: Collection[tuple[str, str]] = (),
+    name: str | None = None,
+) -> Rights:
     """What our login may do there; ``memberships``: whether it may join the roles that own tables.
+
+    ``name`` is another login's, to which we may give something.
 
     ``left_out`` are tables and sequences, (schema, name), that the plan does not touch: they need no right,
     nor does a schema in which everything is left out.
     """
-    rows = [r for r in server.rows(_OBJECTS, {"memberships": memberships}) if (r[1], r[2]) not in left_out]
+    given = {"memberships": memberships, "login": name}
+    rows = [r for r in server.rows(_OBJECTS, given) if (r[1], r[2]) not in left_out]
     used = {r[1] for r in rows}
     rows = [r for r in rows if Kind(r[0]) is not Kind.SCHEMA or r[2] in used]
     objects = (
@@ -169,14 +206,18 @@ def rights(server: Server, *, memberships: bool = True, left_out: Collection[tup
             grantable=r[6],
             owned=r[7],
             joinable=r[8],
+            commanded=r[9],
+            of_superuser=r[10],
         )
         for r in rows
     )
-    return Rights(login=login(server), objects=tuple(objects))
+    return Rights(login=login(server, name), objects=tuple(objects))
 
 
 def replication_gap(who: Login) -> Grant | None:
     """Membership in rds_replication, where that role exists and the login can't replicate yet."""
+    if not who.replicates and who.attribute_grantable:
+        return Grant(kind=Kind.ATTRIBUTE, names=("REPLICATION",), login=who.name)
     if who.replicates or not who.rds:
         return None
     return Grant(
@@ -212,6 +253,27 @@ def access_gaps(held: Rights, kinds: Sequence[Kind] | None = None) -> tuple[Gran
     lacking.sort(key=lambda o: (order.index(o.kind), o.schema or "", not o.grantable))
     groups = groupby(lacking, key=lambda o: (o.kind, o.schema, o.grantable))
     return tuple(_access_grant(held.login, list(objects)) for _, objects in groups)
+
+
+def default_gaps(server: Server, held: Rights, *, memberships: bool) -> tuple[Grant, ...]:
+    """SELECT on what the owners will create in the schemas of what is copied, where no membership brings it."""
+    there = {(row[0], row[1], row[2]) for row in server.rows(_DEFAULTS, [held.login.name])}
+    wanted: dict[tuple[str, str, Kind], bool] = {}
+    for kind, comes, letter in (
+        (Kind.TABLE, Kind.DEFAULT_TABLE, "r"),
+        (Kind.SEQUENCE, Kind.DEFAULT_SEQUENCE, "S"),
+    ):
+        for o in held.of(kind):
+            brought = o.owned or (memberships and o.joinable)
+            told = {(o.schema, o.owner, letter), (None, o.owner, letter)} & there
+            if not brought and not told and o.schema is not None:
+                wanted[o.schema, o.owner, comes] = o.commanded
+    return tuple(
+        Grant(kind=kind, schema=schema, names=(owner,), login=held.login.name, possible=possible)
+        for (schema, owner, kind), possible in sorted(
+            wanted.items(), key=lambda pair: (*pair[0][:2], pair[0][2].value)
+        )
+    )
 
 
 def _access_grant(who: Login, objects: list[Access]) -> Grant:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from psycopg import sql
 
+from planrunner.model import Side
+from planrunner.postgres import dialler
+from planrunner.postgres.dialler import Kind
 from planrunner.replication import (
     copy,
     fence,
     late,
     ledger,
+    logins,
     publications,
     ranges,
     return_streams,
@@ -70,6 +75,7 @@ def dropping_back(names: Names) -> tuple[str, ...]:
         *all_told(subscriptions.dropping(names.back), SOURCE, IF_THERE),
         told("SELECT pg_terminate_backend(…)", TARGET, "if a session holds the slot"),
         told(slots.dropping(names.back), TARGET, IF_THERE),
+        *dropping_login(names.login_back, TARGET),
         told(publications.dropping(names.back), TARGET),
         told(publications.dropping_marker(names.back_barrier), SOURCE),
         told(publications.dropping_marker(names.back_barrier), TARGET),
@@ -87,18 +93,73 @@ def preparing_back(space: Workspace, tables: Sequence[Table]) -> tuple[str, ...]
         *all_told(made, TARGET),
         *all_told(return_streams.back_publication(space, tables), TARGET),
         told(slot, TARGET),
+        *giving_login(space, space.target, Time.ANEW),
         told(back_subscription(space), SOURCE, "tried, and rolled back"),
     )
 
 
 def back_subscription(space: Workspace) -> sql.Composed:
     """CREATE SUBSCRIPTION of the way back, its password left out."""
-    return return_streams.subscription_statement(space, {"password": ANYTHING})
+    who = logins.chosen(space, space.target)
+    named = {} if who.user is None else {"user": who.user}
+    return return_streams.subscription_statement(space, {**named, "password": ANYTHING})
 
 
-def secret_of(server: Server) -> str:
-    """Where the password of a side comes from, as the plan refers to it; never the password."""
-    endpoint = server.endpoint
+class Time(Enum):
+    """When a login is given: by the first action that needs it, anew after what was there is dropped, or again."""
+
+    FIRST = "first"
+    ANEW = "anew"
+    AGAIN = "again"
+
+
+def giving_login(space: Workspace, server: Server, time: Time) -> tuple[str, ...]:
+    """What gives the other side's subscriptions a login of their own on ``server``, where they get one."""
+    who = logins.chosen(space, server)
+    if who.kind is not Kind.MADE or who.user is None:
+        return ()
+    if time is Time.AGAIN:
+        return login_again(who.user, server.side)
+    side, other = (SOURCE, TARGET) if server.side is Side.SOURCE else (TARGET, SOURCE)
+    there = [logins.redialling(one, ANYTHING) for one in logins.subscribed(space, server)]
+    if time is Time.FIRST and dialler.shown(server, who.user) is not None:
+        renewing = dialler.renewing(who.user, until=ANYTHING, secret=ANYTHING)
+        return (told(renewing, side), *all_told(there, other))
+    return (
+        *all_told(making_login(space.names, who.user, dialler.ground(server)), side),
+        *all_told(there, other),
+    )
+
+
+def making_login(names: Names, user: str, on: dialler.Ground) -> tuple[sql.Composed, ...]:
+    """What makes the role, with what only the run knows left out."""
+    return dialler.making(user, names.owner_mark, on, secret=ANYTHING, until=ANYTHING)
+
+
+def login_again(user: str, dialled: Side) -> tuple[str, ...]:
+    """What gives a role another password, which every subscription then uses."""
+    side, other = (SOURCE, TARGET) if dialled is Side.SOURCE else (TARGET, SOURCE)
+    when = "where another process had set its password"
+    renewing = dialler.renewing(user, until=ANYTHING, secret=ANYTHING)
+    return (told(renewing, side, when), told("ALTER SUBSCRIPTION … CONNECTION …", other, when))
+
+
+def dropping_login(name: str, side: str) -> tuple[str, ...]:
+    """What removes the login that was made for subscriptions."""
+    connect = f'REVOKE CONNECT ON DATABASE … FROM "{name}"'
+    return (
+        told(connect, side, "where it was granted"),
+        *all_told(dialler.dropping(name, None), side, IF_THERE),
+    )
+
+
+def secret_of(space: Workspace, server: Server) -> str:
+    """Where the password of a subscription comes from, as the plan refers to it; never the password."""
+    endpoint, kind = server.endpoint, logins.chosen(space, server).kind
+    if kind is Kind.MADE:
+        return "its password is random, and kept only here"
+    if endpoint.replication is not None:
+        return f"its password is {endpoint.replication.password}"
     if endpoint.rds_iam:
         return "its password is a login token of RDS"
     return f"its password is {endpoint.password}" if endpoint.password is not None else "no password"
@@ -108,7 +169,8 @@ def starting_back(space: Workspace) -> tuple[str, ...]:
     """What makes the source follow the target."""
     name = space.names.back
     return (
-        told(back_subscription(space), secret_of(space.target)),
+        *giving_login(space, space.target, Time.AGAIN),
+        told(back_subscription(space), secret_of(space, space.target)),
         told(subscriptions.owning(space.names, name)),
         told(subscriptions.beginning(name, ANYTHING), "where the login may"),
         told(subscriptions.starting(name)),
@@ -141,21 +203,22 @@ def owning_ranges(names: Names, generation: int) -> tuple[str, ...]:
 
 
 def subscribing(
-    space: Workspace, generation: int, others: Sequence[str], *, left: bool = False
+    space: Workspace, generation: int, others: Sequence[str], *, left: bool = False, first: bool = True
 ) -> tuple[str, ...]:
     """What subscribes to a generation's slot and starts applying, on the target.
 
     While rows are ``left`` to copy it is not known which publications of split tables it names besides its own.
+    The ``first`` of a step is given its login.
     """
     names = space.names
-    made = subscriptions.statement(
-        space.source, names, generation, ANYTHING, others=others, failover=space.terms.failover
-    )
+    dial = {**logins.dial_parameters(space, space.source), "password": ANYTHING}
+    made = subscriptions.statement(dial, names, generation, others=others, failover=space.terms.failover)
     shown = made.as_string()
     if left:
         shown = shown.replace(" WITH (create_slot", "… WITH (create_slot")
     return (
-        told(shown, secret_of(space.source)),
+        *giving_login(space, space.source, Time.FIRST if first else Time.AGAIN),
+        told(shown, secret_of(space, space.source)),
         told(subscriptions.owning(names, names.stream(generation))),
         *all_told(subscriptions.enabling(names, generation)),
     )
@@ -331,6 +394,7 @@ def joining(names: Names, held: Sequence[int]) -> tuple[str, ...]:
         *all_told(made[:2], SOURCE),
         told("CREATE PUBLICATION … FOR TABLE …", SOURCE, "of what the joined streams follow"),
         told("COMMENT ON PUBLICATION … IS …", SOURCE),
+        *login_again(names.login, Side.SOURCE),
         told(
             f"CREATE OR REPLACE FUNCTION {names.truncate_function}…",
             SOURCE,

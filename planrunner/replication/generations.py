@@ -13,7 +13,7 @@ from psycopg import sql
 
 from planrunner.errors import StepFailed
 from planrunner.postgres import catalog
-from planrunner.replication import drift, inserts, publications, ranges, slots, subscriptions
+from planrunner.replication import drift, inserts, logins, publications, ranges, slots, subscriptions
 from planrunner.replication.snapshot import HeldSnapshot, capture
 from planrunner.replication.workspace import Round
 
@@ -210,6 +210,7 @@ def follow(workspace: Workspace, tables: Sequence[Table], generation: int) -> in
 def subscribe(workspace: Workspace, tables: Sequence[Table], generation: int, aligned: Lsn | None) -> None:
     """Subscribe to a generation whose slot was moved to ``aligned``, not enabled; its publication is what it is."""
     owned = ranges.owned(workspace, tables, generation)
+    logins.ready(workspace, workspace.source)
     with workspace.writing() as session:
         subscriptions.create_in(workspace, session, generation, owned)
         subscriptions.begin_at(session, workspace.names.stream(generation), aligned)

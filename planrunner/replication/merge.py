@@ -18,7 +18,7 @@ from psycopg import sql
 from planrunner.errors import StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.postgres.lsn import Lsn
-from planrunner.replication import generations, ranges, slots, subscriptions
+from planrunner.replication import generations, logins, ranges, slots, subscriptions
 from planrunner.replication.names import SCHEMA, STOP_TRIGGER
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ def merge(workspace: Workspace, tables: Sequence[Table], *, streams: int) -> Non
     five minutes; the old streams go on then.
     """
     old = workspace.ledger.generations()
+    # The streams that are waited for must be able to dial, and the new one takes its login inside a transaction.
+    logins.ready(workspace, workspace.source)
     undo(workspace)
     first = max(old) + 1
     owned = {unit.id for unit in ranges.units(workspace, tables) if unit.id in workspace.ledger.units()}

@@ -46,6 +46,16 @@ class Names:
         """The marker table of the way back, in schema ``planrunner`` on both sides."""
         return f"barrier_{self.plan_id}_b1"
 
+    @property
+    def login(self) -> str:
+        """The role on the source by which the target's subscriptions dial it."""
+        return f"{self.plan_prefix}login"
+
+    @property
+    def login_back(self) -> str:
+        """The role on the target by which the source's subscription dials it."""
+        return f"{self.plan_prefix}login_back"
+
     def generation(self, stream: str) -> int | None:
         """The generation whose publication, slot or subscription has this very name; None for another's."""
         match = re.fullmatch(r"\d+", stream.removeprefix(self.prefix))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from planrunner.errors import DifferencesFound, StepFailed
 from planrunner.model import Proof
-from planrunner.postgres.grants import Grant
+from planrunner.postgres.grants import TO_COME, Grant, Kind
 from planrunner.replication import activity, census, drift, likeness, relations, sequences, shape, troubles
 from planrunner.replication.health import observe
 from planrunner.replication.likeness import listed
@@ -155,14 +155,17 @@ def _rows(found: Verification) -> Proof:
 
 def _wish(workspace: Workspace, terms: Terms, omitted: relations.Omitted) -> likeness.Wish:
     made = [Grant.from_detail(detail) for detail in workspace.ledger.effects("grant").values()]
-    given = frozenset(
-        (f"{g.kind.value} {name if g.schema is None else f'{g.schema}.{name}'}", g.login)
-        for g in made
-        for name in g.names
-    )
+    given = frozenset((_label(g, name), g.login) for g in made for name in g.names)
     return likeness.Wish(
         owners=terms.owners, grants=terms.grants, omitted=omitted, roles=terms.roles or {}, given=given
     )
+
+
+def _label(grant: Grant, name: str) -> str:
+    if grant.kind in TO_COME:
+        what = "tables" if grant.kind is Kind.DEFAULT_TABLE else "sequences"
+        return f"default privileges of {name} in schema {grant.schema} for {what}"
+    return f"{grant.kind.value} {name if grant.schema is None else f'{grant.schema}.{name}'}"
 
 
 def _sequences(

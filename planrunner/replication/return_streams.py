@@ -16,13 +16,12 @@ from psycopg import conninfo, sql
 from planrunner.errors import StepBlocked, StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.postgres import quiet
-from planrunner.postgres.passwords import lasting_password
-from planrunner.replication import barrier, generations, ledger, publications, slots, subscriptions
+from planrunner.replication import barrier, generations, ledger, logins, publications, slots, subscriptions
 from planrunner.replication.ends import Ends
 from planrunner.replication.units import Unit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from planrunner.postgres.catalog import Table
     from planrunner.postgres.connection import Server
@@ -73,7 +72,7 @@ class Back:
         failpoint("back.published")
         slots.create_named(space, space.target, space.names.back)
         failpoint("back.slot_made")
-        _try(space.source, _subscription(space, enabled=False))
+        _try(space.source, _subscription(space))
 
     def align(self, timeout: float) -> Lsn:
         """As ``ReturnStream`` says."""
@@ -84,10 +83,11 @@ class Back:
         space, name = self.workspace, self.workspace.names.back
         if subscriptions.shown(space.source, name):
             return
+        made = _subscription(space)
         with space.writing_to(space.source) as session:
             session.execute("SET LOCAL client_min_messages = warning")
             with quiet.unrecorded(session):
-                session.execute(_subscription(space, enabled=False))
+                session.execute(made)
             session.execute(subscriptions.owning(space.names, name))
             subscriptions.begin_at(session, name, aligned)
             session.execute(subscriptions.starting(name))
@@ -164,27 +164,22 @@ def back_publication(workspace: Workspace, tables: Sequence[Table]) -> tuple[sql
     return tuple(publications.named(names, names.back, units, truncate=True, barrier=names.back_barrier))
 
 
-def _subscription(workspace: Workspace, *, enabled: bool) -> sql.Composed:
-    secret = lasting_password(workspace.target)
-    hidden = {"password": secret.reveal()} if secret is not None else {}
-    return subscription_statement(workspace, hidden, enabled=enabled)
+def _subscription(workspace: Workspace) -> sql.Composed:
+    return subscription_statement(workspace, logins.credentials(workspace, workspace.target))
 
 
-def subscription_statement(
-    workspace: Workspace, hidden: dict[str, str], *, enabled: bool = False
-) -> sql.Composed:
-    """CREATE SUBSCRIPTION on the source; ``hidden`` are parts of its conninfo that nobody is shown."""
+def subscription_statement(workspace: Workspace, known: Mapping[str, str]) -> sql.Composed:
+    """CREATE SUBSCRIPTION on the source, not yet enabled; ``known`` is its login as its conninfo has it."""
     name = workspace.names.back
-    dial = conninfo.make_conninfo(**subscriptions.dial_parameters(workspace.target), **hidden)
+    dial = conninfo.make_conninfo("", **{**subscriptions.dial_parameters(workspace.target), **known})
     # The slot skips what the former stream brought; from 16 on the origin tells it too.
     origin = workspace.source.version() >= ORIGIN_NONE_SINCE
     return sql.SQL(
         "CREATE SUBSCRIPTION {name} CONNECTION {dial} PUBLICATION {name}"
-        " WITH (create_slot = false, copy_data = false, enabled = {enabled}, slot_name = {slot}{origin})"
+        " WITH (create_slot = false, copy_data = false, enabled = false, slot_name = {slot}{origin})"
     ).format(
         name=sql.Identifier(name),
         dial=sql.Literal(dial),
-        enabled=sql.SQL("true" if enabled else "false"),
         slot=sql.Literal(name),
         origin=sql.SQL(", origin = none" if origin else ""),
     )
@@ -204,10 +199,11 @@ def _try(server: Server, statement: sql.Composed) -> None:
 
 
 def drop_back(workspace: Workspace) -> None:
-    """Remove the way back from both servers: subscription, slot, publication, barrier tables."""
+    """Remove the way back from both servers: subscription, slot, login, publication, barrier tables."""
     names = workspace.names
     subscriptions.drop_named(workspace, workspace.source, names.back)
     slots.drop_named(workspace, workspace.target, names.back)
+    logins.drop(workspace, workspace.target)
     with workspace.writing_to(workspace.target) as session:
         session.execute("SET LOCAL client_min_messages = warning")
         session.execute(publications.dropping(names.back))

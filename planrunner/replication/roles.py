@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Roles that own something of this database or of it, are granted something in it, or have settings in it;
 # then the groups they belong to, and those who belong to them: a right is often used through a group.
-# Objects of the bootstrap superuser (oid 10) are pinned: pg_shdepend does not list them.
+# Objects of the bootstrap superuser (oid 10) are pinned: pg_shdepend does not list them. A plan's own login stays.
 _NAMED = """
 WITH RECURSIVE here AS (SELECT oid, datdba FROM pg_database WHERE datname = current_database()),
 others AS (SELECT oid FROM pg_roles WHERE rolname LIKE 'pg\\_%' OR rolname LIKE 'rds%' OR rolname = current_user
@@ -39,14 +39,14 @@ members AS (SELECT oid FROM named WHERE oid NOT IN (SELECT oid FROM others)
 SELECT r.rolname::text, r.rolcanlogin, r.rolsuper, r.rolcreatedb, r.rolcreaterole, r.rolinherit, r.rolreplication,
        r.rolbypassrls, r.rolconnlimit, r.rolvaliduntil::text, shobj_description(r.oid, 'pg_authid')
 FROM pg_roles r WHERE (r.oid IN (SELECT oid FROM groups) OR r.oid IN (SELECT oid FROM members))
-  AND r.rolname NOT LIKE 'pg\\_%' AND r.rolname NOT LIKE 'rds%' ORDER BY r.oid
+  AND r.rolname NOT LIKE 'pg\\_%' AND r.rolname NOT LIKE 'rds%' AND r.rolname !~ '^pr_[0-9a-f]{8}_' ORDER BY r.oid
 """
 # to_jsonb: a grant says since 16 whether it is inherited and lets one act as the group.
 _MEMBERSHIPS = """
 SELECT g.rolname::text, r.rolname::text, bool_or(m.admin_option), bool_or((to_jsonb(m) ->> 'inherit_option')::bool),
        bool_or((to_jsonb(m) ->> 'set_option')::bool)
 FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid JOIN pg_roles r ON r.oid = m.member
-WHERE r.rolname = ANY (%s) GROUP BY 1, 2 ORDER BY 1, 2
+WHERE r.rolname = ANY (%s) AND g.rolname !~ '^pr_[0-9a-f]{8}_' GROUP BY 1, 2 ORDER BY 1, 2
 """
 _ATTRIBUTES: dict[str, LiteralString] = {
     "superuser": "SUPERUSER",

@@ -34,7 +34,8 @@ _DATABASE = """
 SELECT pg_get_userbyid(d.datdba)::text, d.datconnlimit, shobj_description(d.oid, 'pg_database'),
        (SELECT array_agg(ARRAY[CASE WHEN a.grantee = 0 THEN NULL ELSE pg_get_userbyid(a.grantee)::text END,
                                a.privilege_type, a.is_grantable::text])
-        FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a)
+        FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
+        WHERE a.grantee NOT IN (SELECT oid FROM pg_roles WHERE rolname ~ '^pr_[0-9a-f]{8}_'))
 FROM pg_database d WHERE d.datname = current_database()
 """
 _SETTINGS = """

@@ -10,8 +10,7 @@ from psycopg import conninfo, sql
 from planrunner import remains
 from planrunner.errors import StepFailed
 from planrunner.postgres import quiet
-from planrunner.postgres.passwords import lasting_password
-from planrunner.replication import slots
+from planrunner.replication import logins, slots
 from planrunner.replication.names import SCHEMA, STOP_TRIGGER
 
 if TYPE_CHECKING:
@@ -104,28 +103,25 @@ def dial_parameters(server: Server) -> dict[str, str]:
 
 
 def statement(
-    source: Server,
+    dial: Mapping[str, str],
     names: Names,
     generation: int,
-    password: str | None,
     *,
     others: Sequence[str] = (),
     failover: bool = False,
 ) -> sql.Composed:
     """CREATE SUBSCRIPTION on the generation's slot: no second slot, no second copy, not yet enabled.
 
-    ``others`` are the publications it follows besides the generation's own. ``failover`` is the slot's:
-    without it, creating the subscription would take it from the slot.
+    ``dial`` is its connection string, in parts. ``others`` are the publications it follows besides the
+    generation's own. ``failover`` is the slot's: without it, creating the subscription would take it from the slot.
     """
     name = names.stream(generation)
-    secret = {"password": password} if password is not None else {}
-    dial = conninfo.make_conninfo(**dial_parameters(source), **secret)
     return sql.SQL(
         "CREATE SUBSCRIPTION {name} CONNECTION {dial} PUBLICATION {publications}"
         " WITH (create_slot = false, copy_data = false, enabled = false, slot_name = {slot}{failover})"
     ).format(
         name=sql.Identifier(name),
-        dial=sql.Literal(dial),
+        dial=sql.Literal(conninfo.make_conninfo("", **dial)),
         publications=sql.SQL(", ").join(map(sql.Identifier, (name, *others))),
         slot=sql.Literal(name),
         failover=sql.SQL(", failover = true" if failover else ""),
@@ -137,6 +133,7 @@ def create(workspace: Workspace, generation: int, owned: Owned, *, also: Sequenc
 
     ``also`` are further publications that it names.
     """
+    logins.ready(workspace, workspace.source)
     with workspace.writing() as session:
         create_in(workspace, session, generation, owned, also=also)
 
@@ -144,17 +141,16 @@ def create(workspace: Workspace, generation: int, owned: Owned, *, also: Sequenc
 def create_in(
     workspace: Workspace, session: Session, generation: int, owned: Owned, *, also: Sequence[str] = ()
 ) -> None:
-    """The same in the caller's transaction."""
-    secret = lasting_password(workspace.source)
+    """The same in the caller's transaction; ``logins.ready`` was called before it."""
+    known = logins.credentials(workspace, workspace.source)
     slot = slots.existing(workspace.source, workspace.names).get(generation)
     session.execute("SET LOCAL client_min_messages = warning")
     for trigger in owned.truncating(workspace.names, generation):
         session.execute(trigger)
     made = statement(
-        workspace.source,
+        {**dial_parameters(workspace.source), **known},
         workspace.names,
         generation,
-        secret.reveal() if secret is not None else None,
         others=(*owned.publications(workspace.names), *also),
         failover=slot is not None and slot.failover,
     )

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from planrunner.units import human_bytes, seconds, size
+from planrunner.postgres.dialler import DEFAULT_LIFETIME, Wish
+from planrunner.units import human_bytes, seconds, size, span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import timedelta
 
     from planrunner.model import Json
 
@@ -39,13 +41,16 @@ class Budget:
 class Terms:
     """How streams are watched; ``poll`` and ``check_every`` (the catalogue) are seconds.
 
-    A stream that can't go on is told within four polls, so 2 s keep the promise of ten.
+    A stream that can't go on is told within four polls, so 2 s keep the promise of ten. ``login`` is who the
+    subscriptions log in as, ``login_lifetime`` how long a role made for them is valid unless it is renewed.
     """
 
     budget: Budget = field(default_factory=Budget)
     check_every: float = 30.0
     poll: float = 2.0
     failover: bool = False
+    login: Wish = Wish.AUTO
+    login_lifetime: timedelta = DEFAULT_LIFETIME
 
 
 def terms(options: Mapping[str, Json]) -> Terms:
@@ -54,6 +59,8 @@ def terms(options: Mapping[str, Json]) -> Terms:
         budget=_budget(options.get("max_wal_retained")),
         check_every=seconds(str(options.get("check_every", "30s"))),
         failover=options.get("failover") is True,
+        login=Wish(str(options.get("replication_role", Wish.AUTO.value))),
+        login_lifetime=span(str(options.get("replication_role_lifetime", "30d"))),
     )
 
 

@@ -11,7 +11,7 @@ from planrunner.errors import PlanrunnerError, StepFailed
 from planrunner.model import Mark
 from planrunner.postgres.preflight_network import dialing
 from planrunner.postgres.preflight_section import Needs
-from planrunner.replication import apply_error, subscriptions
+from planrunner.replication import apply_error, logins
 from planrunner.replication.health import exhausted
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def _unknown(workspace: Workspace, subscription: Subscription, lead: str) -> Tro
     needs = Needs(
         plan_id=workspace.names.plan_id,
         owned=workspace.names.prefix,
-        dial=subscriptions.dial_parameters(workspace.source),
+        dial=logins.dial_parameters(workspace, workspace.source),
     )
     try:
         line = dialing(workspace.target, needs, workspace.target.identity())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from planrunner.model import Side, Upkeep
-from planrunner.postgres import preflight_network
+from planrunner.postgres import dialler, preflight_network
 from planrunner.replication import barrier, ledger
 from planrunner.shapes import ANYTHING
 
@@ -56,6 +56,11 @@ DIALS_BACK = Upkeep(
     text="lets the source dial the target: CREATE SUBSCRIPTION in a transaction that is rolled back",
     where=Side.SOURCE,
     statements=(preflight_network.probing(ANYTHING).as_string(),),
+)
+LOGIN = Upkeep(
+    text="lets the role by which the subscription logs in be valid for longer, once half of its time is over",
+    where=Side.SOURCE,
+    statements=(dialler.renewing(f"pr_{ANYTHING}_login", until=ANYTHING).as_string(),),
 )
 # What every step has that changes something.
 OWN = (LEDGER, *SESSIONS)

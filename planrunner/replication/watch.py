@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from planrunner.errors import PlanrunnerError, ServerError, StepFailed
-from planrunner.replication import apply_error, drift, slots, subscriptions, tracker, troubles
+from planrunner.replication import apply_error, drift, logins, slots, subscriptions, tracker, troubles
 from planrunner.replication.health import Health, observe, wal_disk
 from planrunner.units import human_bytes
 
@@ -80,6 +80,8 @@ class Watch:
     def check_catalogue(self) -> None:
         """Compare the source's catalogue now with what the copy relies on; StepFailed with each difference."""
         self._next_check = self._workspace.clock.monotonic() + self._terms.check_every
+        if self._acting and self._following and logins.due(self._workspace, self._workspace.source):
+            logins.renew(self._workspace, self._workspace.source)
         if self._shape is None:
             self._shape = drift.recorded(self._workspace)
         if self._shape is not None:

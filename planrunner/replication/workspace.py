@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
-    from planrunner.model import Json
+    from planrunner.model import Json, Secret, Side
     from planrunner.ports import Clock
     from planrunner.postgres.connection import Server, Session
     from planrunner.replication.sampling import Totals
@@ -52,7 +52,8 @@ class Workspace:
 
     ``schema`` is the source's schema as it was dumped under the round's snapshot, ``analyzed`` the tables whose
     statistics this process has gathered on the target, ``choices`` what the plan says of tables that can't be
-    followed as they are, ``shield`` what holds back a signal meanwhile, ``steering`` what operators ask for now.
+    followed as they are, ``shield`` what holds back a signal meanwhile, ``steering`` what operators ask for now,
+    ``logins`` the passwords that this process gave to the roles of its subscriptions.
     """
 
     def __init__(  # noqa: PLR0913  # what a run is made of, each by its name
@@ -83,6 +84,7 @@ class Workspace:
         self.schema: Schema | None = None
         self.analyzed: set[str] = set()
         self.totals: Totals | None = None
+        self.logins: dict[Side, Secret] = {}
         self._lease: Lease | None = None
         self._taking = threading.Lock()
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-from planrunner import clearing
+from planrunner import clearing, subscription_login
 from planrunner.model import Finding, Json, Side, Upkeep
 from planrunner.postgres import needs
-from planrunner.postgres.preflight_section import Section
 from planrunner.replication import (
     barrier,
     described,
@@ -27,6 +27,7 @@ from planrunner.replication.names import Names
 from planrunner.replication.schema_dump import Wishes
 from planrunner.replication.watch import Watch
 from planrunner.step import IRREVERSIBLE, NO_LOCKS, NOTHING_STAYS, TAKEN_BACK, Action, Draft, Run, outlined
+from planrunner.subscription_login import FOLLOWING
 from planrunner.units import human_bytes, seconds, size
 from planrunner.workspace import sampled, snapshot_option, workspace
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 STEP = "sync"
 CAUGHT_UP = "caught up"
-FOLLOWING = Section("Following")
+
 _GIVING_UP = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = …"
 
 
@@ -43,7 +44,7 @@ class Sync:
     """Follows the source from exactly where the copy began: no gap, no second copy."""
 
     uses: ClassVar[str] = STEP
-    upkeep: ClassVar[tuple[Upkeep, ...]] = (*upkeep.OWN, upkeep.MARKS)
+    upkeep: ClassVar[tuple[Upkeep, ...]] = (*upkeep.OWN, upkeep.MARKS, upkeep.LOGIN)
 
     def actions(self, run: Run) -> Sequence[Action]:
         """Subscriptions, catching up, delayed foreign keys, materialized views: what is missing of them."""
@@ -55,11 +56,14 @@ class Sync:
         coming = generations.coming(space, tables, streams) or (1,)
         left = bool(generations.remaining(space, tables))
         done = space.ledger.effects(STEP)
+        absent = [g for g in coming if g not in there]
         found = [
-            _subscribe(run, g, adjusts=g in there, left=left)
+            _subscribe(run, g, adjusts=g in there, left=left, first=g in absent[:1])
             for g in coming
             if g not in there or not there[g].enabled
         ]
+        if not absent:
+            found = [*subscription_login.missing(run, Side.SOURCE), *found]
         if CAUGHT_UP not in done:
             found = [*_lost(run, held, done.keys()), *found, _catch_up(size(run.option("max_lag", "16MB")))]
         former = sorted(set(generations.left(space)) - set(held)) if held else []
@@ -78,7 +82,7 @@ class Sync:
 
     def findings(self, run: Run) -> Sequence[Finding]:
         """Whether what the options ask for can be had of these servers."""
-        found: list[Finding] = []
+        found: list[Finding] = [*subscription_login.findings(run, Side.SOURCE)]
         wished = workspace(run).terms
         if (problem := wished.budget.problem()) is not None:
             text = f"max_wal_retained: {problem}"
@@ -93,7 +97,11 @@ class Sync:
         """The subscription, and everything that follows from what the copy met."""
         names = Names(plan_id=draft.plan_id)
         streams = draft.option_of("snapshot", "streams", 1)
-        made = ("CREATE SUBSCRIPTION …", *described.all_told([subscriptions.owning(names, names.stream(1))]))
+        made = (
+            *subscription_login.outlined(draft, Side.SOURCE),
+            "CREATE SUBSCRIPTION …",
+            *described.all_told([subscriptions.owning(names, names.stream(1))]),
+        )
         enabling = described.all_told(subscriptions.enabling(names, 1))
         limit = size(draft.option("max_lag", "16MB"))
         return outlined(
@@ -127,12 +135,13 @@ class Sync:
         """The subscriptions, and what the ledger says of this step."""
         space = workspace(run)
         found = [_unsubscribe(space.names, g) for g in subscriptions.existing(run.target, space.names)]
+        found += subscription_login.leftovers(run, Side.SOURCE)
         if space.ledger.effects(STEP):
             found.append(clearing.forget_step(run.plan_id, STEP, what="sync"))
         return found
 
 
-def _subscribe(run: Run, generation: int, *, adjusts: bool, left: bool) -> Action:
+def _subscribe(run: Run, generation: int, *, adjusts: bool, left: bool, first: bool) -> Action:
     space = workspace(run)
     tables = verify.followed_tables(space)
     owned = ranges.owned(space, tables, generation)
@@ -143,9 +152,10 @@ def _subscribe(run: Run, generation: int, *, adjusts: bool, left: bool) -> Actio
         described.told(narrowing, described.SOURCE, "where it names more than was copied"),
         *(s.as_string() for s in owned.truncating(space.names, generation)),
         *(described.owning_ranges(space.names, generation) if left else ()),
-        *described.subscribing(space, generation, others, left=left),
+        *described.subscribing(space, generation, others, left=left, first=first),
     )
-    return _subscribing(space.names, generation, enabling if adjusts else made, adjusts=adjusts)
+    action = _subscribing(space.names, generation, enabling if adjusts else made, adjusts=adjusts)
+    return action if adjusts else replace(action, needs=(*action.needs, *subscription_login.needed(run)))
 
 
 def _quoted(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from planrunner import prospects
@@ -9,12 +10,12 @@ from planrunner.errors import PlanrunnerError
 from planrunner.model import Finding, Mark, Upkeep
 from planrunner.postgres.preflight import preflight
 from planrunner.postgres.preflight_authority import authority
-from planrunner.postgres.preflight_section import NETWORK, Needs
+from planrunner.postgres.preflight_section import NETWORK, SOURCE, Needs
 from planrunner.postgres.tls import encrypted
 from planrunner.reachability import network_findings
-from planrunner.replication import relations, roles, subscriptions, upkeep
+from planrunner.replication import logins, relations, roles, subscriptions, upkeep
 from planrunner.replication.names import Names
-from planrunner.workspace import chosen, selected
+from planrunner.workspace import chosen, selected, workspace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,7 +42,7 @@ class Validate:
     def findings(self, run: Run) -> Sequence[Finding]:
         """Every check with its verdict; with ``warnings_fail`` a warning counts as a failure."""
         found = (
-            *preflight(run.source, run.target, _needs(run)),
+            *_mended(run, preflight(run.source, run.target, _needs(run))),
             *_authority(run),
             *network_findings(run.plan, run.source),
             *prospects.findings(run),
@@ -49,6 +50,18 @@ class Validate:
         if not run.option("warnings_fail", False):  # noqa: FBT003  # the option's default
             return found
         return tuple(_stricter(finding) for finding in found)
+
+
+def _mended(run: Run, found: Sequence[Finding]) -> Sequence[Finding]:
+    """Where an administrator makes the grants, what the login lacks is mended by that, whatever the login may itself."""
+    if "administrator" not in _options_of(run, "grant"):
+        return found
+    return [
+        replace(f, mended_by="grant")
+        if f.section == SOURCE.title and f.mark is Mark.FAIL and not f.text.startswith("Row-level security")
+        else f
+        for f in found
+    ]
 
 
 def _authority(run: Run) -> Sequence[Finding]:
@@ -93,6 +106,8 @@ def _needs(run: Run) -> Needs:
         large_objects=str(options.get("large_objects", "refuse")),
         carried=selected(run.plan).carried,
         left_out=lambda source: relations.left_out(source, selected(run.plan)),
+        login=lambda: logins.chosen(workspace(run), run.source).user,
+        borrowed=lambda: logins.borrowed(workspace(run), run.source),
     )
 
 

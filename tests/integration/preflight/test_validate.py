@@ -250,7 +250,6 @@ def test_a_subscription_without_lasting_password_fails_for_a_plain_login(
 ) -> None:
     receiver = target.role()
     assert _one(check(None, receiver, password=None), "must use a password").mark is Mark.FAIL
-    assert _one(check(None, receiver, rds_iam=True), "IAM token").mark is Mark.FAIL
     assert not [f for f in check(None, receiver) if "must use a password" in f.text]
 
 

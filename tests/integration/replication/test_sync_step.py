@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,13 +97,13 @@ def test_progress_shows_each_slot_and_its_worker(pair: Streams) -> None:
 
 
 def test_limits_in_the_wrong_order_are_found_before_anything_is_done(pair: Streams) -> None:
-    (finding,) = Sync().findings(run_of(pair, max_wal_retained={"pause": "9GB", "give_up": "3GB"}))
+    (_, finding) = Sync().findings(run_of(pair, max_wal_retained={"pause": "9GB", "give_up": "3GB"}))
     assert finding.mark is Mark.FAIL
     assert "pause (9 GB) is above give_up (3 GB)" in finding.text
 
 
 def test_failover_slots_of_a_source_before_17_are_refused_with_the_reason(pair: Streams) -> None:
-    (finding,) = Sync().findings(run_of(pair, failover=True))
+    (_, finding) = Sync().findings(run_of(pair, failover=True))
     assert finding.mark is Mark.FAIL
     assert "failover: true needs PostgreSQL 17 on the source, it is 16" in finding.text
 
@@ -112,7 +113,7 @@ def test_a_failover_slot_stays_one_when_it_is_subscribed_to(
 ) -> None:
     with PostgresServer(wheel_bin(18), settings={"wal_level": "logical"}) as source:
         pair = streams(source, target_server, terms=Terms(failover=True), following=False)
-        (finding,) = Sync().findings(run_of(pair, failover=True))
+        (_, finding) = Sync().findings(run_of(pair, failover=True))
         assert finding.mark is Mark.PASS
         slots.drop(pair.space, 1)
         pair.space.round = Round(snapshots={1: capture(pair.space, 1)}, generation_of={})
@@ -135,3 +136,19 @@ def test_a_slot_without_failover_is_made_on_every_version(
         slots.drop(pair.space, 1)
         pair.space.round = Round(snapshots={1: capture(pair.space, 1)}, generation_of={})
         assert not slots.existing(pair.space.source, pair.space.names)[1].failover
+
+
+def test_login_by_tokens_is_followed_by_a_role_of_its_own_and_refused_without(pair: Streams) -> None:
+    source = pair.space.source
+    source.endpoint = replace(source.endpoint, rds_iam=True)
+
+    (made,) = Sync().findings(run_of(pair))
+    (lent,) = Sync().findings(run_of(pair, replication_role="own"))
+
+    assert (made.mark, made.text) == (
+        Mark.PASS,
+        f"Subscription logs in by a role of its own, {pair.space.names.login}",
+    )
+    assert lent.mark is Mark.FAIL
+    assert "an IAM token lasts 15 minutes" in lent.text
+    assert "connections.source.replication" in str(lent.remedy)
