@@ -9,6 +9,7 @@ from planrunner.model import Finding, Mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
+    from pathlib import Path
 
     from planrunner.model import Fix
     from planrunner.postgres.catalog import Table
@@ -35,7 +36,8 @@ class Needs:
     names that the target needs when owners or grants are kept. ``unlogged`` and ``large_objects`` are the
     snapshot step's options of these names, ``identity`` its choice for a table without replica identity.
     ``carried`` picks those of the source's tables that the plan does not leave out, ``left_out`` names the
-    relations it does, as (schema, name).
+    relations it does, as (schema, name). ``streams`` is how many subscriptions follow the source, ``failover`` whether
+    their slots are to outlive the source's failover, ``folder`` where this machine keeps the plan's state.
     """
 
     plan_id: str
@@ -50,6 +52,9 @@ class Needs:
     large_objects: str = "refuse"
     carried: Callable[[Sequence[Table]], Sequence[Table]] = tuple
     left_out: Callable[[Server], Collection[tuple[str, str]]] = _nothing
+    streams: int = 1
+    failover: bool = False
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)

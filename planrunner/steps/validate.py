@@ -86,7 +86,15 @@ def _needs(run: Run) -> Needs:
         large_objects=str(options.get("large_objects", "refuse")),
         carried=selected(run.plan).carried,
         left_out=lambda source: relations.left_out(source, selected(run.plan)),
+        streams=_streams(options),
+        failover=_options_of(run, "sync").get("failover") is True,
+        folder=run.plan.path.parent,
     )
+
+
+def _streams(options: Mapping[str, Json]) -> int:
+    wanted = options.get("streams", 1)
+    return wanted if isinstance(wanted, int) else 1
 
 
 def _options_of(run: Run, uses: str) -> Mapping[str, Json]:
