@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from psycopg import sql
+
 from planrunner.model import Fix, Side
 from planrunner.postgres.preflight_parameters import changing, for_our_login, read
 from planrunner.postgres.preflight_section import CAPACITY, Check, counted
@@ -67,8 +69,7 @@ READ_ONLY = Check(
     code="PR0522",
     section=CAPACITY,
     title="The target's sessions begin writable",
-    why="The apply worker takes default_transaction_read_only from its database or its owner; where it is on, it can"
-    " write nothing and no change arrives.",
+    why="Our sessions and the apply worker write all the same, but the application's would be refused after the cutover.",
 )
 TEMP_FILES = Check(
     code="PR0523",
@@ -211,11 +212,12 @@ def _timeouts(server: Server, parameters: Sequence[Parameter]) -> Iterator[Findi
 def _writable(server: Server, parameter: Parameter) -> Finding:
     if parameter.default == "off":
         return READ_ONLY.passed("Target's sessions begin writable")
-    statement = for_our_login(server, parameter.name, "off")
-    return READ_ONLY.failed(
-        "Target's default_transaction_read_only is on, for the apply worker too",
-        f"Run on the target: {statement}",
-        fix=Fix(where=Side.TARGET, statements=(statement,)),
+    database = sql.Identifier(str(server.value("SELECT current_database()::text")))
+    statement = sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = off;").format(database)
+    # No fix of ours: someone may keep writers away on purpose until the cutover.
+    return READ_ONLY.warned(
+        "Target's default_transaction_read_only is on: the application could not write there",
+        f"Run on the target as the database's owner: BEGIN READ WRITE; {statement.as_string()} COMMIT;",
     )
 
 
