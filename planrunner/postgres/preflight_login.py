@@ -20,7 +20,9 @@ _EXPIRY_WHY = (
     "A password past its VALID UNTIL is refused: our next session, and the subscription's after each lost line, could"
     " not log in any more."
 )
-_MD5_WHY = "PostgreSQL 18 warns of MD5 passwords, later releases are to refuse them, and FIPS machines do already."
+_MD5_WHY = (
+    "PostgreSQL 18 warns of MD5 passwords, later releases are to refuse them, and FIPS machines do already."
+)
 SOURCE_EXPIRY = Check(
     code="PR0310", section=SOURCE, title="The source's login outlives the migration", why=_EXPIRY_WHY
 )
