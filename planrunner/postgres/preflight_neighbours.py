@@ -49,7 +49,7 @@ FROM pg_replication_slots WHERE NOT starts_with(slot_name::text, %(owned)s) ORDE
 _STANDBYS = """
 SELECT count(*)::int FROM pg_stat_replication s WHERE NOT EXISTS (
   SELECT FROM pg_replication_slots o WHERE o.active_pid = s.pid AND o.slot_type = 'logical')
-  AND s.application_name <> 'pg_basebackup'
+  AND s.application_name NOT IN ('pg_basebackup', 'pg_receivewal')
 """
 _FAILOVER_SINCE = 17
 

@@ -414,3 +414,11 @@ def test_connection_limit_below_the_jobs_is_told_and_mended(pair: Pair, limited:
     assert f"{name} is limited to 5 connections" in finding.text
     place.execute(*remedies([finding]))
     assert of(check(server, NEEDS), "PR0509", FAIL) == []
+
+
+def test_session_of_ours_outlives_the_database_s_timeout_of_idle_sessions(pair: Pair) -> None:
+    pair.target.execute(f"ALTER DATABASE {pair.target.database} SET idle_session_timeout = '100ms'")
+    pair.here.close()
+    pid = pair.here.value("SELECT pg_backend_pid()")
+    SystemClock().sleep(0.4)
+    assert pair.here.value("SELECT pg_backend_pid()") == pid
