@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from planrunner.errors import PlanrunnerError
 from planrunner.postgres import (
-    catalog,
     preflight_activity,
     preflight_capacity,
     preflight_clock,
@@ -82,7 +81,7 @@ def preflight(source: Server, target: Server, needs: Needs) -> tuple[Finding, ..
 
 def _arrival(source: Server, target: Server, needs: Needs) -> Iterator[Finding]:
     """What the target must be fit for, by the size and number of what the source holds."""
-    size = sum(table.bytes for table in needs.carried(catalog.tables(source)) if not table.partitioned)
+    size = preflight_disk.arriving(source, needs)
     yield from preflight_capacity.locks(source, target)
     yield from preflight_settings.target(target, size)
     yield from preflight_settings.temp_files(source, target)

@@ -42,6 +42,12 @@ OWN_FILES = Check(
 # Rows arrive packed more densely, but the copy writes WAL and index builds write temporary files beside them.
 _FACTOR = 1.25
 _OWN_BYTES = 200 << 20
+_SIZES = """
+SELECT n.nspname::text, c.relname::text, pg_total_relation_size(c.oid)::bigint
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname NOT LIKE 'pg\\_%'
+  AND n.nspname NOT IN ('information_schema', 'planrunner')
+"""
 # Both times are the server's. The redo pointer is where the last checkpoint began.
 _WAL = """
 SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), redo_lsn)::float8,
@@ -55,6 +61,15 @@ SELECT wal_bytes::float8, extract(epoch FROM clock_timestamp() - stats_reset)::f
 _SHORTEST_LOOK_SECONDS = 60.0
 _HOURS_OF_ROOM = 6.0
 _STAT_WAL_SINCE = 140000
+
+
+def arriving(source: Server, needs: Needs) -> int:
+    """About how many bytes arrive: the tables that the plan does not leave out, with their indexes."""
+    left_out = needs.left_out(source)
+    if not left_out:
+        # One look at the folder; of each of ten thousand tables it takes many times as long.
+        return int(source.value("SELECT pg_database_size(current_database())"))
+    return sum(row[2] for row in source.rows(_SIZES) if (row[0], row[1]) not in left_out)
 
 
 def target(server: Server, size: int) -> Finding:
