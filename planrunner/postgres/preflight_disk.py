@@ -74,10 +74,12 @@ def arriving(source: Server, needs: Needs) -> int:
 
 def target(server: Server, size: int) -> Finding:
     """What will be needed for ``size`` bytes of tables and indexes, against what is free where that can be known."""
-    need = int(size * _FACTOR)
+    # What an earlier run has brought takes no more room.
+    there = int(server.value("SELECT pg_database_size(current_database())"))
+    need = max(int(size * _FACTOR) - there, 0)
     text = (
-        f"Target will need about {human_bytes(need)}: {human_bytes(size)} as on the source, and a quarter for WAL and"
-        " sorting"
+        f"Target will need about {human_bytes(need)} more: {human_bytes(size)} as on the source and a quarter for WAL and"
+        f" sorting, less the {human_bytes(there)} that its database has already"
     )
     free = _free(server)
     if free is None:

@@ -69,12 +69,17 @@ def neighbours(source: Server, needs: Needs) -> Iterator[Finding]:
     """Others' inactive slots, standbys, synchronized_standby_slots."""
     slots = [
         _Slot(name=row[0], physical=row[1], active=row[2], reserved=row[3], held=row[4])
-        for row in source.rows(_SLOTS, {"owned": needs.owned})
+        for row in source.rows(_SLOTS, {"owned": _ours(needs)})
     ]
     yield _inactive(slots)
     yield from _failover(source, needs)
     if needs.failover:
         yield from _synchronized(source, slots)
+
+
+def _ours(needs: Needs) -> str:
+    # A verification's slot is the plan's own too, and no generation's.
+    return needs.owned.removesuffix("g")
 
 
 def _inactive(slots: Sequence[_Slot]) -> Finding:

@@ -259,7 +259,7 @@ def test_target_disk_that_is_too_small_fails_with_what_is_missing(source: Any, t
     finally:
         os.truncate(path, 0)
     assert finding.mark is FAIL
-    assert "Target will need about 10.0 TB: 8.0 TB as on the source" in finding.text
+    assert "Target will need about 10.0 TB more: 8.0 TB as on the source" in finding.text
     assert "Give the target's disk" in str(finding.remedy)
 
 
@@ -337,3 +337,13 @@ def test_standby_that_streams_is_told_when_the_slot_stays_on_the_primary(source:
         finally:
             standby.terminate()
     assert until(lambda: warned(NEEDS), there=False) == []
+
+
+def test_slots_of_the_plan_itself_are_no_others(source: Any) -> None:
+    names = [f"pr_{PLAN}_v", f"pr_{PLAN}_g1"]
+    for name in names:
+        source.execute(f"SELECT pg_create_physical_replication_slot('{name}', true)")
+    try:
+        assert of(preflight_neighbours.neighbours(source.connect(), NEEDS), "PR0550", WARN) == []
+    finally:
+        source.execute(*(f"SELECT pg_drop_replication_slot('{name}')" for name in names))
