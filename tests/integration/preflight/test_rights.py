@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from planrunner.clock import SystemClock
 from planrunner.model import Finding, Mark, RdsInstance, Side
@@ -141,9 +142,7 @@ def test_schemas_and_roles_that_are_there_must_be_usable(source: Any, target: An
     assert found("PR0406", FAIL) == []
     assert found("PR0408", WARN) == []
     target.execute(f"GRANT CREATE ON SCHEMA public TO {owner}")
-    here.execute(
-        psycopg.sql.SQL("ALTER TABLE public.arrived OWNER TO {}").format(psycopg.sql.Identifier(owner))
-    )
+    here.execute(sql.SQL("ALTER TABLE public.arrived OWNER TO {}").format(sql.Identifier(owner)))
 
 
 def test_role_that_cannot_be_made_is_told_with_the_statement_that_makes_it(source: Any, target: Any) -> None:
