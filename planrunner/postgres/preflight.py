@@ -1,7 +1,8 @@
 """The preflight: every check of both servers, in the sections of the report; reads only.
 
-Each section is a module of its own: ``preflight_local``, ``_log``, ``_network``, ``_source``, ``_target``,
-``_capacity``, ``_schema``. A check is a generator of findings; add one to the section it belongs to.
+Each section is a module of its own or several: ``preflight_local``, ``_log``, ``_network``, ``_source``, ``_target``,
+``_login``, ``_versions``, ``_capacity``, ``_settings``, ``_disk``, ``_clock``, ``_neighbours``, ``_activity``,
+``_schema``. A check is a generator of findings; add one to the section it belongs to.
 The number of queries does not grow with the number of tables.
 """
 
@@ -11,13 +12,20 @@ from typing import TYPE_CHECKING
 
 from planrunner.errors import PlanrunnerError
 from planrunner.postgres import (
+    preflight_activity,
     preflight_capacity,
+    preflight_clock,
+    preflight_disk,
     preflight_local,
     preflight_log,
+    preflight_login,
+    preflight_neighbours,
     preflight_network,
     preflight_schema,
+    preflight_settings,
     preflight_source,
     preflight_target,
+    preflight_versions,
 )
 from planrunner.postgres.preflight_section import CAPACITY, LOCAL, NETWORK, SCHEMA, SOURCE, TARGET
 from planrunner.postgres.tls import encrypted
@@ -43,20 +51,42 @@ def preflight(source: Server, target: Server, needs: Needs) -> tuple[Finding, ..
         (NETWORK, here, preflight_network.session_quality(target)),
         (NETWORK, there and here, preflight_network.between(source, target, needs)),
         (SOURCE, there, preflight_source.permissions(source, needs)),
+        (SOURCE, there, preflight_login.login(source)),
         (TARGET, here, preflight_target.permissions(target, source.endpoint, needs)),
+        (TARGET, here, preflight_login.login(target)),
         (TARGET, here, preflight_log.recorded_password(target, source.endpoint, TARGET)),
         (TARGET, there and here, preflight_target.reception(source, target, needs)),
+        (CAPACITY, there, preflight_versions.versions(source)),
+        (CAPACITY, here, preflight_versions.versions(target)),
         (CAPACITY, there, preflight_capacity.source(source, needs)),
         (CAPACITY, here, preflight_capacity.target(target, needs)),
+        (CAPACITY, there, preflight_settings.source(source)),
+        (CAPACITY, there and here, _arrival(source, target, needs)),
+        (CAPACITY, there, preflight_disk.wal(source)),
+        (CAPACITY, there, preflight_neighbours.neighbours(source, needs)),
+        (CAPACITY, there, preflight_activity.activity(source)),
         (SCHEMA, there, preflight_schema.contents(source, needs)),
         (SCHEMA, there and here, preflight_schema.fit(source, target)),
     )
-    files = preflight_local.secret_files(source.endpoint, target.endpoint)
+    files = [
+        *preflight_local.secret_files(source.endpoint, target.endpoint),
+        *preflight_disk.own_files(needs),
+    ]
     found = [*_guarded(LOCAL, local), *files, from_source.finding, from_target.finding]
     for section, reachable, check in checks:
         if reachable:
             found += _guarded(section, check)
     return tuple(found)
+
+
+def _arrival(source: Server, target: Server, needs: Needs) -> Iterator[Finding]:
+    """What the target must be fit for, by the size and number of what the source holds."""
+    size = preflight_disk.arriving(source, needs)
+    yield from preflight_capacity.locks(source, target)
+    yield from preflight_settings.target(target, size)
+    yield from preflight_settings.temp_files(source, target)
+    yield preflight_disk.target(target, size)
+    yield from (preflight_clock.clock(server) for server in (source, target))
 
 
 def _guarded(section: Section, checks: Iterable[Finding]) -> Iterator[Finding]:

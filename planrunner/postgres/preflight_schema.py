@@ -23,13 +23,7 @@ SELECT (SELECT count(*) FROM pg_largeobject_metadata),
         JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'f'),
        (SELECT array_agg(evtname::text ORDER BY 1) FROM pg_event_trigger e WHERE NOT EXISTS (
           SELECT FROM pg_depend d WHERE d.classid = 'pg_event_trigger'::regclass AND d.objid = e.oid
-          AND d.deptype = 'e')),
-       (SELECT array_agg(format('%L (prepared %s)', gid, prepared) ORDER BY prepared) FROM pg_prepared_xacts),
-       (SELECT array_agg(format('pid %s (%s, open for %s s)', pid,
-                 coalesce(nullif(application_name, ''), usename::text),
-                 extract(epoch FROM clock_timestamp() - xact_start)::int) ORDER BY xact_start)
-        FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
-          AND xact_start < clock_timestamp() - interval '1 minute')
+          AND d.deptype = 'e'))
 """
 _EXTENSIONS = """
 SELECT extname::text FROM pg_extension
@@ -62,13 +56,12 @@ def contents(source: Server, needs: Needs) -> Iterator[Finding]:
     yield from _unlogged([t.qualified for t in stored if t.unlogged], needs)
     row = source.row(_OTHERS)
     assert row is not None
-    large, foreign, triggers, prepared, open_ones = row
+    large, foreign, triggers = row
     yield from _large_objects(large, needs)
     yield from _not_carried("foreign table", foreign or (), "its rows stay where they are")
     yield from _not_carried(
         "event trigger", triggers or (), "created where the target's login is a superuser"
     )
-    yield from _blockers([*(prepared or ()), *(open_ones or ())])
 
 
 def _identities(bare: Sequence[Table], needs: Needs) -> Iterator[Finding]:
@@ -120,15 +113,6 @@ def _large_objects(count: int, needs: Needs) -> Iterator[Finding]:
 def _not_carried(noun: str, names: Sequence[str], consequence: str) -> Iterator[Finding]:
     if names:
         yield SCHEMA.warned(f"{counted(len(names), noun)} ({consequence}): {some(names)}")
-
-
-def _blockers(blockers: Sequence[str]) -> Iterator[Finding]:
-    if blockers:
-        yield SCHEMA.warned(
-            f"{counted(len(blockers), 'open writing transaction')}, for which the slot will have to wait:"
-            f" {some(blockers)}",
-            "End them: COMMIT PREPARED or ROLLBACK PREPARED 'gid', SELECT pg_terminate_backend(pid).",
-        )
 
 
 def fit(source: Server, target: Server) -> Iterator[Finding]:

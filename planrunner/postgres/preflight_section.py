@@ -9,6 +9,7 @@ from planrunner.model import Finding, Mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
+    from pathlib import Path
 
     from planrunner.model import Fix
     from planrunner.postgres.catalog import Table
@@ -44,7 +45,9 @@ class Needs:
     snapshot step's options of these names, ``identity`` its choice for a table without replica identity.
     ``carried`` picks those of the source's tables that the plan does not leave out, ``left_out`` names the
     relations it does, as (schema, name). ``login`` names who the target's subscription logs in as on the source, None
-    for the plan's own login, and ``borrowed`` tells whether it is that.
+    for the plan's own login, and ``borrowed`` tells whether it is that. ``streams`` is how many subscriptions follow
+    the source, ``failover`` whether their slots are to outlive the source's failover, ``folder`` where this machine
+    keeps the plan's state.
     """
 
     plan_id: str
@@ -61,6 +64,9 @@ class Needs:
     left_out: Callable[[Server], Collection[tuple[str, str]]] = _nothing
     login: Callable[[], str | None] = _unnamed
     borrowed: Callable[[], bool] = _always
+    streams: int = 1
+    failover: bool = False
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,15 @@ def _needs(run: Run) -> Needs:
         left_out=lambda source: relations.left_out(source, selected(run.plan)),
         login=lambda: logins.chosen(workspace(run), run.source).user,
         borrowed=lambda: logins.borrowed(workspace(run), run.source),
+        streams=_streams(options),
+        failover=_options_of(run, "sync").get("failover") is True,
+        folder=run.plan.path.parent,
     )
+
+
+def _streams(options: Mapping[str, Json]) -> int:
+    wanted = options.get("streams", 1)
+    return wanted if isinstance(wanted, int) else 1
 
 
 def _options_of(run: Run, uses: str) -> Mapping[str, Json]:

@@ -205,7 +205,7 @@ def test_a_prepared_transaction_is_a_warning_about_the_slot(
     with psycopg.connect(dsn, autocommit=True) as session:
         session.execute("BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION 'left over'")
         run = make_run(source.connect(), target.connect(side=Side.TARGET))
-        finding = _one(Validate().findings(run), "open writing transaction")
+        finding = _one(Validate().findings(run), "prepared transaction,")
         session.execute("ROLLBACK PREPARED 'left over'")
     assert finding.mark is Mark.WARN
     assert "left over" in finding.text
