@@ -12,14 +12,20 @@ from typing import TYPE_CHECKING
 from planrunner.errors import PlanrunnerError
 from planrunner.postgres import (
     preflight_capacity,
+    preflight_collisions,
+    preflight_data,
+    preflight_definitions,
+    preflight_extensions,
     preflight_local,
+    preflight_locale,
     preflight_log,
     preflight_network,
     preflight_schema,
     preflight_source,
+    preflight_streams,
     preflight_target,
 )
-from planrunner.postgres.preflight_section import CAPACITY, LOCAL, NETWORK, SCHEMA, SOURCE, TARGET
+from planrunner.postgres.preflight_section import CAPACITY, DATA, LOCAL, NETWORK, SCHEMA, SOURCE, TARGET
 from planrunner.postgres.tls import encrypted
 
 if TYPE_CHECKING:
@@ -49,7 +55,14 @@ def preflight(source: Server, target: Server, needs: Needs) -> tuple[Finding, ..
         (CAPACITY, there, preflight_capacity.source(source, needs)),
         (CAPACITY, here, preflight_capacity.target(target, needs)),
         (SCHEMA, there, preflight_schema.contents(source, needs)),
-        (SCHEMA, there and here, preflight_schema.fit(source, target)),
+        (SCHEMA, there, preflight_definitions.definitions(source, needs)),
+        (SCHEMA, there, preflight_streams.of_source(source, needs)),
+        (SCHEMA, here, preflight_streams.of_target(target, needs)),
+        (SCHEMA, here, preflight_schema.target_event_triggers(target)),
+        (SCHEMA, there and here, preflight_extensions.extensions(source, target)),
+        (SCHEMA, there and here, preflight_locale.locales(source, target)),
+        (SCHEMA, there and here, preflight_collisions.collisions(source, target, needs)),
+        (DATA, there, preflight_data.contents(source, needs)),
     )
     files = preflight_local.secret_files(source.endpoint, target.endpoint)
     found = [*_guarded(LOCAL, local), *files, from_source.finding, from_target.finding]
