@@ -93,7 +93,7 @@ filled AS (
          seqincrement > 0 AND top <= seqmax AS by_type, CASE WHEN seqincrement > 0 THEN last * 100 / top END AS type_used
   FROM stands)
 SELECT f.nspname::text, f.relname::text, f.table_schema::text, f.table_name::text, f.attname::text,
-       floor(CASE WHEN f.by_type THEN f.type_used ELSE f.used END)::int, coalesce(f.by_type, false), f.top,
+       floor(CASE WHEN f.by_type THEN f.type_used ELSE f.used END)::int, coalesce(f.by_type, false), f.seqincrement,
        (SELECT count(*) FROM mine WHERE NOT readable),
        (SELECT count(*) FROM mine WHERE readable) - (SELECT count(*) FROM chosen), (SELECT count(*) FROM mine)
 FROM (SELECT) one LEFT JOIN filled f
@@ -150,8 +150,8 @@ def _sequences(near: Sequence[Row], counts: Row) -> Iterator[Finding]:
     if near:
         names = [f"{qualified(r[0], r[1])} ({r[5]} %)" for r in near]
         statements = [
-            sql.SQL("ALTER SEQUENCE {} AS bigint MINVALUE {} NO MAXVALUE").format(
-                sql.Identifier(r[0], r[1]), sql.Literal(1)
+            sql.SQL("ALTER SEQUENCE {} AS bigint {}").format(
+                sql.Identifier(r[0], r[1]), sql.SQL("NO MAXVALUE" if r[7] > 0 else "NO MINVALUE")
             )
             for r in near
         ]
