@@ -1,12 +1,13 @@
 """The preflight: every check of both servers, in the sections of the report; reads only.
 
 Each section is a module of its own: ``preflight_local``, ``_log``, ``_network``, ``_source``, ``_target``,
-``_capacity``, ``_schema``. A check is a generator of findings; add one to the section it belongs to.
+``_capacity``, ``_schema`` and its siblings, ``_data``. A check is a generator of findings; add one to the section it belongs to.
 The number of queries does not grow with the number of tables.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from planrunner.errors import PlanrunnerError
@@ -29,7 +30,7 @@ from planrunner.postgres.preflight_section import CAPACITY, DATA, LOCAL, NETWORK
 from planrunner.postgres.tls import encrypted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from planrunner.model import Finding
     from planrunner.postgres.connection import Server
@@ -44,6 +45,7 @@ def preflight(source: Server, target: Server, needs: Needs) -> tuple[Finding, ..
         from_source.identity, from_target.identity, tls=there and encrypted(source.parameters())
     )
     # Generators: one that is not asked for has not spoken to its server.
+    needs = replace(needs, left_out=_once(needs.left_out))
     checks = (
         (NETWORK, there, preflight_network.session_quality(source)),
         (NETWORK, here, preflight_network.session_quality(target)),
@@ -70,6 +72,20 @@ def preflight(source: Server, target: Server, needs: Needs) -> tuple[Finding, ..
         if reachable:
             found += _guarded(section, check)
     return tuple(found)
+
+
+def _once(
+    left_out: Callable[[Server], Collection[tuple[str, str]]],
+) -> Callable[[Server], Collection[tuple[str, str]]]:
+    """The same, asked of a server once: it reads every relation, and half the sections want it."""
+    known: dict[Server, Collection[tuple[str, str]]] = {}
+
+    def remembered(server: Server) -> Collection[tuple[str, str]]:
+        if server not in known:
+            known[server] = left_out(server)
+        return known[server]
+
+    return remembered
 
 
 def _guarded(section: Section, checks: Iterable[Finding]) -> Iterator[Finding]:

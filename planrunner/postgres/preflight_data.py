@@ -120,7 +120,8 @@ ORDER BY 1, 2, 3
 # Before 14 a table that was never analysed has no pages to the planner.
 _TABLES = """
 SELECT n.nspname::text, c.relname::text,
-       c.reltuples < 0 OR c.relpages = 0, pg_relation_size(c.oid),
+       c.reltuples < 0 OR c.relpages = 0,
+       CASE WHEN c.reltuples < 0 OR c.relpages = 0 THEN pg_relation_size(c.oid) ELSE 0 END,
        greatest(age(c.relfrozenxid), mxid_age(c.relminmxid), age(t.relfrozenxid), mxid_age(t.relminmxid)),
        CASE WHEN c.reltuples > 0 AND t.oid IS NOT NULL THEN pg_relation_size(t.oid) / c.reltuples ELSE 0 END::bigint
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_class t ON t.oid = c.reltoastrelid
