@@ -1,7 +1,8 @@
 """The preflight: every check of both servers, in the sections of the report; reads only.
 
 Each section is a module of its own: ``preflight_local``, ``_log``, ``_network``, ``_source``, ``_target``,
-``_capacity``, ``_schema`` and its siblings, ``_data``. A check is a generator of findings; add one to the section it belongs to.
+``_capacity``, ``_schema`` and its siblings, ``_data``. A check is a generator of findings; add one to the section
+it belongs to.
 The number of queries does not grow with the number of tables.
 """
 

@@ -103,7 +103,7 @@ WHERE a.name = ANY (%s)
 _LOGIN = """
 SELECT me.rolsuper OR EXISTS (SELECT FROM pg_roles r WHERE pg_has_role(r.oid, 'USAGE') AND r.rolname IN
          ('rds_superuser', 'cloudsqlsuperuser', 'azure_pg_admin', 'neon_superuser')),
-       coalesce(string_to_array(replace(current_setting('shared_preload_libraries', true), ' ', ''), ','), '{}')
+       (SELECT setting FROM pg_settings WHERE name = 'shared_preload_libraries'), me.rolname::text
 FROM pg_roles me WHERE me.rolname = current_user
 """
 
@@ -139,12 +139,13 @@ def extensions(source: Server, target: Server) -> Iterator[Finding]:
     there = _there(target, used)
     row = target.row(_LOGIN)
     assert row is not None
-    superuser, loaded = bool(row[0]), [str(name) for name in row[1]]
+    superuser, login = bool(row[0]), str(row[2])
+    loaded = None if row[1] is None else [name.strip(' "') for name in str(row[1]).split(",") if name]
     yield _available([e.name for e in used if e.name not in there], len(used))
     known = [(e, there[e.name]) for e in used if e.name in there]
     yield from _versions(known)
     yield from _places(known)
-    yield from _preload([e for e, _ in known], loaded)
+    yield from _preload([e.name for e, _ in known if e.name in _PRELOADED], loaded, login)
     if not superuser:
         yield from _restricted([e.name for e, t in known if t.restricted and t.installed is None])
     yield from _own_rows(used)
@@ -234,8 +235,16 @@ def _places(known: Sequence[tuple[_Used, _There]]) -> Iterator[Finding]:
     )
 
 
-def _preload(known: Sequence[_Used], loaded: Sequence[str]) -> Iterator[Finding]:
-    wanting = [e.name for e in known if e.name in _PRELOADED and e.name not in loaded]
+def _preload(names: Sequence[str], loaded: Sequence[str] | None, login: str) -> Iterator[Finding]:
+    if names and loaded is None:
+        reading = sql.SQL("GRANT pg_read_all_settings TO {}").format(sql.Identifier(login))
+        yield PRELOAD.warned(
+            f"The login may not see whether the target's server preloads {some(names)}",
+            run_on(Side.TARGET, [reading], otherwise="Or look yourself: SHOW shared_preload_libraries."),
+        )
+    if not names or loaded is None:
+        return
+    wanting = [name for name in names if name not in loaded]
     refused = [name for name in wanting if _PRELOADED[name]]
     quiet = [name for name in wanting if not _PRELOADED[name]]
     if refused:
@@ -257,7 +266,7 @@ def _preloading(libraries: Sequence[str]) -> str:
     return run_on(
         Side.TARGET,
         [statement],
-        otherwise="Restart it afterwards; on a managed service set it in the parameter group.",
+        otherwise="Restart it afterwards. On a managed service set it in the parameter group.",
     )
 
 

@@ -127,7 +127,7 @@ def locales(source: Server, target: Server) -> Iterator[Finding]:
     yield from _locale(there, here, [str(name) for name in uses[0] or ()])
     yield from _versions(source, there)
     yield from _collations(source, target)
-    yield from _money(there, here, [str(name) for name in uses[1] or ()])
+    yield from money(there, here, [str(name) for name in uses[1] or ()])
     yield from _xml(target, int(uses[2]))
 
 
@@ -221,7 +221,7 @@ def _collations(source: Server, target: Server) -> Iterator[Finding]:
             run_on(
                 Side.TARGET,
                 [sql.SQL("SELECT pg_import_system_collations('pg_catalog')")],
-                otherwise="Install the locale there first; a collation of ICU needs a server built with it.",
+                otherwise="Install the locale there first. A collation of ICU needs a server built with it.",
             ),
         )
     # A server that can't use ICU has at most the one collation of it that every catalogue begins with.
@@ -247,7 +247,8 @@ def _uses_icu(target: Server, wanted: Sequence[Row]) -> bool:
     )
 
 
-def _money(there: Row, here: Row, columns: Sequence[str]) -> Iterator[Finding]:
+def money(there: Row, here: Row, columns: Sequence[str]) -> Iterator[Finding]:
+    """Columns of money, given both databases' rows of ``_DATABASE``."""
     ours, theirs = there[5], here[5]
     if not columns or ours == theirs or (_plain(ours) and _plain(theirs)):
         return
