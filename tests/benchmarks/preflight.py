@@ -84,7 +84,7 @@ def _measured(source: PostgresServer, target: PostgresServer, tables: int, round
         seconds.append(round(time.monotonic() - begun, 2))
         own.append(round(time.process_time() - used, 2))
         # A session that has just been closed is counted once its server has seen it end.
-        time.sleep(0.5)
+        SystemClock().sleep(0.5)
         servers.append(round(_cpu(source) + _cpu(target) - theirs, 2))
         queries = _queries(source) + _queries(target) - before
         told = sum(1 for f in findings if f.mark is not Mark.PASS)
