@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-matrix servers check bench bench-pause bench-compare docs docs-site clean
+.PHONY: demo test test-matrix servers check bench bench-pause bench-compare bench-preflight docs docs-site clean
 
 demo: $(VENV)/.sandbox
 	$(BIN)/planrunner demo $(DEMO_ARGS)
@@ -40,6 +40,10 @@ bench-pause: $(VENV)/.dev
 # Comparing both sides, against pgcopydb and reladiff; e.g. COMPARE_ARGS='--reladiff PROGRAM'. Some minutes.
 bench-compare: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks.compare $(COMPARE_ARGS)
+
+# The whole preflight at 10 and at 10,000 tables: seconds, and the number of queries; e.g. PREFLIGHT_ARGS='--tables 2000'.
+bench-preflight: $(VENV)/.dev
+	$(BIN)/python -m tests.benchmarks.preflight $(PREFLIGHT_ARGS)
 
 # What is generated: the plan's JSON Schema and the reference pages; tests compare them.
 docs: $(VENV)/.dev

@@ -9,24 +9,27 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from planrunner.postgres.connection import Row, Server
 
-# Tables that a user made: not the system's, not ours, not a part of an extension, not temporary.
+# Tables that a user made: not the system's, not ours, not a part of an extension, not temporary. Each size is asked
+# for once a table: the server looks at every file for it, which is most of this query's time.
 _TABLES = """
 SELECT c.oid::bigint, n.nspname::text, c.relname::text, pg_get_userbyid(c.relowner)::text, c.relkind::text,
        c.relpersistence::text, c.relreplident::text, c.relispartition,
-       greatest(c.reltuples, 0)::bigint, pg_total_relation_size(c.oid)::bigint,
-       pg_table_size(c.oid)::bigint, pg_relation_size(c.oid) / current_setting('block_size')::bigint,
-       EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid
-               AND CASE c.relreplident WHEN 'i' THEN i.indisreplident
-                   WHEN 'd' THEN i.indisprimary AND i.indimmediate ELSE false END)
-         OR c.relreplident = 'f',
+       greatest(c.reltuples, 0)::bigint, (size.data + size.indexes)::bigint,
+       size.data::bigint, pg_relation_size(c.oid) / current_setting('block_size')::bigint,
+       coalesce(CASE c.relreplident WHEN 'i' THEN has.chosen WHEN 'd' THEN has.key ELSE c.relreplident = 'f' END, false),
        c.reltoastrelid <> 0 AND pg_relation_size(c.reltoastrelid) > 0,
        c.relrowsecurity,
-       (SELECT array_agg(a.attname::text ORDER BY k.n) FROM pg_index i
-          CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, n)
-          JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
-        WHERE i.indrelid = c.oid AND i.indisprimary),
-       CASE WHEN c.relispartition THEN (SELECT h.inhparent::bigint FROM pg_inherits h WHERE h.inhrelid = c.oid) END
+       keyed.names, h.inhparent::bigint
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+CROSS JOIN LATERAL (SELECT pg_table_size(c.oid) AS data, pg_indexes_size(c.oid) AS indexes OFFSET 0) size
+LEFT JOIN (SELECT indrelid, bool_or(indisvalid AND indisreplident) AS chosen,
+                  bool_or(indisvalid AND indisprimary AND indimmediate) AS key
+           FROM pg_index GROUP BY 1) has ON has.indrelid = c.oid
+LEFT JOIN (SELECT i.indrelid, array_agg(a.attname::text ORDER BY k.n) AS names
+           FROM pg_index i CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, n)
+           JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+           WHERE i.indisprimary GROUP BY 1) keyed ON keyed.indrelid = c.oid
+LEFT JOIN pg_inherits h ON c.relispartition AND h.inhrelid = c.oid
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
   AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'planrunner') AND n.nspname NOT LIKE 'pg\\_%'
   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid

@@ -2,12 +2,13 @@
 
 Each section is a module of its own or several: ``preflight_local``, ``_log``, ``_network``, ``_source``, ``_target``,
 ``_login``, ``_versions``, ``_capacity``, ``_settings``, ``_disk``, ``_clock``, ``_neighbours``, ``_activity``,
-``_schema``. A check is a generator of findings; add one to the section it belongs to.
+``_schema`` and its siblings, ``_data``. A check is a generator of findings; add one to the section it belongs to.
 The number of queries does not grow with the number of tables.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from planrunner.errors import PlanrunnerError
@@ -15,8 +16,13 @@ from planrunner.postgres import (
     preflight_activity,
     preflight_capacity,
     preflight_clock,
+    preflight_collisions,
+    preflight_data,
+    preflight_definitions,
     preflight_disk,
+    preflight_extensions,
     preflight_local,
+    preflight_locale,
     preflight_log,
     preflight_login,
     preflight_neighbours,
@@ -24,14 +30,15 @@ from planrunner.postgres import (
     preflight_schema,
     preflight_settings,
     preflight_source,
+    preflight_streams,
     preflight_target,
     preflight_versions,
 )
-from planrunner.postgres.preflight_section import CAPACITY, LOCAL, NETWORK, SCHEMA, SOURCE, TARGET
+from planrunner.postgres.preflight_section import CAPACITY, DATA, LOCAL, NETWORK, SCHEMA, SOURCE, TARGET
 from planrunner.postgres.tls import encrypted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from planrunner.model import Finding
     from planrunner.postgres.connection import Server
@@ -46,6 +53,7 @@ def preflight(source: Server, target: Server, needs: Needs) -> tuple[Finding, ..
         from_source.identity, from_target.identity, tls=there and encrypted(source.parameters())
     )
     # Generators: one that is not asked for has not spoken to its server.
+    needs = replace(needs, left_out=_once(needs.left_out))
     checks = (
         (NETWORK, there, preflight_network.session_quality(source)),
         (NETWORK, here, preflight_network.session_quality(target)),
@@ -66,7 +74,14 @@ def preflight(source: Server, target: Server, needs: Needs) -> tuple[Finding, ..
         (CAPACITY, there, preflight_neighbours.neighbours(source, needs)),
         (CAPACITY, there, preflight_activity.activity(source)),
         (SCHEMA, there, preflight_schema.contents(source, needs)),
-        (SCHEMA, there and here, preflight_schema.fit(source, target)),
+        (SCHEMA, there, preflight_definitions.definitions(source, needs)),
+        (SCHEMA, there, preflight_streams.of_source(source, needs)),
+        (SCHEMA, here, preflight_streams.of_target(target, needs)),
+        (SCHEMA, here, preflight_schema.target_event_triggers(target)),
+        (SCHEMA, there and here, preflight_extensions.extensions(source, target)),
+        (SCHEMA, there and here, preflight_locale.locales(source, target)),
+        (SCHEMA, there and here, preflight_collisions.collisions(source, target, needs)),
+        (DATA, there, preflight_data.contents(source, needs)),
     )
     files = [
         *preflight_local.secret_files(source.endpoint, target.endpoint),
@@ -87,6 +102,20 @@ def _arrival(source: Server, target: Server, needs: Needs) -> Iterator[Finding]:
     yield from preflight_settings.temp_files(source, target)
     yield preflight_disk.target(target, size)
     yield from (preflight_clock.clock(server) for server in (source, target))
+
+
+def _once(
+    left_out: Callable[[Server], Collection[tuple[str, str]]],
+) -> Callable[[Server], Collection[tuple[str, str]]]:
+    """The same, asked of a server once: it reads every relation, and half the sections want it."""
+    known: dict[Server, Collection[tuple[str, str]]] = {}
+
+    def remembered(server: Server) -> Collection[tuple[str, str]]:
+        if server not in known:
+            known[server] = left_out(server)
+        return known[server]
+
+    return remembered
 
 
 def _guarded(section: Section, checks: Iterable[Finding]) -> Iterator[Finding]:

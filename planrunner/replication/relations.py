@@ -26,10 +26,10 @@ SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text,
        (SELECT d.refobjid::bigint FROM pg_depend d WHERE c.relkind = 'S' AND d.classid = 'pg_class'::regclass
           AND d.objid = c.oid AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
           AND d.refobjsubid > 0 LIMIT 1),
-       CASE WHEN c.relkind IN ('r', 'm') THEN pg_total_relation_size(c.oid) ELSE 0 END::bigint
+       CASE WHEN %s AND c.relkind IN ('r', 'm') THEN pg_total_relation_size(c.oid) ELSE 0 END::bigint
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't'
-  AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'planrunner') AND n.nspname NOT LIKE 'pg\\_%'
+  AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'planrunner') AND n.nspname NOT LIKE 'pg\\_%%'
   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
                   AND d.deptype = 'e')
 ORDER BY 2, 3
@@ -139,11 +139,11 @@ class Omitted:
         return frozenset(r.qualified for r in self.relations)
 
 
-def read(source: Server) -> tuple[Relation, ...]:
-    """Every relation of the user's, in name order."""
+def read(source: Server, *, sized: bool = True) -> tuple[Relation, ...]:
+    """Every relation of the user's, in name order; ``bytes`` is 0 unless ``sized``, which looks at every file."""
     return tuple(
         Relation(oid=r[0], schema=r[1], name=r[2], kind=r[3], parent=r[4], owner=r[5], bytes=r[6])
-        for r in source.rows(_RELATIONS)
+        for r in source.rows(_RELATIONS, [sized])
     )
 
 
@@ -163,7 +163,7 @@ def omitted(source: Server, selection: Selection) -> Omitted:
     """What is not made on the target; nothing, and no query, when the plan selects everything."""
     if selection.everything:
         return Omitted()
-    relations = read(source)
+    relations = read(source, sized=False)
     found = fates(selection, relations)
     gone = tuple(r for r in relations if found[r.oid] is Fate.LEFT_OUT)
     keys = foreign_keys(source, selection, relations, found)
