@@ -1,17 +1,19 @@
 """The preflight: every check of both servers, in the sections of the report; reads only.
 
-Each section is a module of its own: ``preflight_local``, ``_log``, ``_network``, ``_source``, ``_target``,
+Each section is a module of its own: ``preflight_local``, ``_log``, ``_network``, ``_line``, ``_source``, ``_target``,
 ``_capacity``, ``_schema``. A check is a generator of findings; add one to the section it belongs to.
 The number of queries does not grow with the number of tables.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from planrunner.errors import PlanrunnerError
 from planrunner.postgres import (
     preflight_capacity,
+    preflight_line,
     preflight_local,
     preflight_log,
     preflight_network,
@@ -19,7 +21,17 @@ from planrunner.postgres import (
     preflight_source,
     preflight_target,
 )
-from planrunner.postgres.preflight_section import CAPACITY, LOCAL, NETWORK, SCHEMA, SOURCE, TARGET
+from planrunner.postgres.preflight_section import (
+    CAPACITY,
+    FROM_TARGET,
+    ITSELF,
+    LOCAL,
+    NETWORK,
+    SCHEMA,
+    SOURCE,
+    TARGET,
+    Check,
+)
 from planrunner.postgres.tls import encrypted
 
 if TYPE_CHECKING:
@@ -28,6 +40,16 @@ if TYPE_CHECKING:
     from planrunner.model import Finding
     from planrunner.postgres.connection import Server
     from planrunner.postgres.preflight_section import Needs, Section
+
+
+UNCHECKED = Check(
+    code="PR0001",
+    section=ITSELF,
+    title="Everything can be checked",
+    why="What could not be looked at may be as wrong as anything; a question that failed is not a check that passed.",
+    mend="The finding tells what the server, or the machine, said. Mend that and check again.",
+    never_ignored="nobody knows what it would have found",
+)
 
 
 def preflight(source: Server, target: Server, needs: Needs) -> tuple[Finding, ...]:
@@ -41,15 +63,16 @@ def preflight(source: Server, target: Server, needs: Needs) -> tuple[Finding, ..
     checks = (
         (NETWORK, there, preflight_network.session_quality(source)),
         (NETWORK, here, preflight_network.session_quality(target)),
-        (NETWORK, there and here, preflight_network.between(source, target, needs)),
+        (NETWORK, there and here, preflight_network.apart(source, target)),
         (SOURCE, there, preflight_source.permissions(source, needs)),
         (TARGET, here, preflight_target.permissions(target, source.endpoint, needs)),
-        (TARGET, here, preflight_log.recorded_password(target, source.endpoint, TARGET)),
+        (TARGET, here, preflight_log.recorded_password(target, source.endpoint)),
         (TARGET, there and here, preflight_target.reception(source, target, needs)),
         (CAPACITY, there, preflight_capacity.source(source, needs)),
         (CAPACITY, here, preflight_capacity.target(target, needs)),
         (SCHEMA, there, preflight_schema.contents(source, needs)),
         (SCHEMA, there and here, preflight_schema.fit(source, target)),
+        (FROM_TARGET, there and here, preflight_line.from_target(source, target, needs)),
     )
     files = preflight_local.secret_files(source.endpoint, target.endpoint)
     found = [*_guarded(LOCAL, local), *files, from_source.finding, from_target.finding]
@@ -64,4 +87,5 @@ def _guarded(section: Section, checks: Iterable[Finding]) -> Iterator[Finding]:
     try:
         yield from checks
     except PlanrunnerError as error:
-        yield section.failed(f"not all could be checked: {error.message}", error.remedy)
+        check = replace(UNCHECKED, section=section)
+        yield check.failed(f"not all could be checked: {error.message}", error.remedy)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from planrunner.model import Endpoint, Finding
     from planrunner.postgres.connection import Row, Server
-    from planrunner.postgres.preflight_section import Needs, Section
+    from planrunner.postgres.preflight_section import Check, Needs, Section
 
 # The roles whose members may subscribe before 16, beside superusers: those of the managed services.
 _LOGIN = """
@@ -63,14 +63,14 @@ def permissions(target: Server, source: Endpoint, needs: Needs) -> Iterator[Find
     yield _emptiness(target, needs)
 
 
-def may_subscribe(server: Server, section: Section) -> Finding:
+def may_subscribe(server: Server, section: Section | Check) -> Finding:
     """Whether our login may create subscriptions on either side."""
     who = server.row(_LOGIN)
     assert who is not None
     return _subscriptions(who, sql.Identifier(who[0]).as_string(), server.side.value, section)
 
 
-def _subscriptions(who: Row, name: str, side: str, section: Section) -> Finding:
+def _subscriptions(who: Row, name: str, side: str, section: Section | Check) -> Finding:
     superuser, version = who[1], who[3]
     if superuser or (who[6] if version >= 160000 else who[7]):
         return section.passed("Can create subscriptions")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from planrunner.errors import PlanrunnerError
-from planrunner.model import Finding, Mark, Upkeep
+from planrunner.model import Mark, Upkeep
 from planrunner.postgres.preflight import preflight
-from planrunner.postgres.preflight_authority import authority
-from planrunner.postgres.preflight_section import NETWORK, Needs
+from planrunner.postgres.preflight_authority import AUTHORITY_TOLD, authority
+from planrunner.postgres.preflight_section import Needs
 from planrunner.postgres.tls import encrypted
 from planrunner.replication import relations, roles, subscriptions, upkeep
 from planrunner.replication.names import Names
@@ -17,7 +18,7 @@ from planrunner.workspace import chosen, selected
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from planrunner.model import Json
+    from planrunner.model import Finding, Json
     from planrunner.postgres.connection import Server
     from planrunner.step import Action, Draft, Run
 
@@ -53,20 +54,12 @@ def _authority(run: Run) -> Sequence[Finding]:
             return ()
         return tuple(authority(run.source, run.cloud.authority(), run.clock.now()))
     except PlanrunnerError as error:
-        return (
-            NETWORK.warned(f"Source's certificate authority can't be told: {error.message}", error.remedy),
-        )
+        text = f"Source's certificate authority can't be told: {error.message}"
+        return (AUTHORITY_TOLD.warned(text, error.remedy),)
 
 
 def _stricter(finding: Finding) -> Finding:
-    mark = Mark.FAIL if finding.mark is Mark.WARN else finding.mark
-    return Finding(
-        section=finding.section,
-        mark=mark,
-        text=finding.text,
-        remedy=finding.remedy,
-        mended_by=finding.mended_by,
-    )
+    return replace(finding, mark=Mark.FAIL) if finding.mark is Mark.WARN else finding
 
 
 def _needs(run: Run) -> Needs:
