@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from planrunner.errors import PlanrunnerError
+from planrunner.model import Mark
 from planrunner.postgres import (
     preflight_capacity,
     preflight_line,
@@ -49,6 +50,7 @@ UNCHECKED = Check(
     why="What could not be looked at may be as wrong as anything; a question that failed is not a check that passed.",
     mend="The finding tells what the server, or the machine, said. Mend that and check again.",
     never_ignored="nobody knows what it would have found",
+    can=(Mark.FAIL,),
 )
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
+from planrunner.model import Mark
 from planrunner.postgres.preflight_line import Line, LineChecks, dialled, same_level
 from planrunner.postgres.preflight_log import recorded_password
 from planrunner.postgres.preflight_section import WAY_BACK, Check
@@ -47,6 +48,7 @@ MAY_SUBSCRIBE = Check(
     title="The source's login may create subscriptions",
     why="The way back is a subscription on the source, made by the source's login.",
     mend="Grant pg_create_subscription (PostgreSQL 16 and later), or use a superuser of the source.",
+    can=(Mark.FAIL,),
 )
 MAY_CREATE = Check(
     code="PR0905",
@@ -76,6 +78,7 @@ RECORDED = Check(
     title="The target's password stays out of the source's log",
     why="CREATE SUBSCRIPTION holds the password in plain text; a server that logs statements keeps it in its log.",
     mend="Grant the login the settings that keep this one statement out of the log, or change the password afterwards.",
+    can=(Mark.WARN,),
 )
 REACHED = Check(
     code="PR0911",
@@ -84,6 +87,7 @@ REACHED = Check(
     why="The way back's subscription is dialled by the source's server, from its own host, not from this machine.",
     mend="Let the source's address through the target's firewall or security group and pg_hba.conf, and give"
     " connections.source.target_as_seen_from_source the host by which the source reaches the target.",
+    can=(Mark.FAIL,),
 )
 UNPROBED = Check(
     code="PR0912",
@@ -91,6 +95,7 @@ UNPROBED = Check(
     title="The source's line to the target can be probed",
     why="What is not dialled now is dialled for the first time at the cutover.",
     mend="Have CREATE EXTENSION dblink run on the source, or see yourself that the firewall lets the source in.",
+    can=(Mark.WARN,),
 )
 ELSEWHERE = Check(
     code="PR0913",
@@ -98,6 +103,7 @@ ELSEWHERE = Check(
     title="The target's address leads from the source to the target",
     why="localhost, on the source's host, is the source itself.",
     mend="Give connections.source.target_as_seen_from_source the host by which the source reaches the target.",
+    can=(Mark.FAIL,),
 )
 PASSWORD_ASKED = Check(
     code="PR0914",
@@ -105,6 +111,7 @@ PASSWORD_ASKED = Check(
     title="The target asks the source for a password",
     why="A subscription of a role that is no superuser must log in by a password, or PostgreSQL refuses it.",
     mend="Let the target's pg_hba.conf ask the source's address for scram-sha-256.",
+    can=(Mark.FAIL,),
 )
 LEVEL = Check(
     code="PR0915",
@@ -112,6 +119,7 @@ LEVEL = Check(
     title="The way back's line is secured as ours is",
     why="The subscription carries every row that is written after the cutover; its line should prove as much as ours.",
     mend="Leave sslmode out of connections.source.target_as_seen_from_source.",
+    can=(Mark.WARN,),
 )
 CERTIFICATES = Check(
     code="PR0916",

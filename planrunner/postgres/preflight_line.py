@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from psycopg import conninfo, sql
 
 from planrunner.errors import QueryFailed
+from planrunner.model import Mark
 from planrunner.postgres.preflight_network import is_local, one_database
 from planrunner.postgres.preflight_section import FROM_TARGET, Check
 from planrunner.postgres.tls import VERIFYING, is_socket
@@ -36,6 +37,7 @@ REACHED = Check(
     why="The subscription is dialled by the target's server, from its own host and network, not from this machine.",
     mend="Let the target's address through the source's security group or firewall and pg_hba.conf, and give"
     " connections.target.source_as_seen_from_target the host by which the target reaches the source.",
+    can=(Mark.FAIL,),
 )
 UNPROBED = Check(
     code="PR0802",
@@ -44,6 +46,7 @@ UNPROBED = Check(
     why="What is not dialled now is dialled for the first time when the copy is done.",
     mend="Have CREATE EXTENSION dblink run on the target and check again, or see yourself that the source's firewall or"
     " security group lets the target's address in.",
+    can=(Mark.WARN,),
 )
 ELSEWHERE = Check(
     code="PR0803",
@@ -51,6 +54,7 @@ ELSEWHERE = Check(
     title="The source's address leads from the target to the source",
     why="localhost, on the target's host, is the target itself.",
     mend="Give connections.target.source_as_seen_from_target the host by which the target reaches the source.",
+    can=(Mark.FAIL,),
 )
 PASSWORD_ASKED = Check(
     code="PR0804",
@@ -58,6 +62,7 @@ PASSWORD_ASKED = Check(
     title="The source asks the target for a password",
     why="A subscription of a role that is no superuser must log in by a password, or PostgreSQL refuses it.",
     mend="Let the source's pg_hba.conf ask the target's address for scram-sha-256.",
+    can=(Mark.FAIL,),
 )
 LEVEL = Check(
     code="PR0805",
@@ -65,6 +70,7 @@ LEVEL = Check(
     title="The subscription's line is secured as ours is",
     why="The subscription carries every row that changes; its line should prove as much as ours.",
     mend="Leave sslmode out of connections.target.source_as_seen_from_target.",
+    can=(Mark.WARN,),
 )
 CERTIFICATES = Check(
     code="PR0806",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
+from planrunner.model import Mark
 from planrunner.postgres import quiet
 from planrunner.postgres.preflight_section import TARGET, Check
 
@@ -23,6 +24,7 @@ RECORDED = Check(
     " everybody who may read logs.",
     mend="Grant the login the settings that keep this one statement out of the log, as the finding writes it, or change"
     " the password once the migration is over.",
+    can=(Mark.WARN,),
 )
 
 

@@ -79,7 +79,8 @@ class Check:
     network, PR03xx the source's permissions, PR04xx the target's, PR05xx capacity, PR06xx schema, PR07xx data, PR08xx
     the network from the target, PR09xx the way back, PR10xx AWS, PR11xx filters, PR12xx following, PR13xx traffic.
     Each is a constant of the module that makes the check. ``mend`` tells in general what mends it, for its page.
-    ``never_ignored`` says why a plan may not ignore it; empty: it may.
+    ``never_ignored`` says why a plan may not ignore it; empty: it may. ``can`` are the marks that its findings may
+    have beside passed, where the code does not show them (``planrunner.catalogue``).
     """
 
     code: str
@@ -88,6 +89,7 @@ class Check:
     why: str
     mend: str = ""
     never_ignored: str = ""
+    can: tuple[Mark, ...] = ()
 
     def passed(self, text: str) -> Finding:
         """All is well."""

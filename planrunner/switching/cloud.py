@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from planrunner.errors import PlanrunnerError, StepFailed
 from planrunner.failpoints import failpoint
-from planrunner.model import Side
+from planrunner.model import Mark, Side
 from planrunner.postgres.preflight_section import TRAFFIC, Check
 from planrunner.switching.terms import Place
 
@@ -27,6 +27,7 @@ RECORD = Check(
     why="A record that is not there, is an alias or can't be read is noticed at the cutover otherwise, with the writers"
     " stopped.",
     mend="Correct its name, type or value in the plan, or the IAM policy of whoever runs planrunner.",
+    can=(Mark.FAIL,),
 )
 TTL = Check(
     code="PR1308",
@@ -41,6 +42,7 @@ SECRET = Check(
     title="The applications' secret can be rewritten",
     why="A secret that can't be read, or lacks the members that the plan names, is noticed at the cutover otherwise.",
     mend="Correct keys in the plan, or the IAM policy of whoever runs planrunner.",
+    can=(Mark.FAIL,),
 )
 
 
