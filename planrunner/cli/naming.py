@@ -6,6 +6,7 @@ from difflib import get_close_matches
 
 from planrunner.catalogue import checks
 from planrunner.errors import UsageError
+from planrunner.postgres.preflight_section import SECTIONS
 
 
 def check_code(given: str) -> str:
@@ -21,10 +22,9 @@ def check_code(given: str) -> str:
 
 def section_titles(given: str) -> tuple[str, ...]:
     """The section of that title, or those whose title holds the word; UsageError where there is none."""
-    titles = tuple(dict.fromkeys(entry.check.section.title for entry in checks().values()))
     word = given.casefold()
-    exact = tuple(title for title in titles if title.casefold() == word)
-    near = exact or tuple(title for title in titles if word and word in title.casefold())
+    exact = tuple(title for title in SECTIONS if title.casefold() == word)
+    near = exact or tuple(title for title in SECTIONS if word and word in title.casefold())
     if not near:
-        raise UsageError(f"there is no section {given!r}", remedy=f"There are: {', '.join(titles)}.")
+        raise UsageError(f"there is no section {given!r}", remedy=f"There are: {', '.join(SECTIONS)}.")
     return near

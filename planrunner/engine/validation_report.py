@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from planrunner.engine.preview_text import finding_text
 from planrunner.ignoring import finding_json
 from planrunner.model import Mark
+from planrunner.postgres.preflight_section import SECTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -52,11 +53,12 @@ class Report:
         }
 
     def sections(self) -> dict[str, list[tuple[Finding, str | None]]]:
-        """The findings with the steps that mend them, by section, each in the order in which it was found."""
+        """The findings with the steps that mend them, by section in the report's order."""
         found: dict[str, list[tuple[Finding, str | None]]] = {}
         for finding, mender in self._pairs():
             found.setdefault(finding.section, []).append((finding, mender))
-        return found
+        known = [title for title in SECTIONS if title in found]
+        return {title: found[title] for title in (*known, *(t for t in found if t not in known))}
 
     def _pairs(self) -> Iterator[tuple[Finding, str | None]]:
         for result in self.results:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from difflib import get_close_matches
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, TypedDict, cast
 
 from planrunner.loading import codes
-from planrunner.loading.document import Document, Keys, shown, suggestion
+from planrunner.loading.document import Document, Keys, shown
 from planrunner.loading.order import entries
 from planrunner.loading.places import at
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from planrunner.model import Json, Problem
 
+_LONGEST = 20
 _LISTED = "docs/reference/checks.md lists them."
 
 
@@ -53,13 +55,11 @@ def _faults(document: Document, keys: Keys, code: str, seen: set[str]) -> Iterat
     known = known_checks()
     if code not in known:
         text = f"there is no check {shown(code)}"
-        alike = [other for other in known if other[:4] == code[:4]]
-        near = suggestion(code, alike or known, label="Checks")
-        remedy = (
-            f"{near} {_LISTED}"
-            if near.startswith("Did you mean")
-            else f"Write a code such as PR0203. {_LISTED}"
-        )
+        wanted = code[:_LONGEST].upper()
+        alike = [other for other in known if other[:4] == wanted[:4]]
+        near = get_close_matches(wanted, alike or known, n=1)
+        lead = f'Did you mean "{near[0]}"?' if near else "Write a code such as PR0203."
+        remedy = f"{lead} {_LISTED}"
         yield document.problem(keys, text, remedy, codes.NOT_A_CHOICE)
     elif why := known[code]["never_ignored"]:
         text = f"{code} ({known[code]['title']}) can't be ignored: {why}"

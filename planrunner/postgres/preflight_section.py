@@ -140,6 +140,14 @@ AWS = Section("AWS")
 FILTERS = Section("Filters")
 FOLLOWING = Section("Following")
 TRAFFIC = Section("Traffic")
+# In the order of the report.
+SECTIONS = tuple(
+    section.title
+    for section in (
+        *(ITSELF, LOCAL, NETWORK, SOURCE, TARGET, CAPACITY, SCHEMA, DATA, FROM_TARGET, WAY_BACK, AWS),
+        *(FILTERS, FOLLOWING, TRAFFIC),
+    )
+)
 
 
 def some(names: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ SECTIONS = [
     "Target Permissions",
     "Capacity",
     "Schema",
+    "Network from the Target",
 ]
 
 
