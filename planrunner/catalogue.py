@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib
-import pkgutil
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
@@ -17,13 +16,7 @@ from planrunner.postgres.preflight_section import Check
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_HOMES = (
-    "planrunner.postgres",
-    "planrunner.replication",
-    "planrunner.switching",
-    "planrunner.aws",
-    "planrunner.steps",
-)
+_ROOT = Path(__file__).parent
 _MARKS = {"passed": Mark.PASS, "warned": Mark.WARN, "failed": Mark.FAIL}
 _EITHER = frozenset({Mark.WARN, Mark.FAIL})
 
@@ -80,29 +73,24 @@ def _entry(module: str, name: str, use: _Use) -> Listed:
 
 def _sources() -> dict[str, str]:
     """The text of every module that may hold or use a check."""
-    names = [f"{home}.{m.name}" for home in _HOMES for m in pkgutil.iter_modules(_paths(home))]
-    texts = {name: _text(name) for name in ("planrunner.ignoring", *names)}
-    return {name: text for name, text in texts.items() if "preflight" in text}
-
-
-def _paths(package: str) -> list[str]:
-    return list(importlib.import_module(package).__path__)
-
-
-def _text(module: str) -> str:
-    root = Path(__file__).parent.parent
-    return root.joinpath(*module.split(".")).with_suffix(".py").read_text("utf-8")
+    found: dict[str, str] = {}
+    for path in sorted(_ROOT.rglob("*.py")):
+        parts = path.relative_to(_ROOT.parent).with_suffix("").parts
+        text = path.read_text("utf-8")
+        if "preflight_section" in text or ("Check(" in text and "sandbox" not in parts):
+            found[".".join(parts)] = text
+    return found
 
 
 def _constants(tree: ast.Module) -> Iterator[str]:
     for node in tree.body:
-        if (
-            isinstance(node, ast.Assign)
-            and isinstance(node.value, ast.Call)
-            and isinstance(node.value.func, ast.Name)
-            and node.value.func.id == "Check"
-        ):
-            yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+        if isinstance(node, ast.Assign | ast.AnnAssign) and _makes_one(node.value):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from (target.id for target in targets if isinstance(target, ast.Name))
+
+
+def _makes_one(value: ast.expr | None) -> bool:
+    return isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "Check"
 
 
 def _uses(trees: Mapping[str, ast.Module]) -> Mapping[tuple[str, str], _Use]:

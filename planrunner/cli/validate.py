@@ -43,17 +43,23 @@ def validate(  # each is an option of the command
     checked is a failure, and shown whatever --section and --code say.
     """
     from planrunner.cli.opening import open_plan
-    from planrunner.cli.screen import may_ask, note, out
+    from planrunner.cli.screen import may_ask, out
     from planrunner.engine.validation_report import to_json, to_text
 
     wanted, only = _wanted(section or (), code or ())
     opened = open_plan(plan, state, var, var_file)
     report = _report(opened, wanted, only)
-    asking = output is Output.TEXT and may_ask(no_input=no_input)
-    if fix and (agreed := _agreed(report, yes=yes, asking=asking, text=output is Output.TEXT)):
+    text = output is Output.TEXT
+    if fix and (found := _fixable(report, text=text)):
+        if text:
+            out(to_text(report))
+        agreed = _agreed(found, yes=yes, asking=text and may_ask(no_input=no_input))
+        if not agreed:
+            raise typer.Exit(1 if report.failures else 0)
         report = _report(opened, wanted, only, mended=_mend(opened, agreed))
-        note("")
-    out(to_json(report) if output is Output.JSON else to_text(report))
+        if text:
+            out("")
+    out(to_text(report) if text else to_json(report))
     if report.failures or any(one.failure is not None for one in report.mended):
         raise typer.Exit(1)
 
@@ -100,31 +106,40 @@ def _wanted(
     return (lambda finding: finding.section in found or finding.code in named), (*found, *named)
 
 
-def _agreed(report: "Report", *, yes: bool, asking: bool, text: bool) -> "list[Finding]":
-    """The findings whose fix somebody agreed to; DecisionNeeded where there are some and nobody can be asked."""
-    from planrunner.cli.screen import agrees, note, out
+def _fixable(report: "Report", *, text: bool) -> "tuple[Finding, ...]":
+    """The findings that have a safe fix; says so where none has."""
+    from planrunner.cli.screen import note
     from planrunner.engine.validating import fixable
-    from planrunner.engine.validation_report import to_text
-    from planrunner.errors import DecisionNeeded
 
     found = fixable(report.results)
-    if not found:
-        if text:
-            note("nothing that is found has a fix that can harm nothing; see what mends each")
-        return []
-    if text:
-        out(to_text(report))
+    if not found and text:
+        note("nothing that is found has a fix that can harm nothing; see what mends each")
+    return found
+
+
+def _agreed(found: "Sequence[Finding]", *, yes: bool, asking: bool) -> "list[Finding]":
+    """The findings whose fix somebody agreed to, each shown before; DecisionNeeded where nobody can be asked."""
+    from planrunner.cli.screen import agrees
+    from planrunner.errors import DecisionNeeded
+
+    agreed: list[Finding] = []
     for finding in found:
-        assert finding.fix is not None
-        note(f"\nfix of {finding.code}, {finding.fix.where.value}: {finding.text}")
-        for statement in finding.fix.statements:
-            note(f"  {statement}")
-    if yes:
-        return list(found)
-    if not asking:
+        _show(finding)
+        if yes or (asking and agrees(f"Mend {finding.code} so?")):
+            agreed.append(finding)
+    if not yes and not asking:
         count = f"{len(found)} fix{'es' if len(found) > 1 else ''}"
         raise DecisionNeeded(f"{count} can be made, nothing was changed", remedy="Agree with --yes.")
-    return [finding for finding in found if agrees(f"Mend {finding.code} so?")]
+    return agreed
+
+
+def _show(finding: "Finding") -> None:
+    from planrunner.cli.screen import note
+
+    assert finding.fix is not None
+    note(f"\nfix of {finding.code}, {finding.fix.where.value}: {finding.text}")
+    for statement in finding.fix.statements:
+        note(f"  {statement}")
 
 
 def _mend(opened: "OpenedPlan", agreed: "Sequence[Finding]") -> "tuple[Mended, ...]":

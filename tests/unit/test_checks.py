@@ -137,3 +137,23 @@ def test_the_pages_are_up_to_date() -> None:
     assert there == set(fresh) - {INDEX, CODES}, "run `make docs`"
     stale = [name for name, text in fresh.items() if (ROOT / name).read_text("utf-8") != text]
     assert stale == [], "run `make docs`"
+
+
+def test_every_code_that_is_written_anywhere_is_a_check() -> None:
+    known = checks()
+    sources = [path for path in PACKAGE.rglob("*.py") if "sandbox" not in path.parts]
+    written = {
+        node.value
+        for path in sources
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and re.fullmatch(r"PR\d{4}", node.value)
+    }
+    assert "PR0001" in written
+    told = {
+        code
+        for path in (ROOT / "docs").rglob("*.md")
+        for code in re.findall(r"\bPR\d{4}\b", path.read_text("utf-8"))
+    }
+    assert (written | told) - set(known) == set()

@@ -12,12 +12,15 @@ import pytest
 
 from planrunner.cli.opening import connector, open_plan
 from planrunner.clock import SystemClock
+from planrunner.engine.context import identities, plan_id_of
 from planrunner.engine.exclusive import TargetLock
 from planrunner.engine.launch import at_work
 from planrunner.engine.validating import everything, fixable, mend
+from planrunner.errors import LockedByAnother
 from planrunner.model import Finding, Fix, Mark, Side
 from planrunner.postgres.preflight_section import SECTIONS
-from tests.integration.cli.conftest import shop
+from tests.integration.cli.conftest import environment, shop
+from tests.terminal import terminal
 
 if TYPE_CHECKING:
     from planrunner.cli.opening import OpenedPlan
@@ -155,6 +158,31 @@ def test_a_fix_is_shown_and_made_only_when_somebody_agrees(cli: Any, plan: Path,
     assert "nothing that is found has a fix" in again.stderr
 
 
+def test_each_fix_is_asked_for_at_a_terminal(plan: Path, secret_file: Path) -> None:
+    with terminal(["validate", str(plan), "--fix"], folder=plan.parent, environment=environment()) as there:
+        there.expect(f"chmod 600 {secret_file}")
+        there.answer("Mend PR0104 so? [y/N]", "n")
+        assert there.wait() == 0
+    assert secret_file.stat().st_mode & 0o777 == 0o644
+    with terminal(["validate", str(plan), "--fix"], folder=plan.parent, environment=environment()) as there:
+        there.answer("Mend PR0104 so? [y/N]", "y")
+        there.expect("✓ fixed PR0104")
+        assert there.wait() == 0
+    assert secret_file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_fix_whose_runner_is_killed_is_on_record_and_nothing_stays_locked(
+    cli: Any, plan: Path, secret_file: Path
+) -> None:
+    killed = cli("validate", str(plan), "--fix", "--yes", PLANRUNNER_FAILPOINTS="fix.before:kill")
+    assert killed.returncode < 0
+    events = plan.with_name("shop.yaml.events.jsonl").read_text()
+    assert [json.loads(line)["kind"] for line in events.splitlines()] == ["intent"]
+    assert secret_file.stat().st_mode & 0o777 == 0o644
+    assert cli("validate", str(plan), "--fix", "--yes").returncode == 0
+    assert secret_file.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_fix_is_not_made_while_a_run_holds_the_plan(
     cli: Any, plan: Path, secret_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,17 +234,12 @@ def test_no_fix_is_made_while_another_machine_works_on_the_target(
     opened: OpenedPlan, new: PostgresServer
 ) -> None:
     world = connector()(opened.plan, "another")
-    with at_work(opened.plan, opened.files, opened.parts()) as setup:
-        # Made once, so that the plan id that the lock is named by is known.
-        assert mend(setup, []) == ()
-    from planrunner.engine.context import identities, plan_id_of
-
     plan_id = plan_id_of(opened.plan.name, identities(world, source_may_be_away=False))
     lock = TargetLock(world.target, plan_id, SystemClock())
     lock.hold()
     try:
         with (
-            pytest.raises(Exception, match="another run works on this plan"),
+            pytest.raises(LockedByAnother, match="another run works on this plan"),
             at_work(opened.plan, opened.files, opened.parts()) as setup,
         ):
             mend(setup, [finding("COMMENT ON SCHEMA public IS 'changed'")])
