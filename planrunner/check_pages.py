@@ -28,11 +28,11 @@ _INTRO = """\
 What `planrunner validate PLAN` looks at, and a run before its first action. Each check has a code that never changes
 its meaning. `planrunner explain CODE` shows a check's page in the terminal.
 
-A check **fails** where the migration would not work or would lose something, and **warns** where it works but
+A **failure** is what the migration would not work with, or would lose something by; with a **warning** it works, but
 somebody should know. [Check before you begin](../how-to/check-both-sides.md) tells how to read the report, what `--fix`
 does, and how a plan ignores a check.
 """
-_SEVERITIES = {Mark.FAIL: "fails", Mark.WARN: "warns"}
+_SEVERITIES = {Mark.FAIL: "failure", Mark.WARN: "warning"}
 _TOLD = "The finding itself names what mends it: the statement, the command, or the key of the plan."
 _WHEN = {
     "validate": "`planrunner validate`, `planrunner doctor PLAN`, a preview and a run make it.",
@@ -82,7 +82,7 @@ def page(entry: Listed) -> str:
     return "\n".join(
         (
             f"# {check.code}: {check.title}\n",
-            f"Section: {check.section.title}. Where it does not hold it {severity(entry)}. {_when(check.code)}\n",
+            f"Section: {check.section.title}. Severity: {severity(entry)}. {_when(check.code)}\n",
             f"## Why it matters\n\n{check.why}\n",
             f"## What mends it\n\n{check.mend or _TOLD}\n\n{_fixing(entry)}\n",
             f"## Look at it alone\n\n    planrunner validate PLAN --code {check.code}\n",
@@ -92,7 +92,7 @@ def page(entry: Listed) -> str:
 
 
 def severity(entry: Listed) -> str:
-    """``fails``, ``warns``, or ``fails or warns``."""
+    """``failure``, ``warning``, or ``failure or warning``."""
     return " or ".join(word for mark, word in _SEVERITIES.items() if mark in entry.marks)
 
 
@@ -101,7 +101,7 @@ def _table(entries: list[Listed]) -> str:
 
 
 def _rows(entries: list[Listed]) -> Iterator[str]:
-    yield "| Code | What is to hold | Otherwise it | --fix |\n|---|---|---|---|\n"
+    yield "| Code | Check | Severity | --fix |\n|---|---|---|---|\n"
     for entry in entries:
         check = entry.check
         mended = "yes" if entry.fixes else ""
