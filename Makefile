@@ -49,6 +49,7 @@ bench-preflight: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(BIN)/python -m planrunner.loading.reference
 	$(BIN)/python -m planrunner.linting.page
+	$(BIN)/python -m planrunner.check_pages
 	$(BIN)/python -m typer planrunner.cli.main utils docs --name planrunner --title "The commands" --output docs/reference/commands.md
 
 # The pages as a site in build/site; a broken link fails.

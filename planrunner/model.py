@@ -266,7 +266,8 @@ class Finding:
     """One line of a preflight: its check and section, verdict, text, and what mends it.
 
     ``code`` names the check, such as PR0601, and ``why`` tells why it matters. ``mended_by`` names the kind of step
-    (``uses``) that will mend it by itself, ``fix`` is what ``--fix`` may do.
+    (``uses``) that will mend it by itself, ``fix`` is what ``--fix`` may do. ``ignored`` is the plan's reason to
+    live with it: the mark stays, but it stops nothing.
     """
 
     section: str
@@ -277,6 +278,12 @@ class Finding:
     code: str = ""
     why: str | None = None
     fix: Fix | None = None
+    ignored: str | None = None
+
+    @property
+    def page(self) -> str | None:
+        """Its check's page in the documentation; None where it has no code."""
+        return f"docs/reference/checks/{self.code}.md" if self.code else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,7 @@ from psycopg import sql
 from planrunner.model import Side
 from planrunner.postgres import dialler, needs
 from planrunner.postgres.dialler import Ground, Kind, Wish
-from planrunner.postgres.preflight_back import WAY_BACK
-from planrunner.postgres.preflight_section import Check, Section
+from planrunner.postgres.preflight_section import FOLLOWING, WAY_BACK, Check
 from planrunner.replication import described, logins
 from planrunner.replication.names import Names
 from planrunner.step import IRREVERSIBLE, NO_LOCKS, NOTHING_STAYS, TAKEN_BACK, Action, Draft, Run
@@ -28,7 +27,6 @@ _WHY = (
     "A subscription keeps the password it was created with. With a login of its own, the plan's password can be rotated"
     " in mid-run, and what the other side keeps opens the stream and no table."
 )
-FOLLOWING = Section("Following")
 SUBSCRIBES = Check(code="PR1203", section=FOLLOWING, title="The subscription's login", why=_WHY)
 SUBSCRIBES_BACK = Check(code="PR0921", section=WAY_BACK, title="The login of the way back", why=_WHY)
 _NAMED = """

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Protocol, assert_never
 
 from planrunner.cli.options import Output
 from planrunner.engine.events import EventKind
-from planrunner.engine.preview_text import MARKS
+from planrunner.engine.preview_text import IGNORED, MARKS
+from planrunner.ignoring import told_finding
 from planrunner.model import Mark
 from planrunner.units import human_bytes
 
@@ -94,7 +95,10 @@ def line_of(event: Event) -> str:
     lead = f"{event.step}: " if event.step else ""
     match event.kind:
         case EventKind.FINDING:
-            return f"{lead}{MARKS[Mark(event.fields['mark'])]} {event.message}"
+            fields = event.fields
+            mark = IGNORED if fields.get("ignored") else MARKS[Mark(fields["mark"])]
+            told = event.message if fields["mark"] == Mark.PASS.value else told_finding(event.message, fields)
+            return f"{lead}{mark} {told}"
         case EventKind.INTENT:
             return f"{lead}→ {event.message}"
         case EventKind.WARNING | EventKind.RETRY:

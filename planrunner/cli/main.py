@@ -25,6 +25,7 @@ from planrunner.cli import (
     state,
     status,
     steer,
+    validate,
     verify,
 )
 from planrunner.errors import ChecksFailed, PlanInvalid, PlanrunnerError
@@ -43,6 +44,7 @@ for _verb in (
     init.init,
     lint.lint,
     render.render,
+    validate.validate,
     preview.preview,
     run.run,
     approve.approve,

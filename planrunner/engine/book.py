@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from planrunner.engine.events import EventKind
 from planrunner.engine.fit import parts_of, values_of
+from planrunner.ignoring import finding_json
 from planrunner.model import StepStatus
 from planrunner.state.record import ApprovalRecord, MarkRecord, State, StepState
 
@@ -161,13 +162,8 @@ class Book:
 
     def find(self, spec: StepSpec, finding: Finding) -> None:
         """One line of a preflight."""
-        fields = {
-            "section": finding.section,
-            "mark": finding.mark.value,
-            "remedy": finding.remedy,
-            "mended_by": finding.mended_by,
-        }
-        self._tell(EventKind.FINDING, spec, finding.text, fields)
+        told = {key: value for key, value in finding_json(finding).items() if key != "text"}
+        self._tell(EventKind.FINDING, spec, finding.text, told)
 
     def warn(self, spec: StepSpec, text: str) -> None:
         """Something went wrong that stops nothing."""

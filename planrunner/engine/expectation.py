@@ -146,7 +146,7 @@ def _failing(step: Mapping[str, Any]) -> list[str]:
     return [
         _NUMBERS.sub("…", finding["text"])
         for finding in step["findings"]
-        if finding["mark"] == "fail" and finding["mended_by_step"] is None
+        if finding["mark"] == "fail" and finding["mended_by_step"] is None and not finding.get("ignored")
     ]
 
 

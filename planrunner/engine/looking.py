@@ -12,7 +12,6 @@ from planrunner.engine.book import fresh_state
 from planrunner.engine.context import opened
 from planrunner.engine.facts import known_skip
 from planrunner.engine.others import PlanOthers
-from planrunner.engine.preflight import check_all
 from planrunner.errors import PlanrunnerError, UsageError
 from planrunner.model import StepStatus
 from planrunner.step import Progressing, Verifying
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from planrunner.engine.context import Connect, Context, Tell
-    from planrunner.engine.preflight import Checked
     from planrunner.model import Json, Plan, StepSpec, Verification, VerifyTerms
     from planrunner.ports import Clock
     from planrunner.state.record import State, StepState
@@ -122,11 +120,6 @@ def verify(view: View, terms: VerifyTerms) -> tuple[StepSpec, Verification]:
     raise UsageError(
         "no step of the plan can verify", remedy="Add a step that compares both sides: uses: cutover_verify."
     )
-
-
-def check(view: View) -> tuple[Checked, ...]:
-    """The findings of every pending step that can tell them."""
-    return check_all(view.pending(), view.find, view.run)
 
 
 def _recorded(spec: StepSpec, step: StepState | None, *, running: bool) -> StepView:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from planrunner.engine.hooks import hook_actions
 from planrunner.engine.opening import SPEC, ingress_in
-from planrunner.engine.preflight import Checked, checked
+from planrunner.engine.preflight import Checked, checked, judged_together
 from planrunner.errors import PlanrunnerError, StepFailed
 from planrunner.masking import without_hushed
 from planrunner.model import Approval, Estimate
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from planrunner.engine.looking import View
-    from planrunner.model import StepSpec, Upkeep
+    from planrunner.model import Plan, StepSpec, Upkeep
     from planrunner.state.record import State
     from planrunner.step import Action, Run, Step
 
@@ -93,9 +93,12 @@ def preview(view: View, *, estimating: bool = True) -> Preview:
         at=view.context.clock.now(),
         source=_place(view.context.identities.source),
         target=_place(view.context.identities.target),
-        steps=(
-            *_opening(view),
-            *(_previewed(view, spec, estimating=estimating) for spec in view.plan.steps),
+        steps=_judged(
+            [
+                *_opening(view),
+                *(_previewed(view, spec, estimating=estimating) for spec in view.plan.steps),
+            ],
+            view.plan,
         ),
     )
     # Here, and not once it is text: there a value may be broken over lines or escaped.
@@ -112,6 +115,13 @@ def _opening(view: View) -> tuple[PreviewStep, ...]:
     except PlanrunnerError as error:
         return (PreviewStep(spec=SPEC, done=False, problem=str(error)),)
     return (PreviewStep(spec=SPEC, done=False, actions=missing),) if missing else ()
+
+
+def _judged(steps: Sequence[PreviewStep], plan: Plan) -> tuple[PreviewStep, ...]:
+    """The steps, with what their checks tell only together."""
+    results = [step.checked for step in steps if step.checked is not None]
+    told = {result.spec.id: result for result in judged_together(results, plan)}
+    return tuple(replace(step, checked=told.get(step.spec.id, step.checked)) for step in steps)
 
 
 def _previewed(view: View, spec: StepSpec, *, estimating: bool) -> PreviewStep:

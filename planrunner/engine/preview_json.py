@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from planrunner.engine.lasting import lasting, lasting_json
 from planrunner.engine.preview_text import status_of, verdict
 from planrunner.engine.verdicts import of_step
+from planrunner.ignoring import finding_json
 from planrunner.masking import masked
 
 if TYPE_CHECKING:
@@ -84,12 +85,6 @@ def action_json(action: Action) -> Json:
 
 def _findings(checked: Checked) -> Json:
     return [
-        {
-            "section": finding.section,
-            "mark": finding.mark.value,
-            "text": finding.text,
-            "remedy": finding.remedy,
-            "mended_by_step": mender,
-        }
+        {**finding_json(finding), "mended_by_step": mender}
         for finding, mender in zip(checked.findings, checked.mended, strict=True)
     ]

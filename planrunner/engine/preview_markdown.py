@@ -17,6 +17,7 @@ from planrunner.engine.preview_text import (
     verdict,
 )
 from planrunner.engine.verdicts import Verdict, of_step
+from planrunner.ignoring import tag
 from planrunner.masking import masked
 from planrunner.model import Mark
 
@@ -162,8 +163,11 @@ def _warned(preview: Preview) -> Iterator[str]:
                 why = f": {text(action.blocked)}" if action.blocked else ""
                 yield f"{who} {', '.join(_named(action))}: {text(action.summary, limit=200)}{why}"
         for finding in step.checked.findings if step.checked else ():
-            if finding.mark is Mark.WARN or (step.checked and finding in step.checked.open):
-                yield f"{who} {'fails' if finding.mark is Mark.FAIL else 'warns'}: {text(finding.text)}"
+            if finding.ignored is not None:
+                yield f"{who} ignores{tag(finding)}: {text(finding.text)} (reason: {text(finding.ignored)})"
+            elif finding.mark is Mark.WARN or (step.checked and finding in step.checked.open):
+                verb = "fails" if finding.mark is Mark.FAIL else "warns"
+                yield f"{who} {verb}{tag(finding)}: {text(finding.text)}"
 
 
 def _named(action: Action) -> list[str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from planrunner.engine.lasting import lasting, lasting_lines
 from planrunner.engine.verdicts import of_action, of_step
+from planrunner.ignoring import tag
 from planrunner.masking import masked
 from planrunner.model import Mark
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from planrunner.step import Action
 
 MARKS = {Mark.PASS: "✓", Mark.WARN: "!", Mark.FAIL: "✗"}
+# In the place of the mark where the plan ignores the finding.
+IGNORED = "○"
 
 
 def to_text(preview: Preview) -> str:
@@ -95,11 +98,26 @@ def _sectioned(findings: Iterable[tuple[Finding, str | None]]) -> Iterator[str]:
         if finding.section != section:
             section = finding.section
             yield f"{section}:"
-        yield f"  {MARKS[finding.mark]} {finding.text}"
-        if finding.mark is Mark.FAIL and mender is not None:
-            yield f"      will be mended by step {mender}"
-        elif finding.mark is not Mark.PASS and finding.remedy:
-            yield from (f"      {line}" for line in finding.remedy.splitlines())
+        yield from (f"  {line}" for line in finding_text(finding, mender))
+
+
+def finding_text(finding: Finding, mender: str | None = None) -> Iterator[str]:
+    """One finding with its mark and code, and below it what mends it, or why nobody has to.
+
+    ``mender`` is the id of the step that will mend it.
+    """
+    if finding.mark is Mark.PASS:
+        yield f"{MARKS[finding.mark]} {finding.text}"
+        return
+    yield f"{MARKS[finding.mark] if finding.ignored is None else IGNORED} {finding.text}{tag(finding)}"
+    if finding.ignored is not None:
+        yield f"    ignored: {finding.ignored}"
+    elif finding.mark is Mark.FAIL and mender is not None:
+        yield f"    will be mended by step {mender}"
+    else:
+        yield from (f"    {line}" for line in (finding.remedy or "").splitlines())
+        if finding.page is not None:
+            yield f"    see {finding.page}"
 
 
 def estimate_lines(estimates: Sequence[Estimate]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from planrunner.engine.report_markdown import summary, to_markdown
 from planrunner.engine.report_model import ApprovalLine, Origin, Report, StepLine
 from planrunner.engine.report_verdict import Evidence, Pauses
 from planrunner.errors import StateUnfit
+from planrunner.ignoring import told_finding
 from planrunner.masking import without_passwords
 from planrunner.model import Mark
 from planrunner.state.file import FileStore
@@ -184,10 +185,11 @@ def _warnings(events: Sequence[Event]) -> Iterator[str]:
     for event in events:
         if event.kind is EventKind.RETRY:
             yield f"{event.step}: {event.message}"
-        elif (
-            event.kind is EventKind.WARNING
-            or (event.kind is EventKind.FINDING and event.fields.get("mark") == Mark.WARN.value)
-            or (event.kind is EventKind.NEWS and event.message.startswith("warning:"))
+        elif event.kind is EventKind.FINDING:
+            if event.fields.get("mark") == Mark.WARN.value or event.fields.get("ignored"):
+                yield told_finding(event.message, event.fields)
+        elif event.kind is EventKind.WARNING or (
+            event.kind is EventKind.NEWS and event.message.startswith("warning:")
         ):
             yield event.message
 

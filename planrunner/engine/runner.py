@@ -177,7 +177,7 @@ class _Runner:
             sure = [spec for spec in pending if self._is_sure(spec)]
             results = check_all(sure, self._find, lambda spec: self._run(spec, pending))
         for result in results:
-            for finding in result.open:
+            for finding in (*result.open, *result.noted):
                 self._book.find(result.spec, finding)
         refuse_failures(results)
 

@@ -16,6 +16,7 @@ from planrunner.loading.codes import coded
 from planrunner.loading.contradictions import contradictions
 from planrunner.loading.flow import flow, in_order, needs_of, notifications
 from planrunner.loading.flow_checks import plan_files
+from planrunner.loading.ignored import ignoring_faults
 from planrunner.loading.ingress import authorized
 from planrunner.loading.order import misplaced
 from planrunner.loading.overlays import assembled
@@ -130,6 +131,7 @@ def _problems(document: Document, rendered: Rendered) -> list[Problem]:
         *coded(rendered.problems, codes.TEMPLATE),
         *violations(document, rendered.tree, told),
         *coded(faults(document, rendered.tree, told, folder), codes.INCONSISTENT),
+        *ignoring_faults(document, rendered.tree),
         *misplaced(document, rendered.tree),
         *contradictions(document, rendered.tree, told),
     ]

@@ -1,8 +1,9 @@
 """The preflight: every check of both servers, in the sections of the report; reads only.
 
-Each section is a module of its own or several: ``preflight_local``, ``_log``, ``_network``, ``_source``, ``_target``,
-``_login``, ``_versions``, ``_capacity``, ``_settings``, ``_disk``, ``_clock``, ``_neighbours``, ``_activity``,
-``_schema`` and its siblings, ``_data``. A check is a generator of findings; add one to the section it belongs to.
+Each section is a module of its own or several: ``preflight_local``, ``_log``, ``_network``, ``_line``, ``_source``,
+``_target``, ``_login``, ``_versions``, ``_capacity``, ``_settings``, ``_disk``, ``_clock``, ``_neighbours``,
+``_activity``, ``_schema`` and its siblings, ``_data``. A check is a generator of findings; add one to the section it
+belongs to.
 The number of queries does not grow with the number of tables.
 """
 
@@ -12,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from planrunner.errors import PlanrunnerError
+from planrunner.model import Mark
 from planrunner.postgres import (
     preflight_activity,
     preflight_capacity,
@@ -21,6 +23,7 @@ from planrunner.postgres import (
     preflight_definitions,
     preflight_disk,
     preflight_extensions,
+    preflight_line,
     preflight_local,
     preflight_locale,
     preflight_log,
@@ -34,7 +37,18 @@ from planrunner.postgres import (
     preflight_target,
     preflight_versions,
 )
-from planrunner.postgres.preflight_section import CAPACITY, DATA, LOCAL, NETWORK, SCHEMA, SOURCE, TARGET
+from planrunner.postgres.preflight_section import (
+    CAPACITY,
+    DATA,
+    FROM_TARGET,
+    ITSELF,
+    LOCAL,
+    NETWORK,
+    SCHEMA,
+    SOURCE,
+    TARGET,
+    Check,
+)
 from planrunner.postgres.tls import encrypted
 
 if TYPE_CHECKING:
@@ -43,6 +57,17 @@ if TYPE_CHECKING:
     from planrunner.model import Finding
     from planrunner.postgres.connection import Server
     from planrunner.postgres.preflight_section import Needs, Section
+
+
+UNCHECKED = Check(
+    code="PR0001",
+    section=ITSELF,
+    title="Everything can be checked",
+    why="What could not be looked at may be as wrong as anything; a question that failed is not a check that passed.",
+    mend="The finding tells what the server, or the machine, said. Mend that and check again.",
+    never_ignored="nobody knows what it would have found",
+    can=(Mark.FAIL,),
+)
 
 
 def preflight(source: Server, target: Server, needs: Needs) -> tuple[Finding, ...]:
@@ -57,12 +82,12 @@ def preflight(source: Server, target: Server, needs: Needs) -> tuple[Finding, ..
     checks = (
         (NETWORK, there, preflight_network.session_quality(source)),
         (NETWORK, here, preflight_network.session_quality(target)),
-        (NETWORK, there and here, preflight_network.between(source, target, needs)),
+        (NETWORK, there and here, preflight_network.apart(source, target)),
         (SOURCE, there, preflight_source.permissions(source, needs)),
         (SOURCE, there, preflight_login.login(source)),
         (TARGET, here, preflight_target.permissions(target, source.endpoint, needs)),
         (TARGET, here, preflight_login.login(target)),
-        (TARGET, here, preflight_log.recorded_password(target, source.endpoint, TARGET)),
+        (TARGET, here, preflight_log.recorded_password(target, source.endpoint)),
         (TARGET, there and here, preflight_target.reception(source, target, needs)),
         (CAPACITY, there, preflight_versions.versions(source)),
         (CAPACITY, here, preflight_versions.versions(target)),
@@ -82,6 +107,7 @@ def preflight(source: Server, target: Server, needs: Needs) -> tuple[Finding, ..
         (SCHEMA, there and here, preflight_locale.locales(source, target)),
         (SCHEMA, there and here, preflight_collisions.collisions(source, target, needs)),
         (DATA, there, preflight_data.contents(source, needs)),
+        (FROM_TARGET, there and here, preflight_line.from_target(source, target, needs)),
     )
     files = [
         *preflight_local.secret_files(source.endpoint, target.endpoint),
@@ -123,4 +149,5 @@ def _guarded(section: Section, checks: Iterable[Finding]) -> Iterator[Finding]:
     try:
         yield from checks
     except PlanrunnerError as error:
-        yield section.failed(f"not all could be checked: {error.message}", error.remedy)
+        check = replace(UNCHECKED, section=section)
+        yield check.failed(f"not all could be checked: {error.message}", error.remedy)

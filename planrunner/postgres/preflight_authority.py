@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from planrunner.errors import PlanrunnerError
-from planrunner.postgres.preflight_section import NETWORK
+from planrunner.postgres.preflight_section import NETWORK, Check
 from planrunner.postgres.tls import VERIFYING, encrypted
 
 if TYPE_CHECKING:
@@ -23,6 +23,39 @@ if TYPE_CHECKING:
 _WARNING_DAYS = 90
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
+_BUNDLE = "https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem"
+AUTHORITY_LASTS = Check(
+    code="PR0221",
+    section=NETWORK,
+    title="The instance's certificate authority lasts",
+    why="From the day on which it expires nothing that verifies the server can connect, in the middle of a migration as"
+    " well.",
+    mend="Let the instance use another authority (aws rds modify-db-instance --ca-certificate-identifier …); the bundle"
+    " of ca: rds holds the old and the new ones.",
+)
+CERTIFICATE_LASTS = Check(
+    code="PR0222",
+    section=NETWORK,
+    title="The instance's own certificate lasts",
+    why="An expired certificate is refused by everything that verifies it.",
+    mend="RDS renews it by itself; the maintenance that is pending is told by aws rds"
+    " describe-pending-maintenance-actions.",
+)
+BUNDLE = Check(
+    code="PR0223",
+    section=NETWORK,
+    title="Our bundle knows the instance's authority",
+    why="A bundle that is older than the instance's authority can't vouch for it: connections that verify fail.",
+    mend=f"Get the newest bundle: {_BUNDLE}",
+)
+AUTHORITY_TOLD = Check(
+    code="PR0224",
+    section=NETWORK,
+    title="AWS tells which authority the instance uses",
+    why="Without its answer nobody sees that a certificate is about to expire.",
+    mend="Allow rds:DescribeDBInstances and rds:DescribeCertificates to the identity that runs planrunner.",
+)
+
 
 def authority(server: Server, told: InstanceAuthority, now: datetime) -> Iterator[Finding]:
     """What AWS tells of the instance's authority, against the calendar and against our file."""
@@ -30,8 +63,9 @@ def authority(server: Server, told: InstanceAuthority, now: datetime) -> Iterato
     if not encrypted(parameters):
         return
     side = server.side.value.capitalize()
-    yield from _dates(f"{side}'s certificate authority {told.identifier}", told.until, now, _OTHER_AUTHORITY)
-    yield from _dates(f"{side}'s own certificate", told.server_until, now, _OWN_RENEWAL)
+    name = f"{side}'s certificate authority {told.identifier}"
+    yield from _dates(AUTHORITY_LASTS, name, told.until, now)
+    yield from _dates(CERTIFICATE_LASTS, f"{side}'s own certificate", told.server_until, now)
     if parameters.get("sslmode") in VERIFYING and told.thumbprint and parameters.get("sslrootcert"):
         yield _known(server, told, parameters["sslrootcert"])
 
@@ -46,31 +80,30 @@ _OWN_RENEWAL = (
 )
 
 
-def _dates(what: str, until: datetime | None, now: datetime, remedy: str) -> Iterator[Finding]:
+def _dates(check: Check, what: str, until: datetime | None, now: datetime) -> Iterator[Finding]:
     if until is None:
         return
+    remedy = _OTHER_AUTHORITY if check is AUTHORITY_LASTS else _OWN_RENEWAL
     days = (until - now).days
     if until <= now:
-        yield NETWORK.failed(f"{what} has expired ({until:%Y-%m-%d}): nothing that verifies connects", remedy)
+        yield check.failed(f"{what} has expired ({until:%Y-%m-%d}): nothing that verifies connects", remedy)
     elif days <= _WARNING_DAYS:
-        yield NETWORK.warned(f"{what} expires in {days} days ({until:%Y-%m-%d})", remedy)
+        yield check.warned(f"{what} expires in {days} days ({until:%Y-%m-%d})", remedy)
     else:
-        yield NETWORK.passed(f"{what} is good until {until:%Y-%m-%d}")
+        yield check.passed(f"{what} is good until {until:%Y-%m-%d}")
 
 
 def _known(server: Server, told: InstanceAuthority, file: str) -> Finding:
     try:
         thumbprints = _thumbprints(Path(file))
     except (OSError, ValueError) as error:
-        return NETWORK.failed(
-            f"The certificates in {file} can't be read: {error}", "Name another file as ca."
-        )
+        return BUNDLE.failed(f"The certificates in {file} can't be read: {error}", "Name another file as ca.")
     if (told.thumbprint or "").replace(":", "").lower() in thumbprints:
-        return NETWORK.passed(f"{file} holds {told.identifier}")
+        return BUNDLE.passed(f"{file} holds {told.identifier}")
     text = f"{file} does not hold {told.identifier}, which the instance uses"
-    remedy = "Get the newest bundle: https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem"
+    remedy = f"Get the newest bundle: {_BUNDLE}"
     # An authority that another one of the file vouches for is good, too: what counts is the connection.
-    return NETWORK.warned(text, remedy) if _connects(server) else NETWORK.failed(text, remedy)
+    return BUNDLE.warned(text, remedy) if _connects(server) else BUNDLE.failed(text, remedy)
 
 
 def _thumbprints(file: Path) -> frozenset[str]:

@@ -6,17 +6,29 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
+from planrunner.model import Mark
 from planrunner.postgres import quiet
+from planrunner.postgres.preflight_section import TARGET, Check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from planrunner.model import Endpoint, Finding
     from planrunner.postgres.connection import Server
-    from planrunner.postgres.preflight_section import Section
+
+RECORDED = Check(
+    code="PR0490",
+    section=TARGET,
+    title="The source's password stays out of the target's log",
+    why="CREATE SUBSCRIPTION holds the password in plain text; a server that logs statements keeps it in its log, for"
+    " everybody who may read logs.",
+    mend="Grant the login the settings that keep this one statement out of the log, as the finding writes it, or change"
+    " the password once the migration is over.",
+    can=(Mark.WARN,),
+)
 
 
-def recorded_password(subscriber: Server, dialled: Endpoint, section: Section) -> Iterator[Finding]:
+def recorded_password(subscriber: Server, dialled: Endpoint, check: Check = RECORDED) -> Iterator[Finding]:
     """A warning when ``subscriber`` logs CREATE SUBSCRIPTION, which holds the password of ``dialled``."""
     if dialled.password is None and not dialled.rds_iam:
         return
@@ -29,7 +41,7 @@ def recorded_password(subscriber: Server, dialled: Endpoint, section: Section) -
     statements = " ".join(f"GRANT SET ON PARAMETER {name} TO {login};" for name, _ in found)
     if subscriber.version() < 150000:
         statements = " ".join(f"ALTER ROLE {login} SET {name} = {_off(name)};" for name, _ in found)
-    yield section.warned(
+    yield check.warned(
         f"The {dialled.side.value}'s password will stand in the {side}'s log when the subscription is created: {named}",
         f"Let our login keep this one statement out. Run on the {side} as a superuser: {statements}"
         f" Or change the {dialled.side.value}'s password once the migration is over.",

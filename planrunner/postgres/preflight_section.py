@@ -92,15 +92,21 @@ class Section:
 class Check:
     """One check: its code, the section it reports in, and why it matters; makes its findings.
 
-    Codes never change their meaning and are never used again: PR01xx local, PR02xx network, PR03xx the source's
-    permissions, PR04xx the target's, PR05xx capacity, PR06xx schema, PR07xx data, PR08xx the network from the target,
-    PR09xx the way back, PR10xx AWS. Each is a constant of the module that makes the check.
+    Codes never change their meaning and are never used again: PR00xx the preflight itself, PR01xx local, PR02xx
+    network, PR03xx the source's permissions, PR04xx the target's, PR05xx capacity, PR06xx schema, PR07xx data, PR08xx
+    the network from the target, PR09xx the way back, PR10xx AWS, PR11xx filters, PR12xx following, PR13xx traffic.
+    Each is a constant of the module that makes the check. ``mend`` tells in general what mends it, for its page.
+    ``never_ignored`` says why a plan may not ignore it; empty: it may. ``can`` are the marks that its findings may
+    have beside passed, where the code does not show them (``planrunner.catalogue``).
     """
 
     code: str
     section: Section
     title: str
     why: str
+    mend: str = ""
+    never_ignored: str = ""
+    can: tuple[Mark, ...] = ()
 
     def passed(self, text: str) -> Finding:
         """All is well."""
@@ -137,6 +143,7 @@ class Check:
         )
 
 
+ITSELF = Section("Preflight")
 LOCAL = Section("Local Environment")
 NETWORK = Section("Network Connectivity")
 SOURCE = Section("Source Permissions")
@@ -145,7 +152,19 @@ CAPACITY = Section("Capacity")
 SCHEMA = Section("Schema")
 DATA = Section("Data")
 FROM_TARGET = Section("Network from the Target")
+WAY_BACK = Section("Way Back")
 AWS = Section("AWS")
+FILTERS = Section("Filters")
+FOLLOWING = Section("Following")
+TRAFFIC = Section("Traffic")
+# In the order of the report.
+SECTIONS = tuple(
+    section.title
+    for section in (
+        *(ITSELF, LOCAL, NETWORK, SOURCE, TARGET, CAPACITY, SCHEMA, DATA, FROM_TARGET, WAY_BACK, AWS),
+        *(FILTERS, FOLLOWING, TRAFFIC),
+    )
+)
 
 
 def some(names: Sequence[str]) -> str:

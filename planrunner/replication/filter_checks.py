@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from planrunner.model import Finding, Mark
 from planrunner.postgres import catalog
+from planrunner.postgres.preflight_section import FILTERS, Check
 from planrunner.replication import filter_trial, relations
 from planrunner.replication.identities import table_name
 from planrunner.replication.patterns import written
@@ -21,6 +21,7 @@ from planrunner.units import human_bytes
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from planrunner.model import Finding
     from planrunner.postgres.catalog import Table
     from planrunner.postgres.connection import Server
     from planrunner.replication.filter_trial import Trial
@@ -29,9 +30,93 @@ if TYPE_CHECKING:
     from planrunner.replication.selection import Selection
     from planrunner.replication.workspace import Workspace
 
-SECTION = "Filters"
 ROW_FILTERS_SINCE = 15
 _SHOWN = 6
+MATCHING = Check(
+    code="PR1101",
+    section=FILTERS,
+    title="Every pattern of the filters matches a table",
+    why="A pattern that matches nothing is misspelt: what it should have left out would be copied, or the other way"
+    " round.",
+    mend="Write schema.table as the catalogue spells it, or take the pattern out.",
+)
+DEPENDENCIES = Check(
+    code="PR1102",
+    section=FILTERS,
+    title="Nothing that is carried needs what is left out",
+    why="The target refuses a view, a default or a table whose type, function or parent is not there.",
+    mend="Leave that out as well, or carry what it needs (schema_only carries a table without its rows).",
+)
+FOREIGN_KEYS = Check(
+    code="PR1103",
+    section=FILTERS,
+    title="Foreign keys lead to rows that come",
+    why="A foreign key to rows that are left out can't be made on the target: its check would fail.",
+    mend="Carry those tables whole, leave out the tables that point to them, or set filters.foreign_keys.",
+)
+LEFT_BEHIND = Check(
+    code="PR1104",
+    section=FILTERS,
+    title="What the filters leave behind is told",
+    why="Whoever approves the plan should see which tables the target will lack, and how much of the data that is.",
+    mend="Nothing has to be mended; change filters where it is more than was meant.",
+)
+SOME_ROWS = Check(
+    code="PR1105",
+    section=FILTERS,
+    title="The rows of some table are copied",
+    why="A plan whose filters leave no rows moves nothing.",
+    mend="Widen filters.include.",
+    never_ignored="nothing would be migrated",
+)
+ROW_FILTERS = Check(
+    code="PR1106",
+    section=FILTERS,
+    title="The source takes row filters",
+    why="A publication filters rows from PostgreSQL 15 on; an older one would send every row.",
+    mend="Select whole tables and delete the rows on the target after the cutover.",
+    never_ignored="an older source can't make such a publication",
+)
+ACCEPTED = Check(
+    code="PR1107",
+    section=FILTERS,
+    title="The source accepts every row filter",
+    why="A row filter may use little more than the row's own columns; PostgreSQL refuses the publication otherwise.",
+    mend="Use columns of the table, constants, and built-in immutable functions and operators only.",
+    never_ignored="the source refuses such a publication",
+)
+TRIED = Check(
+    code="PR1108",
+    section=FILTERS,
+    title="Every row filter can be tried",
+    why="Only the source can tell whether it accepts a filter; one that was not tried may fail when the copy begins.",
+    mend="Give the login the owner's rights on the table and CREATE on the database, as the grant step does.",
+)
+IDENTITY = Check(
+    code="PR1109",
+    section=FILTERS,
+    title="Row filters use columns of the replica identity",
+    why="A publication whose filter uses other columns makes every UPDATE and DELETE of the application fail on the"
+    " source.",
+    mend="Set filters.replica_identity: full, or choose a unique index that has these columns as identity.",
+    never_ignored="the application's own writes would fail",
+)
+OUT_OF_LINE = Check(
+    code="PR1110",
+    section=FILTERS,
+    title="Rows that come into a filter later come whole",
+    why="Of a value that is kept out of line (TOAST) and did not change the server sends nothing; a row that an UPDATE"
+    " brings into the filter would arrive without it.",
+    mend="Set filters.replica_identity: full, which cleanup undoes.",
+    never_ignored="values would be lost",
+)
+LET_THROUGH = Check(
+    code="PR1111",
+    section=FILTERS,
+    title="How much the row filters let through is told",
+    why="A filter that lets through far more or less than expected is wrong, or the statistics are old.",
+    mend="Nothing has to be mended; ANALYZE on the source makes the estimate better.",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +156,6 @@ def findings(workspace: Workspace) -> tuple[Finding, ...]:
     )
 
 
-def _finding(mark: Mark, text: str, remedy: str | None = None, mended_by: str | None = None) -> Finding:
-    return Finding(section=SECTION, mark=mark, text=text, remedy=remedy, mended_by=mended_by)
-
-
 def _unmatched(scene: _Scene) -> Iterator[Finding]:
     selection = scene.selection
     tables = [r for r in scene.relations if r.table]
@@ -90,8 +171,8 @@ def _unmatched(scene: _Scene) -> Iterator[Finding]:
     for key, patterns, among, complaint in asked:
         for pattern in patterns:
             if not any(pattern.matches(r.schema, r.name) for r in among):
-                yield _finding(
-                    Mark.FAIL, f"filters.{key}: {pattern.text} {complaint}", _suggestion(pattern, among)
+                yield MATCHING.failed(
+                    f"filters.{key}: {pattern.text} {complaint}", _suggestion(pattern, among)
                 )
 
 
@@ -105,8 +186,7 @@ def _suggestion(pattern: Pattern, among: Sequence[Relation]) -> str:
 def _dependants(source: Server, scene: _Scene) -> Iterator[Finding]:
     pairs = relations.dependants(source, scene.of(Fate.LEFT_OUT))
     if pairs:
-        yield _finding(
-            Mark.FAIL,
+        yield DEPENDENCIES.failed(
             f"what is carried needs what is left out: {_some([f'{thing} needs {needed}' for thing, needed in pairs])}",
             "Leave that out too, where it is a table or a view; or carry what it needs (schema_only carries a"
             " table without its rows); or drop it on the source.",
@@ -122,10 +202,9 @@ def _foreign_keys(source: Server, scene: _Scene) -> Iterator[Finding]:
         return
     told = _some([f"{k.name} of {k.table} to {k.points_to}" for k in keys])
     if selection.foreign_keys is ForeignKeys.LEAVE_OUT:
-        yield _finding(Mark.WARN, f"{len(keys)} foreign keys are not made on the target: {told}")
+        yield FOREIGN_KEYS.warned(f"{len(keys)} foreign keys are not made on the target: {told}")
         return
-    yield _finding(
-        Mark.FAIL,
+    yield FOREIGN_KEYS.failed(
         f"{len(keys)} foreign keys point to tables whose rows don't all come: {told}",
         "Carry those tables whole, or leave out the tables that point to them; or set filters.foreign_keys:"
         " leave_out to do without the constraints"
@@ -145,11 +224,11 @@ def _left_behind(scene: _Scene) -> Iterator[Finding]:
             size = human_bytes(sum(r.bytes for r in found))
             largest = sorted(found, key=lambda r: (-r.bytes, r.qualified))
             names = _some([f"{r.qualified} ({human_bytes(r.bytes)})" for r in largest])
-            yield _finding(
-                Mark.WARN, f"{len(found)} tables and views are {words}, {size} with indexes: {names}"
+            yield LEFT_BEHIND.warned(
+                f"{len(found)} tables and views are {words}, {size} with indexes: {names}"
             )
     if not any(t for t in scene.tables):
-        yield _finding(Mark.FAIL, "no table's rows are copied", "Widen filters.include.")
+        yield SOME_ROWS.failed("no table's rows are copied", "Widen filters.include.")
 
 
 def _row_filters(workspace: Workspace, scene: _Scene) -> Iterator[Finding]:
@@ -158,8 +237,7 @@ def _row_filters(workspace: Workspace, scene: _Scene) -> Iterator[Finding]:
         return
     version = workspace.source.identity().major
     if version < ROW_FILTERS_SINCE:
-        yield _finding(
-            Mark.FAIL,
+        yield ROW_FILTERS.failed(
             f"the source is PostgreSQL {version}; its publications take row filters (filters.rows, filters.since)"
             f" from {ROW_FILTERS_SINCE} on",
             "Select whole tables, and delete the rows on the target after the cutover.",
@@ -175,8 +253,7 @@ def _row_filters(workspace: Workspace, scene: _Scene) -> Iterator[Finding]:
 def _verdict(trial: Trial, selection: Selection) -> Iterator[Finding]:
     table = trial.table
     if trial.refusal is not None:
-        yield _finding(
-            Mark.FAIL,
+        yield ACCEPTED.failed(
             f"the source refuses the row filter of {table.qualified}: {trial.refusal}",
             "Use columns of this table, constants, and built-in immutable functions and operators only: no"
             f" subquery, no now(), no type or function of your own. It reads: {table.where}",
@@ -184,8 +261,7 @@ def _verdict(trial: Trial, selection: Selection) -> Iterator[Finding]:
     elif trial.undecided is not None:
         # Before the grants the login may not even try; once they are given it is asked again.
         by_grant = trial.sqlstate == filter_trial.PRIVILEGE
-        yield _finding(
-            Mark.FAIL,
+        yield TRIED.failed(
             f"the row filter of {table.qualified} can't be tried: {trial.undecided}",
             "Publications need the owner's rights on the table and CREATE on the database."
             if by_grant
@@ -207,8 +283,7 @@ def _will_be_full(table: Table, selection: Selection) -> bool:
 def _outside(trial: Trial) -> Finding:
     table = trial.table
     full = sql.SQL("ALTER TABLE ONLY {} REPLICA IDENTITY FULL").format(table_name(table)).as_string()
-    return _finding(
-        Mark.FAIL,
+    return IDENTITY.failed(
         f"the row filter of {table.qualified} uses {', '.join(trial.outside)}, not of its replica identity"
         f" ({', '.join(trial.identity)}): every UPDATE and DELETE of the application on it would fail",
         "Set filters.replica_identity: full, which cleanup undoes; or run on the source:"
@@ -221,8 +296,7 @@ def _outside(trial: Trial) -> Finding:
 def _out_of_line(trial: Trial) -> Finding:
     # The server turns such an update into an insert, and sends of an unchanged value out of line only that it is one.
     table = trial.table
-    return _finding(
-        Mark.FAIL,
+    return OUT_OF_LINE.failed(
         f"{table.qualified} has values out of line (TOAST): a row that an UPDATE of its key brings into the filter"
         " would arrive without them",
         "Set filters.replica_identity: full, which cleanup undoes.",
@@ -234,14 +308,14 @@ def _effects(source: Server, tables: Sequence[Table], selection: Selection) -> I
     for table in tables:
         whole = max(table.rows, kept.get(table.oid, 0))
         estimate = f"about {kept[table.oid]} of {whole} rows come" if table.oid in kept else "not estimated"
-        yield _finding(
-            Mark.WARN, f"{table.qualified}: {estimate} by the planner's estimate, WHERE {table.where}"
+        yield LET_THROUGH.warned(
+            f"{table.qualified}: {estimate} by the planner's estimate, WHERE {table.where}"
         )
     for window in selection.since:
         when = selection.instants[window.tables.text].isoformat(sep=" ")
         how = "on record" if selection.recorded else "were the run begun now; fixed when it begins"
-        yield _finding(
-            Mark.PASS, f"{window.tables.text}: rows since {when} ({window.column}, {window.length}; {how})"
+        yield LET_THROUGH.passed(
+            f"{window.tables.text}: rows since {when} ({window.column}, {window.length}; {how})"
         )
 
 

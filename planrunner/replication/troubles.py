@@ -9,7 +9,7 @@ from psycopg import sql
 
 from planrunner.errors import PlanrunnerError, StepFailed
 from planrunner.model import Mark
-from planrunner.postgres.preflight_network import dialing
+from planrunner.postgres.preflight_line import dialing
 from planrunner.postgres.preflight_section import Needs
 from planrunner.replication import apply_error, logins
 from planrunner.replication.health import exhausted

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from planrunner.model import Side, Upkeep
-from planrunner.postgres import dialler, preflight_network
+from planrunner.postgres import dialler, preflight_line
 from planrunner.replication import barrier, ledger
 from planrunner.shapes import ANYTHING
 
@@ -50,12 +50,12 @@ MARKS_BACK = Upkeep(
 DIALS = Upkeep(
     text="lets the target dial the source: CREATE SUBSCRIPTION in a transaction that is rolled back",
     where=Side.TARGET,
-    statements=(preflight_network.probing(ANYTHING).as_string(),),
+    statements=(preflight_line.probing(ANYTHING).as_string(),),
 )
 DIALS_BACK = Upkeep(
     text="lets the source dial the target: CREATE SUBSCRIPTION in a transaction that is rolled back",
     where=Side.SOURCE,
-    statements=(preflight_network.probing(ANYTHING).as_string(),),
+    statements=(preflight_line.probing(ANYTHING).as_string(),),
 )
 LOGIN = Upkeep(
     text="lets the role by which the subscription logs in be valid for longer, once half of its time is over",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from planrunner import clearing, subscription_login
 from planrunner.model import Finding, Json, Side, Upkeep
 from planrunner.postgres import needs
+from planrunner.postgres.preflight_section import FOLLOWING, Check
 from planrunner.replication import (
     barrier,
     described,
@@ -27,7 +28,6 @@ from planrunner.replication.names import Names
 from planrunner.replication.schema_dump import Wishes
 from planrunner.replication.watch import Watch
 from planrunner.step import IRREVERSIBLE, NO_LOCKS, NOTHING_STAYS, TAKEN_BACK, Action, Draft, Run, outlined
-from planrunner.subscription_login import FOLLOWING
 from planrunner.units import human_bytes, seconds, size
 from planrunner.workspace import sampled, snapshot_option, workspace
 
@@ -36,7 +36,21 @@ if TYPE_CHECKING:
 
 STEP = "sync"
 CAUGHT_UP = "caught up"
-
+BUDGET = Check(
+    code="PR1201",
+    section=FOLLOWING,
+    title="The limits of max_wal_retained rise",
+    why="warn, pause and give_up are passed in this order; a limit below the one before it would never be met, or give"
+    " up at once.",
+    mend="Write rising sizes: max_wal_retained: {warn: 20GB, pause: 40GB, give_up: 50GB}.",
+)
+FAILOVER = Check(
+    code="PR1202",
+    section=FOLLOWING,
+    title="The source's slots can outlive a failover",
+    why="A slot that no standby has is lost in a failover, and with it the stream: the copy would begin anew.",
+    mend="Use a source of PostgreSQL 17 or later, or set failover: false and plan no failover meanwhile.",
+)
 _GIVING_UP = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = …"
 
 
@@ -87,7 +101,7 @@ class Sync:
         if (problem := wished.budget.problem()) is not None:
             text = f"max_wal_retained: {problem}"
             found.append(
-                FOLLOWING.failed(text, "Write max_wal_retained: {warn: 20GB, pause: 40GB, give_up: 50GB}.")
+                BUDGET.failed(text, "Write max_wal_retained: {warn: 20GB, pause: 40GB, give_up: 50GB}.")
             )
         if wished.failover:
             found.append(_failover(run))
@@ -256,8 +270,8 @@ def _lost(run: Run, generations: Sequence[int], done: Collection[str]) -> Sequen
 def _failover(run: Run) -> Finding:
     version = run.source.identity()
     if version.version >= slots.FAILOVER_SINCE:
-        return FOLLOWING.passed("Slots are made for failover: standbys that synchronize slots keep them")
-    return FOLLOWING.failed(
+        return FAILOVER.passed("Slots are made for failover: standbys that synchronize slots keep them")
+    return FAILOVER.failed(
         f"failover: true needs PostgreSQL 17 on the source, it is {version.version_text}: older servers lose their slots"
         " in a failover",
         "Set failover: false in the sync step, and plan no failover of the source during the migration.",

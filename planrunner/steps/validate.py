@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from planrunner import prospects
 from planrunner.errors import PlanrunnerError
-from planrunner.model import Finding, Mark, Upkeep
+from planrunner.model import Mark, Upkeep
 from planrunner.postgres.preflight import preflight
-from planrunner.postgres.preflight_authority import authority
-from planrunner.postgres.preflight_section import NETWORK, SOURCE, Needs
+from planrunner.postgres.preflight_authority import AUTHORITY_TOLD, authority
+from planrunner.postgres.preflight_section import SOURCE, Needs
 from planrunner.postgres.tls import encrypted
 from planrunner.reachability import network_findings
 from planrunner.replication import logins, relations, roles, subscriptions, upkeep
@@ -20,7 +20,7 @@ from planrunner.workspace import chosen, selected, workspace
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from planrunner.model import Json
+    from planrunner.model import Finding, Json
     from planrunner.postgres.connection import Server
     from planrunner.step import Action, Draft, Run
 
@@ -73,20 +73,12 @@ def _authority(run: Run) -> Sequence[Finding]:
             return ()
         return tuple(authority(run.source, run.cloud.authority(), run.clock.now()))
     except PlanrunnerError as error:
-        return (
-            NETWORK.warned(f"Source's certificate authority can't be told: {error.message}", error.remedy),
-        )
+        text = f"Source's certificate authority can't be told: {error.message}"
+        return (AUTHORITY_TOLD.warned(text, error.remedy),)
 
 
 def _stricter(finding: Finding) -> Finding:
-    mark = Mark.FAIL if finding.mark is Mark.WARN else finding.mark
-    return Finding(
-        section=finding.section,
-        mark=mark,
-        text=finding.text,
-        remedy=finding.remedy,
-        mended_by=finding.mended_by,
-    )
+    return replace(finding, mark=Mark.FAIL) if finding.mark is Mark.WARN else finding
 
 
 def _needs(run: Run) -> Needs:

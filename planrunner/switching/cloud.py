@@ -8,16 +8,42 @@ from typing import TYPE_CHECKING
 
 from planrunner.errors import PlanrunnerError, StepFailed
 from planrunner.failpoints import failpoint
-from planrunner.model import Finding, Mark, Side
-from planrunner.switching.command import SECTION
+from planrunner.model import Mark, Side
+from planrunner.postgres.preflight_section import TRAFFIC, Check
 from planrunner.switching.terms import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from planrunner.aws.route53 import Record, Zone
+    from planrunner.model import Finding
     from planrunner.switching.hooks import Destination, Surroundings
     from planrunner.switching.terms import Route53Terms, SecretsManagerTerms
+
+RECORD = Check(
+    code="PR1307",
+    section=TRAFFIC,
+    title="The DNS record can be led to the other side",
+    why="A record that is not there, is an alias or can't be read is noticed at the cutover otherwise, with the writers"
+    " stopped.",
+    mend="Correct its name, type or value in the plan, or the IAM policy of whoever runs planrunner.",
+    can=(Mark.FAIL,),
+)
+TTL = Check(
+    code="PR1308",
+    section=TRAFFIC,
+    title="Resolvers keep the DNS record for a minute at most",
+    why="For as long as its TTL clients go on to the former side, which refuses their writes.",
+    mend="Lower the record's TTL a day before the cutover.",
+)
+SECRET = Check(
+    code="PR1309",
+    section=TRAFFIC,
+    title="The applications' secret can be rewritten",
+    why="A secret that can't be read, or lacks the members that the plan names, is noticed at the cutover otherwise.",
+    mend="Correct keys in the plan, or the IAM policy of whoever runs planrunner.",
+    can=(Mark.FAIL,),
+)
 
 
 class Route53:
@@ -58,7 +84,7 @@ class Route53:
 
     def findings(self) -> Sequence[Finding]:
         """Whether the record is there, and how long resolvers keep its former value."""
-        return _tried(self._told)
+        return _tried(RECORD, self._told)
 
     def described(self, to: Side) -> Sequence[str]:
         """The call."""
@@ -109,8 +135,8 @@ class Route53:
         text = f"{self.title} is {', '.join(record.values)}, TTL {ttl} s"
         if ttl > 60:
             remedy = "Lower its TTL a day before: resolvers keep the former value for as long."
-            return [Finding(section=SECTION, mark=Mark.WARN, text=text, remedy=remedy)]
-        return [Finding(section=SECTION, mark=Mark.PASS, text=text)]
+            return [TTL.warned(text, remedy)]
+        return [RECORD.passed(text)]
 
 
 class SecretsManager:
@@ -150,7 +176,7 @@ class SecretsManager:
 
     def findings(self) -> Sequence[Finding]:
         """Whether the secret is as the plan says."""
-        return _tried(self._told)
+        return _tried(SECRET, self._told)
 
     def described(self, to: Side) -> Sequence[str]:
         """The call; of the secret only what the plan itself says."""
@@ -186,14 +212,14 @@ class SecretsManager:
         for side in (Side.TARGET, Side.SOURCE):
             self._changed(self._members(), side)
         keys = ", ".join(self._terms.keys.values())
-        return [Finding(section=SECTION, mark=Mark.PASS, text=f"{self.title} can be read and has {keys}")]
+        return [SECRET.passed(f"{self.title} can be read and has {keys}")]
 
 
-def _tried(told: Callable[[], Sequence[Finding]]) -> Sequence[Finding]:
+def _tried(check: Check, told: Callable[[], Sequence[Finding]]) -> Sequence[Finding]:
     try:
         return told()
     except PlanrunnerError as error:
-        return [Finding(section=SECTION, mark=Mark.FAIL, text=error.message, remedy=error.remedy)]
+        return [check.failed(error.message, error.remedy)]
 
 
 def _is_address(value: str) -> bool:

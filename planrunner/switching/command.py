@@ -6,18 +6,24 @@ import shlex
 import shutil
 from typing import TYPE_CHECKING
 
-from planrunner.model import Finding, Mark
+from planrunner.postgres.preflight_section import TRAFFIC, Check
 from planrunner.switching.children import execute, told
 from planrunner.switching.terms import Place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from planrunner.model import Side
+    from planrunner.model import Finding, Side
     from planrunner.switching.hooks import Surroundings
     from planrunner.switching.terms import CommandTerms
 
-SECTION = "Traffic"
+PROGRAM = Check(
+    code="PR1301",
+    section=TRAFFIC,
+    title="The switch's commands are here",
+    why="A command that is missing is noticed at the cutover, with the writers stopped.",
+    mend="Install it on the machine that runs planrunner, or write its path.",
+)
 
 
 class Command:
@@ -78,10 +84,7 @@ class Command:
 
 def _program(name: str) -> Finding:
     if shutil.which(name):
-        return Finding(section=SECTION, mark=Mark.PASS, text=f"command {name} is there")
-    return Finding(
-        section=SECTION,
-        mark=Mark.FAIL,
-        text=f"command {name} is not there, or can't be executed",
-        remedy="Install it here, or write its path.",
+        return PROGRAM.passed(f"command {name} is there")
+    return PROGRAM.failed(
+        f"command {name} is not there, or can't be executed", "Install it here, or write its path."
     )

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 from planrunner.errors import PlanrunnerError, StepFailed
 from planrunner.failpoints import failpoint
-from planrunner.model import Finding, Mark, Side
+from planrunner.model import Side
+from planrunner.postgres.preflight_section import TRAFFIC, Check
 from planrunner.switching import ini
 from planrunner.switching.children import execute, told
-from planrunner.switching.command import SECTION
 from planrunner.switching.console import Console
 from planrunner.switching.guardian import Guardian, Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from planrunner.model import Secret
+    from planrunner.model import Finding, Secret
     from planrunner.switching.console import Entry
     from planrunner.switching.hooks import Destination, Surroundings
     from planrunner.switching.terms import PgBouncerTerms
@@ -25,6 +25,42 @@ if TYPE_CHECKING:
 _IN_FORCE_SECONDS = 10.0
 _POLL_SECONDS = 0.02
 _COMMAND_SECONDS = 60.0
+
+CONSOLE = Check(
+    code="PR1302",
+    section=TRAFFIC,
+    title="PgBouncer's console answers",
+    why="Clients are held back, and let go, by commands at its console.",
+    mend="Correct admin in the plan's switch, or let its user in.",
+)
+RIGHTS = Check(
+    code="PR1303",
+    section=TRAFFIC,
+    title="The login may PAUSE and RESUME",
+    why="Who is in stats_users alone may look, but not hold clients back: the cutover would stop there.",
+    mend="Add the user to admin_users of PgBouncer and reload it.",
+)
+ENTRY = Check(
+    code="PR1304",
+    section=TRAFFIC,
+    title="PgBouncer pools the database by transaction",
+    why="PAUSE waits for every client's server connection; with session pooling that is until the client goes.",
+    mend="Use pool_mode transaction for the entry, and write its name as PgBouncer does.",
+)
+PATIENCE = Check(
+    code="PR1305",
+    section=TRAFFIC,
+    title="PgBouncer lets clients wait for the whole pause",
+    why="A client that waits longer than query_wait_timeout is turned away with an error.",
+    mend="Raise query_wait_timeout above the longest pause, or set it to 0.",
+)
+CONFIG = Check(
+    code="PR1306",
+    section=TRAFFIC,
+    title="PgBouncer's file can be rewritten",
+    why="The entry is led to the target in this file, with the clients waiting.",
+    mend="Run as the file's owner, name the file that PgBouncer reads, or use config: {command: …}.",
+)
 
 
 class PgBouncer:
@@ -166,11 +202,11 @@ class PgBouncer:
         try:
             entry, settings = self._console.entry(self._terms.database), self._console.settings()
         except PlanrunnerError as error:
-            yield _finding(Mark.FAIL, error.message, error.remedy)
+            yield CONSOLE.failed(error.message, error.remedy)
             return
         finally:
             self._console.close()
-        yield _finding(Mark.PASS, f"pgbouncer {self._console.place}: the console answers")
+        yield CONSOLE.passed(f"pgbouncer {self._console.place}: the console answers")
         yield self._rights(settings)
         yield self._entry_finding(entry, settings)
         yield self._waiting(settings)
@@ -179,29 +215,26 @@ class PgBouncer:
     def _rights(self, settings: Mapping[str, str]) -> Finding:
         user, admins = self._console.user, settings.get("admin_users", "")
         if user in [name.strip() for name in admins.split(",")]:
-            return _finding(Mark.PASS, f"{self.title}: {user} may PAUSE and RESUME")
-        return _finding(
-            Mark.WARN,
+            return RIGHTS.passed(f"{self.title}: {user} may PAUSE and RESUME")
+        return RIGHTS.warned(
             f"{self.title}: {user or 'the login'} is not among admin_users",
             "Unless it is the pooler's own user over its socket, add it: who is in stats_users alone may not PAUSE.",
         )
 
     def _entry_finding(self, entry: Entry | None, settings: Mapping[str, str]) -> Finding:
         if entry is None:
-            return _finding(
-                Mark.WARN,
+            return ENTRY.warned(
                 f"{self.title}: no such database has been connected to yet",
                 "With a fallback entry * that may be so; otherwise correct the name.",
             )
         mode = entry.pool_mode or settings.get("pool_mode", "")
         text = f"{self.title} leads to {entry.host}:{entry.port}/{entry.dbname}, pool_mode {mode}"
         if mode == "session":
-            return _finding(
-                Mark.WARN,
+            return ENTRY.warned(
                 text,
                 "PAUSE waits there until every client has gone; transaction pooling does not.",
             )
-        return _finding(Mark.PASS, text)
+        return ENTRY.passed(text)
 
     def _waiting(self, settings: Mapping[str, str]) -> Finding:
         patience = float(settings.get("query_wait_timeout") or 0)
@@ -209,10 +242,8 @@ class PgBouncer:
         text = f"{self.title}: clients wait for {patience:g} s (query_wait_timeout)"
         if 0 < patience <= longest:
             remedy = f"Raise it above {longest:g} s, the longest pause, or clients are turned away."
-            return _finding(Mark.FAIL, text, remedy)
-        return _finding(
-            Mark.PASS, text if patience else f"{self.title}: clients wait for as long as it takes"
-        )
+            return PATIENCE.failed(text, remedy)
+        return PATIENCE.passed(text if patience else f"{self.title}: clients wait for as long as it takes")
 
     def _file_findings(self, settings: Mapping[str, str]) -> Iterator[Finding]:
         config = self._terms.config
@@ -223,15 +254,15 @@ class PgBouncer:
             changes = [change for side in (Side.TARGET, Side.SOURCE) if (change := self._planned(side))]
             why = next((why for change in changes if (why := ini.unwritable(change.file))), None)
         except StepFailed as error:
-            yield _finding(Mark.FAIL, error.message, error.remedy)
+            yield CONFIG.failed(error.message, error.remedy)
             return
         if why is not None:
-            yield _finding(Mark.FAIL, f"{config}: {why}", "Run as its owner, or use config: {command: …}.")
+            yield CONFIG.failed(f"{config}: {why}", "Run as its owner, or use config: {command: …}.")
             return
-        yield _finding(Mark.PASS, f"{config} has the entry and can be rewritten")
+        yield CONFIG.passed(f"{config} has the entry and can be rewritten")
         used = settings.get("conffile", "")
         if used.startswith("/") and used != str(config.absolute()):
-            yield _finding(Mark.WARN, f"pgbouncer says it reads {used}, the plan names {config}")
+            yield CONFIG.warned(f"pgbouncer says it reads {used}, the plan names {config}")
 
 
 def _wish(destination: Destination) -> dict[str, str]:
@@ -242,7 +273,3 @@ def _wish(destination: Destination) -> dict[str, str]:
 def _leads_to(entry: Entry | None, wished: Destination) -> bool:
     found = None if entry is None else (entry.host, entry.port, entry.dbname)
     return found == (wished.host, wished.port, wished.database)
-
-
-def _finding(mark: Mark, text: str, remedy: str | None = None) -> Finding:
-    return Finding(section=SECTION, mark=mark, text=text, remedy=remedy)

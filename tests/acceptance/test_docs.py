@@ -112,6 +112,13 @@ SCRIPT = [
     Run("planrunner lint plans/major-upgrade.yaml"),
     Run("planrunner explain snapshot", shows="jobs"),
     Run("planrunner doctor", shows="PASSED"),
+    Run("planrunner validate orders.yaml", shows="PASSED"),
+    Run("planrunner validate orders.yaml --section network", shows="Network from the Target"),
+    Run("planrunner validate orders.yaml --code PR0203", shows="PASSED"),
+    Run("planrunner validate orders.yaml --output json", shows='"passed": true'),
+    Run("planrunner validate orders.yaml --fix", shows="nothing that is found has a fix"),
+    Run("planrunner explain PR0203", shows="prove who they are"),
+    Run("planrunner explain checks", shows="PR0203"),
     Run("planrunner render plans/orders.prod.yaml", shows="connections:"),
     Run("planrunner render plans/orders.prod.yaml --diff plans/orders.yaml", shows=r"\+.*prod"),
     Run(

@@ -221,7 +221,7 @@ def test_doctor_checks_this_machine(cli: Any) -> None:
     ended = cli("doctor")
     assert "✓ Python 3." in ended.stdout
     assert "pg_dump" in ended.stdout
-    assert ended.stdout.rstrip().endswith("PASSED")
+    assert ended.stdout.splitlines()[-1].startswith("PASSED: ")
 
 
 def test_init_writes_a_plan_that_lints(cli: Any, tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from planrunner.model import Mark, SecretKind, SecretRef, Side
 from planrunner.postgres import quiet
 from planrunner.postgres.preflight_local import secret_files
 from planrunner.postgres.preflight_log import recorded_password
-from planrunner.postgres.preflight_section import TARGET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -73,7 +72,7 @@ def test_login_that_may_not_is_warned_and_may_after_the_remedy(
     server, dialled = target.connect(target.role(), side=Side.TARGET), source.connect().endpoint
 
     assert told(server, "of a plain login") is True
-    (finding,) = recorded_password(server, dialled, TARGET)
+    (finding,) = recorded_password(server, dialled)
     assert finding.mark is Mark.WARN
     assert "log_statement = all, log_min_duration_statement = 0" in finding.text.replace(
         "log_min_duration_statement = 0, log_statement = all",
@@ -83,13 +82,13 @@ def test_login_that_may_not_is_warned_and_may_after_the_remedy(
     target.execute(*remedy.rstrip(";").split("; "))
 
     assert told(server, "of a granted login") is False
-    assert list(recorded_password(server, dialled, TARGET)) == []
+    assert list(recorded_password(server, dialled)) == []
 
 
 def test_server_that_logs_nothing_is_no_news(source: Any, target: Any) -> None:
     server = target.connect(target.role(), side=Side.TARGET)
 
-    assert list(recorded_password(server, source.connect().endpoint, TARGET)) == []
+    assert list(recorded_password(server, source.connect().endpoint)) == []
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True)])

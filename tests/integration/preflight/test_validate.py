@@ -23,6 +23,7 @@ SECTIONS = [
     "Capacity",
     "Schema",
     "Data",
+    "Network from the Target",
 ]
 
 

@@ -13,7 +13,7 @@ from planrunner.aws.rds import Rds
 from planrunner.clock import SystemClock
 from planrunner.model import DialAddress, Mark, RdsInstance, Side
 from planrunner.postgres.preflight_authority import authority
-from planrunner.postgres.preflight_network import Line, dialled, same_level
+from planrunner.postgres.preflight_line import Line, dialled, same_level
 from planrunner.replication.subscriptions import dial_parameters
 from planrunner.sandbox.rds_api import CREDENTIALS, INSTANCE, RdsApi
 from planrunner.sandbox.rds_certificates import CertificateAuthority
