@@ -143,6 +143,8 @@ class Endpoint:
 
     ``self_signed`` is the plan's ``allow_self_signed_certs``: encryption without proof of identity. ``ca`` is
     ``rds``, ``system`` or the absolute path of a file of certificates, ``ca_fingerprint`` that file's SHA-256.
+    ``authorize_ingress`` lets planrunner open the instance's security group: True for the addresses that are found,
+    or the ranges to let in.
     """
 
     side: Side
@@ -154,6 +156,12 @@ class Endpoint:
     self_signed: bool = False
     ca: str | None = None
     ca_fingerprint: str | None = None
+    authorize_ingress: bool | tuple[str, ...] = False
+
+    @property
+    def ingress_ranges(self) -> tuple[str, ...]:
+        """The ranges that the plan itself names as those from which the instance is dialled."""
+        return self.authorize_ingress if isinstance(self.authorize_ingress, tuple) else ()
 
 
 @dataclass(frozen=True, kw_only=True)

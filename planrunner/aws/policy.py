@@ -19,6 +19,10 @@ _ON_GROUPS = frozenset(
     }
 )
 _ON_INSTANCES = frozenset({"rds:RebootDBInstance"})
+# AWS's Service Authorization Reference, "Amazon EC2"; what only describes is allowed on everything or nothing.
+_ON_RULES = frozenset(
+    {"ec2:AuthorizeSecurityGroupIngress", "ec2:CreateTags", "ec2:RevokeSecurityGroupIngress"}
+)
 # The instance, and the group that it is given.
 _ON_BOTH = frozenset({"rds:ModifyDBInstance"})
 # A list of all instances tells which others use the group.
@@ -66,6 +70,14 @@ def _resources(action: str, instance: RdsInstance | None, groups: Sequence[str])
         return of_groups
     if action in _ON_INSTANCES:
         return of_instance
+    if action in _ON_RULES:
+        # A rule's tags are set on the rule, the rule in the group.
+        kinds = (
+            ("security-group-rule",)
+            if action == "ec2:CreateTags"
+            else ("security-group", "security-group-rule")
+        )
+        return tuple(f"arn:aws:ec2:{region}:*:{kind}/*" for kind in kinds)
     if action in _ON_BOTH:
         return (*of_instance, *of_groups)
     return (f"{root}:db:*",) if action in _ON_ALL_INSTANCES else ("*",)

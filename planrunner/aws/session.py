@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 # They are the only thing that is kept: credentials are found anew each time.
 _MODELS = create_loader()
 _CONFIG = Config(retries={"mode": "standard", "max_attempts": 5}, connect_timeout=10, read_timeout=30)
+# For what only explains a failure: nobody waits a minute to hear that AWS does not answer either.
+_HASTY = Config(retries={"mode": "standard", "max_attempts": 2}, connect_timeout=3, read_timeout=10)
 
 
 @overload
 def client(
-    service: Literal["rds"], instance: RdsInstance | None, *, region: str | None = None
+    service: Literal["rds"], instance: RdsInstance | None, *, region: str | None = None, hasty: bool = False
 ) -> RDSClient: ...
 @overload
 def client(
@@ -44,19 +46,25 @@ def client(service: Literal["s3"], instance: RdsInstance | None, *, region: str 
 def client(
     service: Literal["route53"], instance: RdsInstance | None, *, region: str | None = None
 ) -> Any: ...
+@overload
+# So would EC2's: see Ec2Client.
+def client(
+    service: Literal["ec2"], instance: RdsInstance | None, *, region: str | None = None, hasty: bool = False
+) -> Any: ...
 
 
 def client(
-    service: Literal["rds", "secretsmanager", "ssm", "s3", "route53"],
+    service: Literal["rds", "secretsmanager", "ssm", "s3", "route53", "ec2"],
     instance: RdsInstance | None,
     *,
     region: str | None = None,
+    hasty: bool = False,
 ) -> Any:
     """A client that retries throttling and network errors and gives up in bounded time.
 
     Profile, endpoint URL and the role to assume are the instance's; the region is ``region``, else the instance's,
     else the one that AWS's own configuration names. Credentials are found as every AWS tool finds them.
-    Raises CloudError when there is no such profile or no region, or the role is refused.
+    ``hasty`` gives up sooner. Raises CloudError when there is no such profile or no region, or the role is refused.
     """
     with translated(service, instance):
         session = _session(
@@ -66,7 +74,7 @@ def client(
             session = roles.assumed(session, instance)
         url = instance.endpoint_url if instance else None
         make: Any = session.client
-        return make(service, endpoint_url=url, config=_CONFIG)
+        return make(service, endpoint_url=url, config=_HASTY if hasty else _CONFIG)
 
 
 def _session(profile: str | None, region: str | None) -> boto3.Session:

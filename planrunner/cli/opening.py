@@ -147,6 +147,7 @@ def connector() -> Connect:
     from planrunner.authorities import Authorities
     from planrunner.engine.context import World
     from planrunner.postgres.connection import Server
+    from planrunner.reachability import Explainer
     from planrunner.secrets import SecretResolver
 
     clock = SystemClock()
@@ -155,13 +156,15 @@ def connector() -> Connect:
     authority = Authorities(os.environ, clock).file
 
     def connect(plan: Plan, label: str) -> World:
-        cloud = None
+        cloud = explain = None
         if plan.source.rds is not None:
             from planrunner.aws.rds import Rds
 
-            cloud = Rds(plan.source.rds, clock)
+            cloud, explain = Rds(plan.source.rds, clock), Explainer(plan.source, clock).explained
         return World(
-            source=Server(plan.source, clock=clock, resolve=resolve, label=label, authority=authority),
+            source=Server(
+                plan.source, clock=clock, resolve=resolve, label=label, authority=authority, explain=explain
+            ),
             target=Server(plan.target, clock=clock, resolve=resolve, label=label, authority=authority),
             cloud=cloud,
             resolve=secrets.resolve_ref,

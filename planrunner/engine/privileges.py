@@ -7,6 +7,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from planrunner.aws.ec2 import READING
 from planrunner.aws.policy import policy, secret_arn
 from planrunner.model import SecretKind, Side
 from planrunner.postgres import grant_script, needs
@@ -99,7 +100,9 @@ def _policy(plan: Plan, preview: Preview, actions: set[str]) -> Mapping[str, Jso
     groups = [shlex.split(group)[0] for group in dict.fromkeys(found)]
     named = {action for action in actions if ":" in action}
     known = [group.replace(ANYTHING, "*") for group in groups]
-    return policy({*named, *_secrets(plan)}, plan.source.rds, known)
+    # What explains a connection that failed, and what the preflight tells of the network.
+    network = READING if plan.source.rds is not None else ()
+    return policy({*named, *network, *_secrets(plan)}, plan.source.rds, known)
 
 
 def _secrets(plan: Plan) -> Iterator[str]:

@@ -16,6 +16,7 @@ from planrunner.loading.codes import coded
 from planrunner.loading.contradictions import contradictions
 from planrunner.loading.flow import flow, in_order, needs_of, notifications
 from planrunner.loading.flow_checks import plan_files
+from planrunner.loading.ingress import authorized
 from planrunner.loading.order import misplaced
 from planrunner.loading.overlays import assembled
 from planrunner.loading.render import render, sealed
@@ -227,6 +228,7 @@ def _endpoint(side: Side, connections: Any, path: Path) -> Endpoint:
         self_signed=given.get("allow_self_signed_certs", False),
         ca=_authority(given.get("ca"), path.parent),
         ca_fingerprint=given.get("ca_fingerprint"),
+        authorize_ingress=authorized(given),
     )
 
 

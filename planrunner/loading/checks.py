@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 from planrunner.loading import codes, dsn
 from planrunner.loading.document import Document, Keys, shown
 from planrunner.loading.flow_checks import flow_faults, secret_places
+from planrunner.loading.ingress import ingress_faults
 from planrunner.loading.lines import line_faults
 from planrunner.loading.places import at
 from planrunner.loading.references import secret_faults, stays_inside
@@ -34,6 +35,7 @@ def faults(document: Document, tree: Json, told: frozenset[Keys], folder: Path) 
         found += _login_faults(document, tree, side, strings)
     found += _same_database(document, strings)
     found += line_faults(document, tree, strings, folder)
+    found += ingress_faults(document, tree)
     variables = at(tree, ("vars",))
     for name in cast("dict[str, Json]", variables) if isinstance(variables, dict) else ():
         found += secret_faults(document, tree, ("vars", name, "secret"), folder)

@@ -199,11 +199,22 @@ PASSWORD = mapping(
     minProperties=1,
     maxProperties=1,
 )
+INGRESS: Schema = {
+    "type": ["boolean", "array"],
+    "title": "Authorize ingress",
+    "description": "Let a run add rules to the instance's security group, for as long as the migration lasts: true for"
+    " this machine's address and the target's as they are found, or the ranges to let in. Cleanup removes them.",
+    "items": {"type": "string", "minLength": 1, "examples": ["203.0.113.7/32"]},
+    "minItems": 1,
+    "default": False,
+    "examples": [True],
+}
 RDS = mapping(
     "RDS instance",
     "The RDS instance behind the source and how its API is reached; needed by enable_logical and rds_iam.",
     {
         "instance": text("Instance", "Its identifier.", "orders-prod"),
+        "authorize_ingress": INGRESS,
         **ACCESS,
     },
     required=["instance"],

@@ -15,14 +15,23 @@ from psycopg import conninfo, sql
 
 from planrunner import remains
 from planrunner.model import Endpoint, Secret, SecretRef, Side
-from planrunner.postgres.failures import connection_failure, dsn_parameters, query_failure
+from planrunner.postgres.failures import (
+    connection_failure,
+    dsn_parameters,
+    query_failure,
+    trouble_of,
+)
 from planrunner.postgres.passwords import refuses_password
 from planrunner.postgres.tls import secured, seen_from_elsewhere, shielded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from planrunner.dialling import Trouble
+    from planrunner.errors import ConnectionFailed
     from planrunner.ports import Clock
+
+    Explain: TypeAlias = "Callable[[ConnectionFailed, Trouble, Mapping[str, str]], ConnectionFailed]"
 
 Session: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
 Query: TypeAlias = "LiteralString | sql.SQL | sql.Composed"
@@ -89,7 +98,8 @@ def named_file(endpoint: Endpoint) -> str | None:
 class Server:
     """Opens sessions on one endpoint. Passwords are resolved per session and never kept.
 
-    ``authority`` finds the file of certificates that the plan's ``ca`` speaks of.
+    ``authority`` finds the file of certificates that the plan's ``ca`` speaks of, ``explain`` what lies between us and
+    a server that was not reached.
     """
 
     def __init__(
@@ -100,11 +110,13 @@ class Server:
         resolve: Callable[[Endpoint], Secret | None],
         label: str,
         authority: Callable[[Endpoint], str | None] = named_file,
+        explain: Explain | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.clock = clock
         self._resolve = resolve
         self._authority = authority
+        self._explain = explain
         self._label = label
         self.pids: set[int] = set()
         self._sessions: WeakSet[Session] = WeakSet()
@@ -145,13 +157,18 @@ class Server:
         try:
             session = self._connected(parameters, autocommit=autocommit)
         except psycopg.Error as error:
-            raise connection_failure(error, self.endpoint, parameters) from error
+            raise self._failure(error, parameters) from error
         self.pids.add(session.info.backend_pid)
         self._sessions.add(session)
         remains.session(self.side.value, session)
         if "replication" not in extra:
             self._pin(session, settings)
         return session
+
+    def _failure(self, error: psycopg.Error, parameters: Mapping[str, str]) -> ConnectionFailed:
+        told = connection_failure(error, self.endpoint, parameters)
+        trouble = trouble_of(error)
+        return told if trouble is None or self._explain is None else self._explain(told, trouble, parameters)
 
     def _connected(self, parameters: Mapping[str, str], *, autocommit: bool) -> Session:
         secret = self.password()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import conninfo
 
+from planrunner.dialling import Trouble
 from planrunner.errors import ConnectionFailed, QueryFailed
 from planrunner.masking import masked
 from planrunner.postgres import handshake
@@ -82,6 +83,19 @@ def query_failure(error: psycopg.Error, side: Side, what: str | None) -> QueryFa
     remedy = cause.remedy.format_map(facts) if cause else error.diag.message_hint
     lead = f"{cause.message.format_map(facts)}: " if cause else ""
     return QueryFailed(f"{side.value}: {subject}{lead}{told}", remedy=remedy, sqlstate=error.sqlstate)
+
+
+_TROUBLES = (
+    (Trouble.UNKNOWN_HOST, r"failed to resolve host|could not translate host name|name or service not known"),
+    (Trouble.TIMED_OUT, r"timeout expired|timed out|no route to host|network is unreachable"),
+    (Trouble.REFUSED, r"connection refused"),
+)
+
+
+def trouble_of(error: psycopg.Error) -> Trouble | None:
+    """How the server was not reached; None when it was, and said no by itself."""
+    text = str(error)
+    return next((kind for kind, words in _TROUBLES if re.search(words, text, re.IGNORECASE)), None)
 
 
 def _query_cause(error: psycopg.Error, told: str) -> Cause | None:

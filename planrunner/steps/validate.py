@@ -10,6 +10,7 @@ from planrunner.postgres.preflight import preflight
 from planrunner.postgres.preflight_authority import authority
 from planrunner.postgres.preflight_section import NETWORK, Needs
 from planrunner.postgres.tls import encrypted
+from planrunner.reachability import network_findings
 from planrunner.replication import relations, roles, subscriptions, upkeep
 from planrunner.replication.names import Names
 from planrunner.workspace import chosen, selected
@@ -38,7 +39,11 @@ class Validate:
 
     def findings(self, run: Run) -> Sequence[Finding]:
         """Every check with its verdict; with ``warnings_fail`` a warning counts as a failure."""
-        found = (*preflight(run.source, run.target, _needs(run)), *_authority(run))
+        found = (
+            *preflight(run.source, run.target, _needs(run)),
+            *_authority(run),
+            *network_findings(run.plan, run.source),
+        )
         if not run.option("warnings_fail", False):  # noqa: FBT003  # the option's default
             return found
         return tuple(_stricter(finding) for finding in found)
