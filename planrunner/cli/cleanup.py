@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from planrunner.engine.cleanup import Cleaned, Leftovers
-    from planrunner.model import Json
+    from planrunner.model import Json, Residue
     from planrunner.step import Action
 
 _SHOWN = 4
@@ -97,8 +97,14 @@ def _refuse_harm(cleaned: "Cleaned") -> None:
     names = "; ".join(f"{r.side.value}: {r.kind} {r.name} {r.harm}" for r in cleaned.harmful)
     raise StepFailed(
         f"{len(cleaned.harmful)} things of this plan are left: {names}",
-        remedy="\n".join(f"Execute on the {r.side.value}: {r.statement}" for r in cleaned.harmful),
+        remedy="\n".join(f"{_where(r)}: {r.statement}" for r in cleaned.harmful),
     )
+
+
+def _where(residue: "Residue") -> str:
+    from planrunner.model import Side
+
+    return "Execute" if residue.side is Side.AWS else f"Execute on the {residue.side.value}"
 
 
 def _confirm(found: "tuple[Leftovers, ...]", *, yes: bool, asking: bool) -> None:

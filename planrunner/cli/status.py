@@ -76,6 +76,7 @@ def _as_text(
     opened: "OpenedPlan", steps: "tuple[StepView, ...]", at_work: "Holder | None", unreachable: str | None
 ) -> str:
     from planrunner.cli.screen import table
+    from planrunner.engine.opening import rules_made
     from planrunner.steering import Steer
 
     rows = [(s.id, s.uses, s.status, _seconds(s), _figures(s)) for s in steps]
@@ -89,6 +90,7 @@ def _as_text(
     lines += [f"{s.id}: {s.error}" for s in steps if s.error]
     known = opened.state()
     lines += [f"{mark.step}: {mark}" for mark in known.marks] if known else []
+    lines += rules_made(known)
     asked = opened.home().control()
     if asked.steer != Steer():
         lines.append(f"asked: {asked}")

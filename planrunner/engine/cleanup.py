@@ -9,7 +9,9 @@ from planrunner.engine.book import Book, fresh_state
 from planrunner.engine.context import opened
 from planrunner.engine.events import EventKind
 from planrunner.engine.exclusive import TargetLock
+from planrunner.engine.opening import SPEC, ingress_in, shut
 from planrunner.engine.performing import Answers, Performer
+from planrunner.errors import CloudError
 from planrunner.model import Approval, Belongs
 from planrunner.step import Cleaning, Scanning
 
@@ -60,23 +62,29 @@ def clean(setup: Setup, confirm: Callable[[tuple[Leftovers, ...]], None]) -> Cle
         lock = TargetLock(context.world.target, context.plan_id, setup.clock)
         context.held.put("target lock", lock)
         lock.hold()
-        found = tuple(_leftovers(setup, context))
+        rules = _rules(setup, book)
+        found = (*_leftovers(setup, context), *([Leftovers(step=SPEC.id, actions=rules)] if rules else ()))
         if found:
             confirm(found)
             book.identify(context)
+            setup.journal.write(EventKind.RUN_STARTED, f"cleanup of plan {setup.plan.name} begins")
             _remove(setup, book, context)
-        return Cleaned(removed=found, left=_left(setup, context))
+        # The way to the source is shut last, after the last look at it.
+        left = (*_left(setup, context), *shut(setup, book, rules))
+        if found:
+            told: Mapping[str, Json] = {"result": CLEANED, "exit_code": 0, "plan_id": context.plan_id}
+            setup.journal.write(
+                EventKind.RUN_ENDED, f"cleanup of plan {setup.plan.name} is through", fields=told
+            )
+        return Cleaned(removed=found, left=left)
 
 
 def _remove(setup: Setup, book: Book, context: Context) -> None:
     tell = _teller(book)
     performer = Performer(setup=setup, book=book, answers=Answers(yes=True))
-    setup.journal.write(EventKind.RUN_STARTED, f"cleanup of plan {setup.plan.name} begins")
     for spec, step in _cleaning_steps(setup):
         run = context.run(spec, tell)
         performer.perform_all(step.leftovers, run, approval=Approval.AUTO)
-    told: Mapping[str, Json] = {"result": CLEANED, "exit_code": 0, "plan_id": context.plan_id}
-    setup.journal.write(EventKind.RUN_ENDED, f"cleanup of plan {setup.plan.name} is through", fields=told)
 
 
 def _leftovers(setup: Setup, context: Context) -> Iterator[Leftovers]:
@@ -84,6 +92,15 @@ def _leftovers(setup: Setup, context: Context) -> Iterator[Leftovers]:
         actions = tuple(step.leftovers(context.run(spec, _unheard)))
         if actions:
             yield Leftovers(step=spec.id, actions=actions)
+
+
+def _rules(setup: Setup, book: Book) -> tuple[Action, ...]:
+    """The removals of the rules that let us in at the source; none where AWS can't be asked, which ``shut`` tells."""
+    ingress = ingress_in(setup.plan, book.state)
+    try:
+        return ingress.removals() if ingress else ()
+    except CloudError:
+        return ()
 
 
 def _left(setup: Setup, context: Context) -> tuple[Residue, ...]:

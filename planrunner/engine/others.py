@@ -11,23 +11,30 @@ from planrunner.step import Cleaning, Scanning
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from planrunner.ingress import Ingress
     from planrunner.model import Json, Plan, Residue, StepSpec
     from planrunner.step import Action, Run, Step
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanOthers:
-    """The steps of ``plan`` but for ``own``; ``run`` gives what each of them sees. ``told`` is what they said."""
+    """The steps of ``plan`` but for ``own``; ``run`` gives what each of them sees. ``told`` is what they said.
+
+    ``ingress`` gives the plan's rules at the source's door, ``forget`` is called when the last of them is gone.
+    """
 
     plan: Plan
     own: str
     find: Callable[[str], Step]
     run: Callable[[StepSpec], Run]
     told: set[str] = field(default_factory=set)
+    ingress: Callable[[], Ingress | None] = lambda: None
+    forget: Callable[[], None] = lambda: None
 
     def leftovers(self) -> tuple[Action, ...]:
         """Every removal that is still to be done, the last step's first."""
-        return tuple(action for spec in reversed(self.plan.steps) for action in self._of(spec))
+        found = tuple(action for spec in reversed(self.plan.steps) for action in self._of(spec))
+        return (*found, *self._rules())
 
     def harmful(self) -> tuple[Residue, ...]:
         """What is left of this plan and should not be; two steps that see the same tell it once."""
@@ -36,7 +43,16 @@ class PlanOthers:
             step = self.find(spec.uses)
             if isinstance(step, Scanning):
                 found |= dict.fromkeys(step.residue(self.run(spec)))
+        ingress = self.ingress()
+        found |= dict.fromkeys(ingress.residue() if ingress else ())
         return tuple(r for r in found if r.harmful and r.ours is Belongs.THIS_PLAN)
+
+    def _rules(self) -> Iterator[Action]:
+        """The rules that let us in at the source: the way there is shut last."""
+        ingress = self.ingress()
+        removals = ingress.removals() if ingress else ()
+        yield from removals[:-1]
+        yield from (replace(last, perform=_then(last, self.forget)) for last in removals[-1:])
 
     def _of(self, spec: StepSpec) -> Iterator[Action]:
         step = self.find(spec.uses)
@@ -58,3 +74,11 @@ class PlanOthers:
 
 def _bound(action: Action, run: Run) -> Callable[[Run], None]:
     return lambda _: action.perform(run)
+
+
+def _then(action: Action, done: Callable[[], None]) -> Callable[[Run], None]:
+    def perform(run: Run) -> None:
+        action.perform(run)
+        done()
+
+    return perform

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from planrunner import registry
 from planrunner.engine.book import fresh_state
 from planrunner.engine.facts import known_skip
+from planrunner.engine.opening import SPEC, ingress_in
 from planrunner.engine.preview import Preview, PreviewStep, with_hooks
 from planrunner.model import Approval, Side, StepStatus
 from planrunner.step import Action, Draft, Outlining, outlined
@@ -36,9 +37,15 @@ def outline(
         at=clock.now(),
         source=_NOT_ASKED,
         target=_NOT_ASKED,
-        steps=tuple(_outlined(plan, spec, known, plan_id, find) for spec in plan.steps),
+        steps=(*_opening(plan, known), *(_outlined(plan, spec, known, plan_id, find) for spec in plan.steps)),
         offline=True,
     )
+
+
+def _opening(plan: Plan, state: State) -> tuple[PreviewStep, ...]:
+    ingress = ingress_in(plan, state)
+    actions = ingress.drafted() if ingress else ()
+    return (PreviewStep(spec=SPEC, done=False, actions=outlined(actions), asked=False),) if actions else ()
 
 
 def _outlined(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from planrunner.engine.hooks import hook_actions
+from planrunner.engine.opening import SPEC, ingress_in
 from planrunner.engine.preflight import Checked, checked
 from planrunner.errors import PlanrunnerError, StepFailed
 from planrunner.masking import without_hushed
@@ -92,10 +93,25 @@ def preview(view: View, *, estimating: bool = True) -> Preview:
         at=view.context.clock.now(),
         source=_place(view.context.identities.source),
         target=_place(view.context.identities.target),
-        steps=tuple(_previewed(view, spec, estimating=estimating) for spec in view.plan.steps),
+        steps=(
+            *_opening(view),
+            *(_previewed(view, spec, estimating=estimating) for spec in view.plan.steps),
+        ),
     )
     # Here, and not once it is text: there a value may be broken over lines or escaped.
     return without_hushed(found)
+
+
+def _opening(view: View) -> tuple[PreviewStep, ...]:
+    """What a run does before it dials the source: nothing, unless the plan lets it make rules."""
+    ingress = ingress_in(view.plan, view.state)
+    if ingress is None or not ingress.wanted or not view.pending():
+        return ()
+    try:
+        missing = ingress.missing()
+    except PlanrunnerError as error:
+        return (PreviewStep(spec=SPEC, done=False, problem=str(error)),)
+    return (PreviewStep(spec=SPEC, done=False, actions=missing),) if missing else ()
 
 
 def _previewed(view: View, spec: StepSpec, *, estimating: bool) -> PreviewStep:

@@ -16,6 +16,7 @@ from planrunner.engine.facts import known_skip, skipped
 from planrunner.engine.fit import fitted, refuse_unready
 from planrunner.engine.helm import Helm
 from planrunner.engine.notify import Notifier
+from planrunner.engine.opening import forget, ingress_in, let_in
 from planrunner.engine.others import PlanOthers
 from planrunner.engine.performing import Answers, Performer
 from planrunner.engine.preflight import check_all, checked, refuse_failures
@@ -66,6 +67,10 @@ def run_plan(setup: Setup, options: RunOptions) -> State:
         refuse_unready(setup.plan, state, options.only)
     book = Book(state, store=setup.store, journal=setup.journal, clock=setup.clock)
     helm = Helm(setup)
+    with setup.interruption.listening():
+        # Who nobody lets in can't learn which databases these are.
+        if any(state.status(spec.id) is not StepStatus.DONE for spec in selected):
+            let_in(setup, book, options.expected)
     with (
         setup.interruption.listening(),
         helm.looking(),
@@ -264,6 +269,8 @@ class _Runner:
             own=spec.id,
             find=self._find,
             run=lambda other: self._run(other, []),
+            ingress=lambda: ingress_in(self._context.plan, self._book.state),
+            forget=lambda: forget(self._book),
         )
         run = self._context.run(spec, self._tell, uses)
         return replace(run, shield=self._interruption.shielded, others=others, steering=self._helm.steer)

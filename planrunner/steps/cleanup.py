@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from planrunner.model import Side
 from planrunner.postgres import needs
-from planrunner.step import IRREVERSIBLE, Action, outlined
+from planrunner.step import IRREVERSIBLE, NO_LOCKS, Action, outlined
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from planrunner.model import Plan
     from planrunner.step import Draft, Run
 
 
@@ -22,7 +23,7 @@ class Cleanup:
     def actions(self, run: Run) -> Sequence[Action]:
         """Every removal that is missing; afterwards, what is left and does harm, blocked."""
         if run.planned_before:
-            return [_later()]
+            return [_later(), *_rules_later(run.plan)]
         return tuple(run.others.leftovers()) or [
             Action(
                 name=f"left {number}",
@@ -39,9 +40,9 @@ class Cleanup:
             for number, left in enumerate(run.others.harmful(), 1)
         ]
 
-    def outline(self, draft: Draft) -> Sequence[Action]:  # noqa: ARG002  # every step has this shape
+    def outline(self, draft: Draft) -> Sequence[Action]:
         """The removals, which nobody knows before the steps were there."""
-        return outlined([_later()])
+        return outlined([_later(), *_rules_later(draft.plan)])
 
 
 def _later() -> Action:
@@ -57,3 +58,26 @@ def _later() -> Action:
         decided_at_run_time=True,
         perform=lambda _: None,
     )
+
+
+def _rules_later(plan: Plan) -> list[Action]:
+    """The removal of the rules by which a run was let in at the source's security group."""
+    if plan.source.authorize_ingress is False:
+        return []
+    return [
+        Action(
+            name="revoke ingress",
+            summary="remove the rules of the source's security group that a run of this plan has made",
+            where=Side.AWS,
+            statements=(
+                "aws ec2 revoke-security-group-ingress --group-id … --security-group-rule-ids …"
+                "  -- if a run made one; each",
+            ),
+            locks=NO_LOCKS,
+            needs=("ec2:DescribeSecurityGroupRules", "ec2:RevokeSecurityGroupIngress"),
+            undo="a further run makes them again",
+            destructive=True,
+            decided_at_run_time=True,
+            perform=lambda _: None,
+        )
+    ]
