@@ -20,6 +20,7 @@ from moto.moto_server.werkzeug_app import (
 from moto.rds.models import rds_backends
 from werkzeug.serving import BaseWSGIServer, make_server
 
+from planrunner.sandbox.ec2_network import Ec2Network
 from planrunner.sandbox.rds_certificates import CertificateAuthority, described
 from planrunner.sandbox.rds_rules import Params, Rules, StandInInstance
 from planrunner.sandbox.servers import HOST
@@ -77,6 +78,8 @@ class RdsApi:
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._backend = rds_backends[DEFAULT_ACCOUNT_ID][region]
         stand_in = _instance(self._backend, server, instance)
+        self.network = Ec2Network(region, server.port)
+        self.network.embed(stand_in, self._backend)
         self._rules = Rules(self._backend, server, stand_in, phase=phase)
         for group in stand_in.db_parameter_groups():
             self._rules.seed(group.name)
@@ -114,6 +117,7 @@ class RdsApi:
         self._http.server_close()
         self._rules.close()
         self._backend.reset()
+        self.network.close()
 
     def __enter__(self) -> Self:
         self.start()
@@ -125,7 +129,7 @@ class RdsApi:
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request (WSGI): under our rules when it is for RDS, else moto alone."""
         if "/rds/" not in environ.get("HTTP_AUTHORIZATION", ""):
-            return self._forward(environ, start_response)
+            return self._of_others(environ, start_response)
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = io.BytesIO(body)
         params = dict(parse_qsl(body.decode(), keep_blank_values=True))
@@ -160,6 +164,11 @@ class RdsApi:
         if told and told[0].startswith("200"):
             self._rules.after(action, params)
         return answer
+
+    def _of_others(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if "/ec2/" in environ.get("HTTP_AUTHORIZATION", ""):
+            return self.network.answer(environ, start_response, self._forward)
+        return self._forward(environ, start_response)
 
     def _forward(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         answer: Iterable[bytes] = self._moto(environ, start_response)

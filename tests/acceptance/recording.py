@@ -142,6 +142,7 @@ class Recording:
     scene: Stage
     logs: tuple[Log, Log]
     calls_before: int
+    network_before: int
 
     def statements(self, user: str = "migrator") -> list[Seen]:
         """Everything that changed something, the source's first."""
@@ -157,7 +158,8 @@ class Recording:
 
     def actions(self) -> set[str]:
         """Every AWS action that was called, those that only look too, as IAM names them."""
-        return {f"rds:{call.action}" for call in self.scene.api.calls[self.calls_before :]}
+        rds = {f"rds:{call.action}" for call in self.scene.api.calls[self.calls_before :]}
+        return rds | {f"ec2:{action}" for action, _ in self.scene.api.network.calls[self.network_before :]}
 
 
 def let_log(scene: Stage) -> None:
@@ -169,4 +171,5 @@ def let_log(scene: Stage) -> None:
 def begin(scene: Stage) -> Recording:
     """Record from now on."""
     logs = (Log(scene.source, Side.SOURCE), Log(scene.target, Side.TARGET))
-    return Recording(scene=scene, logs=logs, calls_before=len(scene.api.calls))
+    calls, network = len(scene.api.calls), len(scene.api.network.calls)
+    return Recording(scene=scene, logs=logs, calls_before=calls, network_before=network)

@@ -178,6 +178,8 @@ OTHER_YAML = {
     "docs/how-to/flow.md": "tests/unit/loading/test_flow.py lints each block of it",
     "docs/how-to/run-in-ci.md": "workflows of others: tests/contract/test_ci_files.py reads them",
 }
+# Options that AWS's command line has beside the API's own.
+OF_THE_TOOL = {"authorize-security-group-ingress": ("protocol", "port", "cidr", "source-group")}
 PLAN_KEYS = frozenset({"apiVersion", "kind", "metadata", "vars", "connections", "steps", "notifications"})
 CONNECTION_KEYS = frozenset({"dsn", "password", "rds", "ca", "ca_fingerprint", "allow_self_signed_certs"})
 
@@ -304,7 +306,7 @@ def unknown_to_aws(command: str) -> list[str]:
     if verb not in by_verb:
         return [verb]
     shape = model.operation_model(by_verb[verb]).input_shape
-    known = {"region", "profile", "output", "query"}
+    known = {"region", "profile", "output", "query", *OF_THE_TOOL.get(verb, ())}
     for name, member in (shape.members if shape else {}).items():
         known.add(xform_name(name, "-"))
         if member.type_name == "boolean":
