@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from planrunner.errors import StepBlocked
 from planrunner.failpoints import failpoint
@@ -180,8 +180,8 @@ def _take_back(run: Run, *, grants: Sequence[Grant]) -> None:
 
 def _giver(run: Run) -> Server:
     """Who makes the grants: the administrator that the step names, or the plan's login."""
-    given = run.spec.options.get("administrator")
-    if not isinstance(given, dict):
+    given: dict[str, Any] | None = run.option("administrator", None)
+    if given is None:
         return run.source
     found = run.held.get("administrator", Server)
     if found is None:

@@ -26,9 +26,11 @@ SENDERS = "SELECT usename::text FROM pg_stat_replication WHERE application_name 
 def execute(scene: Stage, *statements: str) -> list[tuple[Any, ...]]:
     """Execute on the source as its superuser."""
     with psycopg.connect(scene.source_database.superuser_dsn, autocommit=True) as session:
+        found: list[tuple[Any, ...]] = []
         for statement in statements:
             cursor = session.execute(statement.encode())
-        return cursor.fetchall() if cursor.description else []
+            found = cursor.fetchall() if cursor.description else []
+        return found
 
 
 def with_two_owners(scene: Stage) -> None:
