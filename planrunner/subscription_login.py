@@ -27,8 +27,14 @@ _WHY = (
     "A subscription keeps the password it was created with. With a login of its own, the plan's password can be rotated"
     " in mid-run, and what the other side keeps opens the stream and no table."
 )
-SUBSCRIBES = Check(code="PR1203", section=FOLLOWING, title="The subscription's login", why=_WHY)
-SUBSCRIBES_BACK = Check(code="PR0921", section=WAY_BACK, title="The login of the way back", why=_WHY)
+_MEND = (
+    "Give the login CREATEROLE, so that a role is made for each plan; or let an administrator make one and name it as"
+    " `replication` beside the DSN; or say `replication_role: own` in the sync step."
+)
+SUBSCRIBES = Check(code="PR1203", section=FOLLOWING, title="The subscription's login", why=_WHY, mend=_MEND)
+SUBSCRIBES_BACK = Check(
+    code="PR0921", section=WAY_BACK, title="The login of the way back", why=_WHY, mend=_MEND
+)
 _NAMED = """
 SELECT rolcanlogin, rolsuper OR rolreplication OR EXISTS (SELECT FROM pg_roles g
          WHERE g.rolname = 'rds_replication' AND pg_has_role(r.oid, g.oid, 'USAGE')),

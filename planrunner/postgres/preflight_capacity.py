@@ -24,6 +24,7 @@ WAL_LEVEL = Check(
     section=CAPACITY,
     title="The source decodes its WAL",
     why="Only with wal_level = logical does the WAL hold what a subscription needs; changing it takes a restart.",
+    never_ignored="nothing could be followed",
 )
 SLOTS = Check(
     code="PR0506",

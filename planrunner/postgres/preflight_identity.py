@@ -36,6 +36,7 @@ UNSEARCHABLE = Check(
     title="rows that the target can't find by FULL",
     why="With FULL and no primary key the target compares whole rows; of a type without equality (json, xml, point)"
     " it can't compare values, and the apply worker stops at the first update or delete.",
+    never_ignored="the apply worker would stop",
 )
 GENERATED = Check(
     code="PR0607",

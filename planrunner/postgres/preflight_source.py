@@ -25,6 +25,7 @@ REPLICATION = Check(
     title="The login may replicate",
     why="Slots are made, and a subscription is served, only for a login with the REPLICATION attribute; on RDS"
     " membership in rds_replication stands for it.",
+    never_ignored="no slot could be made, and nothing followed",
 )
 SCHEMAS = Check(
     code="PR0302",
@@ -61,13 +62,17 @@ ROW_SECURITY = Check(
     section=SOURCE,
     title="No row-level security hides rows from the login",
     why="A policy would make the copy leave rows out without a word; our sessions raise an error instead.",
+    never_ignored="the copy stops at such a table",
 )
 LARGE_OBJECTS = Check(
     code="PR0308",
     section=SOURCE,
     title="The login may read every large object",
     why="With large_objects: copy each one is read, and one that can't be stops the copy.",
+    never_ignored="the copy stops at such an object",
 )
+# What a grant mends: everything but row-level security and large objects.
+GRANTABLE = frozenset(check.code for check in (REPLICATION, SCHEMAS, TABLES, SEQUENCES, OWNERSHIP, CREATE))
 
 _GRANT = "grant"
 # The right to read one lies with its owner, who may have granted it.

@@ -30,6 +30,7 @@ FOREIGN_NAMES = Check(
     title="names of the plan that belong to something else",
     why="The plan's publications, slots and subscriptions have names of their own; what has such a name and no mark of"
     " the plan is never touched, so the step that needs the name stops.",
+    never_ignored="what belongs to somebody else is never touched",
 )
 FED_TABLES = Check(
     code="PR0623",

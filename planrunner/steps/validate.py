@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, ClassVar
 from planrunner import prospects
 from planrunner.errors import PlanrunnerError
 from planrunner.model import Mark, Upkeep
+from planrunner.postgres import preflight_source
 from planrunner.postgres.preflight import preflight
 from planrunner.postgres.preflight_authority import AUTHORITY_TOLD, authority
-from planrunner.postgres.preflight_section import SOURCE, Needs
+from planrunner.postgres.preflight_section import Needs
 from planrunner.postgres.tls import encrypted
 from planrunner.reachability import network_findings
 from planrunner.replication import logins, relations, roles, subscriptions, upkeep
@@ -57,9 +58,7 @@ def _mended(run: Run, found: Sequence[Finding]) -> Sequence[Finding]:
     if "administrator" not in _options_of(run, "grant"):
         return found
     return [
-        replace(f, mended_by="grant")
-        if f.section == SOURCE.title and f.mark is Mark.FAIL and not f.text.startswith("Row-level security")
-        else f
+        replace(f, mended_by="grant") if f.code in preflight_source.GRANTABLE and f.mark is Mark.FAIL else f
         for f in found
     ]
 
