@@ -29,12 +29,11 @@ if TYPE_CHECKING:
         Side,
         StepSpec,
         Upkeep,
-        Verification,
-        VerifyTerms,
     )
     from planrunner.ports import Clock
     from planrunner.postgres.connection import Server
     from planrunner.steering import Steering
+    from planrunner.verification import Verification, VerifyTerms
 
 T = TypeVar("T")
 

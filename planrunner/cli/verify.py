@@ -9,7 +9,7 @@ import typer
 from planrunner.cli.options import NoInput, Output, OutputFormat, PlanFile, StateFile, VarFiles, Vars, Yes
 
 if TYPE_CHECKING:
-    from planrunner.model import Verification, VerifyTerms
+    from planrunner.verification import Verification, VerifyTerms
 
 
 def verify(  # each is an option of the command
@@ -49,7 +49,7 @@ def verify(  # each is an option of the command
     from planrunner.cli.opening import open_plan
     from planrunner.cli.screen import may_ask, note, out
     from planrunner.engine import looking
-    from planrunner.model import VerifyTerms
+    from planrunner.verification import VerifyTerms
 
     opened = open_plan(plan, state, var, var_file)
     asking = output is Output.TEXT and may_ask(no_input=no_input)

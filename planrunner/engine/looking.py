@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from planrunner.engine.context import Connect, Context, Tell
-    from planrunner.model import Json, Plan, StepSpec, Verification, VerifyTerms
+    from planrunner.model import Json, Plan, StepSpec
     from planrunner.ports import Clock
     from planrunner.state.record import State, StepState
     from planrunner.step import Action, Run, Step
+    from planrunner.verification import Verification, VerifyTerms
 
 
 @dataclass(frozen=True, kw_only=True)

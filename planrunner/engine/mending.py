@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from planrunner.engine.context import Tell
     from planrunner.engine.setup import Setup
-    from planrunner.model import Json, StepSpec, Verification, VerifyTerms
+    from planrunner.model import Json, StepSpec
+    from planrunner.verification import Verification, VerifyTerms
 
 
 def verify_and_mend(setup: Setup, terms: VerifyTerms, tell: Tell) -> tuple[StepSpec, Verification]:

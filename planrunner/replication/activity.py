@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from planrunner.model import Proof
 from planrunner.replication.likeness import listed
+from planrunner.verification import Proof
 
 if TYPE_CHECKING:
     from planrunner.postgres.connection import Server

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from planrunner.model import Side, TableVerdict
+from planrunner.model import Side
 from planrunner.replication.identities import table_name
 from planrunner.replication.row_filters import predicate
 from planrunner.replication.row_hash import row_hash
+from planrunner.verification import TableVerdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

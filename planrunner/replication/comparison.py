@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from planrunner.errors import StepBlocked, UsageError
-from planrunner.model import Verification
 from planrunner.on_demand import on_demand
 from planrunner.postgres import catalog
 from planrunner.replication import (
@@ -32,11 +31,11 @@ from planrunner.replication.lanes import lane
 from planrunner.replication.patterns import Pattern
 from planrunner.replication.row_hash import by_text_where_other, row_hash
 from planrunner.replication.throttle import Effort, Throttle
+from planrunner.verification import Verification
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from planrunner.model import TableVerdict, VerifyTerms
     from planrunner.postgres.catalog import Table
     from planrunner.replication import (
         barrier,
@@ -51,6 +50,7 @@ if TYPE_CHECKING:
     from planrunner.replication.lanes import Lane
     from planrunner.replication.regions import Survey
     from planrunner.replication.workspace import Workspace
+    from planrunner.verification import TableVerdict, VerifyTerms
 else:
     # Needed only where rows differ or changes stream, or while the servers read the rows.
     barrier = on_demand("planrunner.replication.barrier")

@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 
     from psycopg import sql
 
-    from planrunner.model import Json, Verification
+    from planrunner.model import Json
     from planrunner.postgres.catalog import Table
     from planrunner.postgres.connection import Session
     from planrunner.replication.workspace import Workspace
+    from planrunner.verification import Verification
 
 STEP = crossing.STEP
 

@@ -13,9 +13,9 @@ from planrunner.replication.throttle import Effort
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from planrunner.model import Verification
     from planrunner.replication.sequences import Moved, Sequence
     from planrunner.replication.workspace import Workspace
+    from planrunner.verification import Verification
 
 PROOFS, SEQUENCES = "proofs", "sequence values"
 

@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from planrunner.model import Proof
 from planrunner.replication.providers import OTHERS_EXTENSIONS
 from planrunner.replication.relations import Omitted
+from planrunner.verification import Proof
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from planrunner.errors import DifferencesFound, StepFailed
-from planrunner.model import Proof
 from planrunner.postgres.grants import TO_COME, Grant, Kind
 from planrunner.replication import activity, census, drift, likeness, relations, sequences, shape, troubles
 from planrunner.replication.health import observe
 from planrunner.replication.likeness import listed
 from planrunner.units import human_bytes
+from planrunner.verification import Proof
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from planrunner.model import Verification
     from planrunner.replication.workspace import Workspace
+    from planrunner.verification import Verification
 
 # What stops the cutover, and why the rest only warns. A name that is in neither stops it.
 STOPPING: Mapping[str, str] = {

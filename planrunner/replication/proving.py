@@ -12,10 +12,10 @@ from planrunner.replication.rounds import Comparing, Found, Stage, State
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from planrunner.model import TableVerdict
     from planrunner.postgres.catalog import Table
     from planrunner.replication.proof_book import Book
     from planrunner.replication.workspace import Workspace
+    from planrunner.verification import TableVerdict
 
 _SCAN = "scan"
 # How often at most what has changed is compared again, and how little of it is left to the pause.

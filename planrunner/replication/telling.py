@@ -5,14 +5,8 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from planrunner.model import (
-    RowDifference,
-    RowDifferences,
-    RowFault,
-    TableVerdict,
-    VerifyTerms,
-)
 from planrunner.on_demand import on_demand
+from planrunner.verification import RowDifference, RowDifferences, RowFault, TableVerdict, VerifyTerms
 
 if TYPE_CHECKING:
     from planrunner.postgres.catalog import Table

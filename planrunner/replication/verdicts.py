@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from planrunner.model import Side, TableVerdict
+from planrunner.model import Side
 from planrunner.replication import checksum
 from planrunner.replication.checksum import Digest
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from planrunner.postgres.catalog import Table
     from planrunner.replication.ends import Ends
     from planrunner.replication.rounds import Found
+    from planrunner.verification import TableVerdict
 
 WHOLE = "whole, inside the pause"
 LIVE = "live"

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from planrunner.model import Verification
 from planrunner.postgres import catalog
 from planrunner.replication import (
     checksum,
@@ -29,14 +28,15 @@ from planrunner.replication.pieces import Piece
 from planrunner.replication.proving import Prover
 from planrunner.replication.rounds import Comparing, Found, Stage, State
 from planrunner.replication.throttle import Effort
+from planrunner.verification import Verification
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from planrunner.model import TableVerdict
     from planrunner.postgres.catalog import Table
     from planrunner.replication.proof_book import Book
     from planrunner.replication.workspace import Workspace
+    from planrunner.verification import TableVerdict
 
 DEFAULT_EFFORT = Effort()
 # More than that no server digests; what is larger is not even tried.

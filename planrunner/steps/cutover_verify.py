@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from planrunner.model import Finding, Json, Side, Upkeep, Verification, VerifyTerms
+from planrunner.model import Finding, Json, Side, Upkeep
 from planrunner.on_demand import on_demand
 from planrunner.replication import comparison, crossing, upkeep
 from planrunner.replication.crossing import Position
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         tracker,
         verify,
     )
+    from planrunner.verification import Verification, VerifyTerms
 else:
     # A comparison, which is to start quickly, needs none of these.
     clearing = on_demand("planrunner.clearing")

@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING, ClassVar
 
 from planrunner.errors import DifferencesFound, StepFailed
 from planrunner.failpoints import failpoint
-from planrunner.model import Side, VerifyTerms
+from planrunner.model import Side
 from planrunner.postgres import needs
 from planrunner.replication import comparison, upkeep
 from planrunner.replication.throttle import Effort
 from planrunner.step import NOTHING_STAYS, Action, outlined
+from planrunner.verification import VerifyTerms
 from planrunner.workspace import workspace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from planrunner.model import Json, Upkeep, Verification
+    from planrunner.model import Json, Upkeep
     from planrunner.step import Draft, Run
+    from planrunner.verification import Verification
 
 _SHOWN = 5
 

@@ -10,7 +10,7 @@ from planrunner.engine.looking import live, looking_at, recorded, verify
 from planrunner.engine.preview import Preview, preview
 from planrunner.engine.runner import RunOptions, run_plan
 from planrunner.errors import ConnectionFailed, UsageError
-from planrunner.model import VerifyTerms
+from planrunner.verification import VerifyTerms
 
 
 def previewed(bench: Any, *steps: Any) -> Preview:

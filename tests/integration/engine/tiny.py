@@ -24,12 +24,11 @@ from planrunner.model import (
     Secret,
     Side,
     StepSpec,
-    Verification,
-    VerifyTerms,
 )
 from planrunner.ports import StateStore
 from planrunner.postgres.connection import Server
 from planrunner.step import Action, Run, Step
+from planrunner.verification import Verification, VerifyTerms
 
 
 class Touch:

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from planrunner.model import Side, VerifyTerms
+from planrunner.model import Side
 from planrunner.postgres import catalog
 from planrunner.replication import (
     definitions,
@@ -25,6 +25,7 @@ from planrunner.replication import (
 from planrunner.replication.found import Outcome
 from planrunner.replication.lanes import lane
 from planrunner.sandbox.servers import PostgresServer
+from planrunner.verification import VerifyTerms
 from tests.integration.replication.conftest import connected
 from tests.integration.replication.pairs import PAIRS, TYPES
 from tests.servers import contrib_bin

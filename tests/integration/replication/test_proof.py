@@ -26,8 +26,8 @@ from tests.servers import server_bin
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from planrunner.model import TableVerdict, Verification
     from planrunner.replication.workspace import Workspace
+    from planrunner.verification import TableVerdict, Verification
 
 # Buckets of some 500 rows.
 EFFORT = Effort(bucket_bytes=64 << 10)

@@ -12,7 +12,7 @@ from psycopg import conninfo
 from planrunner.clock import SystemClock
 from planrunner.errors import DifferencesFound, StepFailed
 from planrunner.loading import load
-from planrunner.model import Endpoint, Proof, Secret, Side, Verification
+from planrunner.model import Endpoint, Secret, Side
 from planrunner.postgres.connection import Server
 from planrunner.replication import activity, census, likeness, proofs, residue, sequences
 from planrunner.replication.choices import Choices
@@ -20,6 +20,7 @@ from planrunner.replication.names import Names
 from planrunner.replication.workspace import Workspace
 from planrunner.sandbox.binaries import wheel_bin
 from planrunner.sandbox.servers import PostgresServer
+from planrunner.verification import Proof, Verification
 from planrunner.workspace import selected
 from tests.acceptance.helpers import state_in
 from tests.acceptance.test_everything import EVERY_PLAN, EVERYTHING

@@ -8,16 +8,16 @@ import psycopg
 import pytest
 
 from planrunner.errors import UsageError
-from planrunner.model import RowFault, VerifyTerms
 from planrunner.replication.comparison import Scope, compare
+from planrunner.verification import RowFault, VerifyTerms
 from tests.integration.replication.conftest import dsn_of
 from tests.integration.replication.stage import Churn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from planrunner.model import Verification
     from planrunner.sandbox.servers import PostgresServer
+    from planrunner.verification import Verification
     from tests.integration.replication.conftest import Streams
 
     Make = Callable[..., Streams]

@@ -6,9 +6,9 @@ from typing import Any, cast
 
 import pytest
 
-from planrunner.model import Verification
 from planrunner.replication.proof_book import Book
 from planrunner.replication.verify import Mode, Proven, chosen
+from planrunner.verification import Verification
 
 
 def proven(scan: float) -> Proven:
