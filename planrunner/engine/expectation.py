@@ -159,8 +159,7 @@ def _actions(
     begun: bool,
 ) -> Iterator[str]:
     """The actions that are more, fewer or others; of a half-done step (``half``) only what is more."""
-    was = {_settled(action["name"], begun=begun): action for action in before}
-    is_ = {_settled(action["name"], begun=begun): action for action in now}
+    was, is_ = _named(before, begun=begun), _named(now, begun=begun)
     for name in (n for n in is_ if n not in was and not (begun and is_[n]["recovery"])):
         yield f"{step}: an action more: {is_[name]['summary']}"
     if half:
@@ -169,6 +168,14 @@ def _actions(
         yield f"{step}: an action less: {was[name]['summary']}"
     for name in (n for n in is_ if n in was):
         yield from _action(f"{step}, {name}", was[name], is_[name], begun=begun)
+
+
+def _named(actions: Sequence[Mapping[str, Any]], *, begun: bool) -> dict[str, Mapping[str, Any]]:
+    """The actions by name; of several generations the first, which also does what all of them need once."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for action in actions:
+        found.setdefault(_settled(action["name"], begun=begun), action)
+    return found
 
 
 def _action(what: str, before: Mapping[str, Any], now: Mapping[str, Any], *, begun: bool) -> Iterator[str]:

@@ -156,8 +156,8 @@ def incomplete(tree: dict[str, Any]) -> list[str]:
 
 def known(action: dict[str, Any], need: str) -> bool:
     """True for an IAM action, and for what the grant scripts know."""
-    if action["where"] == "aws":
-        return re.fullmatch(r"(rds|ec2):[A-Z]\w+", need) is not None
+    if action["where"] == "aws" and re.fullmatch(r"(rds|ec2):[A-Z]\w+", need):
+        return True
     return need in NO_NEEDS or all(word in needs.KNOWN for _, word in needs.sided(Side.SOURCE, [need]))
 
 
