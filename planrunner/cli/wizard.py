@@ -43,8 +43,8 @@ without losing what was written there. The target needs wal_level logical for it
 _APPROVAL = """
 Before the cutover the run can wait for `planrunner approve` (manual), or go on by itself (auto)."""
 _REBOOT = """
-RDS turns logical replication on with a reboot, about a minute without the database: ask before it,
-allow it at once, or never (somebody else reboots)."""
+RDS turns logical replication on with a reboot, for which every session is cut off: ask before it, allow it at
+once, in_window (in the instance's maintenance window), or never (somebody else reboots)."""
 _NAME = "\nThe plan's name; names on the servers derive from it."
 
 

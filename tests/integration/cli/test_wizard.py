@@ -58,7 +58,7 @@ def test_a_bad_answer_is_explained_and_asked_again(wizard: Terminal, tmp_path: P
     wizard.answer("RDS instance [shop-prod]")
     wizard.answer("region [eu-west-1]")
     wizard.answer("Reboot [ask]", "sometimes")
-    wizard.expect("expected one of ask, allow, never")
+    wizard.expect("expected one of ask, allow, in_window, never")
     wizard.answer("Reboot [ask]", "allow")
     wizard.answer("way back", "perhaps")
     wizard.answer("way back", "n")
