@@ -26,7 +26,8 @@ SELECT (SELECT count(*) FROM pg_replication_slots WHERE NOT starts_with(slot_nam
        (SELECT count(*) FROM pg_stat_subscription
         WHERE pid IS NOT NULL AND NOT starts_with(subname::text, %(owned)s)),
        (SELECT count(*) FROM pg_replication_origin o WHERE NOT EXISTS (
-          SELECT FROM pg_subscription s WHERE o.roname = 'pg_' || s.oid AND starts_with(s.subname::text, %(owned)s)))
+          SELECT FROM pg_stat_subscription s
+          WHERE o.roname = 'pg_' || s.subid AND starts_with(s.subname::text, %(owned)s)))
 """
 # What a role, a database or this session sets for itself hides what the server has, and what is fixed when a session
 # begins is that of an older one.

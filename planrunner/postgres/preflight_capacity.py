@@ -88,7 +88,8 @@ _TARGET_USE = """
 SELECT (SELECT count(*) FROM pg_stat_subscription
         WHERE pid IS NOT NULL AND NOT starts_with(subname::text, %(owned)s)),
        (SELECT count(*) FROM pg_replication_origin o WHERE NOT EXISTS (
-          SELECT FROM pg_subscription s WHERE o.roname = 'pg_' || s.oid AND starts_with(s.subname::text, %(owned)s))),
+          SELECT FROM pg_stat_subscription s
+          WHERE o.roname = 'pg_' || s.subid AND starts_with(s.subname::text, %(owned)s))),
        (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
        (SELECT count(*) FROM pg_stat_activity a WHERE a.backend_type NOT IN
           ('client backend', 'walsender', 'walreceiver', 'walwriter', 'walsummarizer', 'checkpointer', 'startup',

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, LiteralString
 
 from psycopg import sql
 
@@ -58,13 +58,15 @@ SELECT pubname::text, puballtables, coalesce(obj_description(oid, 'pg_publicatio
 FROM pg_publication ORDER BY 1
 """
 # Column by column: the conninfo is not for everyone to read.
-_SUBSCRIPTIONS = """
-SELECT s.subname::text, s.subenabled, coalesce(obj_description(s.oid, 'pg_subscription'), ''),
+_SUBSCRIPTIONS: LiteralString = """
+SELECT s.subname::text, s.subenabled, coalesce(obj_description({oid}, 'pg_subscription'), ''),
        (SELECT array_agg(format('%s.%s', n.nspname, c.relname) ORDER BY n.nspname, c.relname)
         FROM pg_subscription_rel r JOIN pg_class c ON c.oid = r.srrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE r.srsubid = s.oid)
+        WHERE r.srsubid = {oid})
 FROM pg_subscription s WHERE s.subdbid = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY 1
 """
+# Before 14 the oid itself is not for everyone; a view tells it, of the subscriptions of every database.
+_OID_BEFORE_14 = "(SELECT max(t.subid) FROM pg_stat_subscription t WHERE t.subname = s.subname)"
 _MARK = "planrunner plan "
 
 
@@ -86,7 +88,12 @@ def of_source(source: Server, needs: Needs) -> Iterator[Finding]:
             " preview shows in it), or let it subscribe to a publication that lists its tables: CREATE PUBLICATION"
             " … FOR TABLE …;",
         )
-    yield from _feeding_source(source.rows(_SUBSCRIPTIONS), needs)
+    yield from _feeding_source(source.rows(_subscriptions(source)), needs)
+
+
+def _subscriptions(server: Server) -> sql.Composed:
+    known = sql.SQL("s.oid" if server.version() >= 140000 else _OID_BEFORE_14)
+    return sql.SQL(_SUBSCRIPTIONS).format(oid=known)
 
 
 def _feeding_source(rows: Sequence[Row], needs: Needs) -> Iterator[Finding]:
@@ -107,7 +114,7 @@ def _feeding_source(rows: Sequence[Row], needs: Needs) -> Iterator[Finding]:
 
 def of_target(target: Server, needs: Needs) -> Iterator[Finding]:
     """What would write to the target's tables, or refuse what is written to them."""
-    subscriptions = target.rows(_SUBSCRIPTIONS)
+    subscriptions = target.rows(_subscriptions(target))
     strange = [row[0] for row in subscriptions if _strange(row, needs)]
     others = [row for row in subscriptions if row[1] and not _ours(row, needs)]
     if strange:

@@ -77,13 +77,13 @@ def test_a_missing_rule_is_named_by_every_command_and_the_printed_one_opens_it()
         for verb, options in (("run", ("--yes", "--no-input")), ("preview", ()), ("doctor", ())):
             told = scene.run(*options, verb=verb)
             assert told.returncode == 1, told.stdout
-            assert (
-                f"security group {group} (shop-db) of shop-prod lets nothing from 127.0.0.1 in" in told.stderr
-            )
-            assert f"it is open to: {_FORMER}" in told.stderr
+            # A report goes to standard output, an error to the other.
+            said = told.stdout + told.stderr
+            assert f"security group {group} (shop-db) of shop-prod lets nothing from 127.0.0.1 in" in said
+            assert f"it is open to: {_FORMER}" in said
             assert (
                 f"aws ec2 authorize-security-group-ingress --group-id {group} --protocol tcp --port {scene.wall.port}"
-                f" --cidr {_OURS} --region us-east-1" in told.stderr
+                f" --cidr {_OURS} --region us-east-1" in said
             )
         assert scene.wall.admitted == 0
         scene.scene.api.network.admit(_OURS)
