@@ -55,7 +55,9 @@ FROM pg_database WHERE datname = current_database()
 _SHOWN = """
 SELECT shobj_description(r.oid, 'pg_authid'), CASE WHEN isfinite(r.rolvaliduntil)
        THEN extract(epoch FROM r.rolvaliduntil - now())::float8 END, d.datname::text,
-       EXISTS (SELECT FROM aclexplode(d.datacl) a WHERE a.grantee = r.oid)
+       EXISTS (SELECT FROM aclexplode(d.datacl) a WHERE a.grantee = r.oid),
+       EXISTS (SELECT FROM pg_shdepend s WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = r.oid
+               AND s.deptype = 'a' AND s.dbid = d.oid)
 FROM pg_roles r, pg_database d WHERE r.rolname = %s AND d.datname = current_database()
 """
 
@@ -92,13 +94,15 @@ class Dialler:
 class Role:
     """A role as its server shows it; ``left`` is the seconds for which it is valid, None for ever.
 
-    ``granted``: it has CONNECT on the database by a grant of its own.
+    ``granted``: it has CONNECT on the database by a grant of its own. ``reads``: somebody has granted it something in
+    the database, such as a table that was added to the stream later.
     """
 
     mark: str | None
     left: float | None
     database: str
     granted: bool
+    reads: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +123,7 @@ def shown(server: Server, name: str) -> Role | None:
     row = server.row(_SHOWN, [name])
     if row is None:
         return None
-    return Role(mark=row[0], left=row[1], database=row[2], granted=row[3])
+    return Role(mark=row[0], left=row[1], database=row[2], granted=row[3], reads=row[4])
 
 
 def chosen(server: Server, name: str, mark: str, wish: Wish) -> Dialler:
@@ -211,11 +215,15 @@ def renewing(name: str, *, until: str, secret: str | None = None) -> sql.Compose
 
 
 def dropping(name: str, role: Role | None) -> tuple[sql.Composed, ...]:
-    """What removes the role, as ``role`` shows it; of the grants on a database only its own would keep it."""
-    dropped = sql.SQL("DROP ROLE {}").format(sql.Identifier(name))
-    if role is None or not role.granted:
+    """What removes the role, as ``role`` shows it, and the grants that would keep it."""
+    known = sql.Identifier(name)
+    dropped = sql.SQL("DROP ROLE {}").format(known)
+    if role is None:
         return (dropped,)
-    revoking = sql.SQL("REVOKE CONNECT ON DATABASE {} FROM {}").format(
-        sql.Identifier(role.database), sql.Identifier(name)
+    revoking = sql.SQL("REVOKE CONNECT ON DATABASE {} FROM {}").format(sql.Identifier(role.database), known)
+    return (
+        *([revoking] if role.granted else []),
+        # It owns nothing: what goes are rights.
+        *([sql.SQL("DROP OWNED BY {}").format(known)] if role.reads else []),
+        dropped,
     )
-    return (revoking, dropped)

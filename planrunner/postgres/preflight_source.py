@@ -104,7 +104,7 @@ def permissions(source: Server, needs: Needs) -> Iterator[Finding]:
     yield _create(held)
     yield _row_security(source, held, needs)
     if needs.large_objects == "copy":
-        yield _large_objects(source, held.login)
+        yield _large_objects(source, held, needs)
 
 
 def _replication(source: Server, held: Rights) -> Finding:
@@ -202,13 +202,15 @@ def _bypass(who: Login) -> str:
     return sql.SQL("ALTER ROLE {} BYPASSRLS;").format(sql.Identifier(who.name)).as_string()
 
 
-def _large_objects(source: Server, who: Login) -> Finding:
+def _large_objects(source: Server, held: Rights, needs: Needs) -> Finding:
     owners = [str(row[0]) for row in source.rows(_UNREADABLE)]
     if not owners:
         return LARGE_OBJECTS.passed("Can read every large object")
     roles = sql.SQL(", ").join([sql.Identifier(owner) for owner in owners])
-    statement = sql.SQL("GRANT {} TO {};").format(roles, sql.Identifier(who.name)).as_string()
+    statement = sql.SQL("GRANT {} TO {};").format(roles, sql.Identifier(held.login.name)).as_string()
+    joining = {role for gap in privileges.membership_gaps(held) if gap.possible for role in gap.names}
     return LARGE_OBJECTS.failed(
         f"Can't read large objects of {some(owners)}",
         f"Run on the source as the master user or a superuser: {statement}",
+        mended_by=_GRANT if needs.memberships and joining >= set(owners) else None,
     )

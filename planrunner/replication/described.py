@@ -149,6 +149,7 @@ def dropping_login(name: str, side: str) -> tuple[str, ...]:
     connect = f'REVOKE CONNECT ON DATABASE … FROM "{name}"'
     return (
         told(connect, side, "where it was granted"),
+        told(f'DROP OWNED BY "{name}"', side, "where somebody has granted it more"),
         *all_told(dialler.dropping(name, None), side, IF_THERE),
     )
 

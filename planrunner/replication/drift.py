@@ -12,7 +12,7 @@ from psycopg import sql
 
 from planrunner.errors import StepFailed
 from planrunner.postgres import catalog
-from planrunner.replication import publications, relations, shape
+from planrunner.replication import logins, publications, relations, shape
 from planrunner.replication.shape_changes import CARRIED_ON, Change, Kind, changes
 from planrunner.replication.snapshot import begin_within
 
@@ -79,7 +79,7 @@ def check(workspace: Workspace, known: Shape, *, following: bool, records: bool)
     if carried_on and records:
         workspace.done(STEP, SOURCE_SHAPE, shape.to_json(now))
     if open_ones and (records or not carried_on):
-        raise _drifted(open_ones, _last_stream(workspace) if following else None)
+        raise _drifted(open_ones, _last_stream(workspace) if following else None, _reader(workspace))
     return now
 
 
@@ -87,6 +87,11 @@ def _carried_ones(workspace: Workspace, found: Sequence[Change]) -> Sequence[Cha
     """Without the changes of what the plan leaves out."""
     left_out = {r.qualified for r in relations.omitted(workspace.source, workspace.selection).relations}
     return [change for change in found if change.subject not in left_out]
+
+
+def _reader(workspace: Workspace) -> str | None:
+    """The role by which subscriptions log in and which so far reads no table, None where they use another login."""
+    return workspace.names.login if logins.there(workspace, workspace.source) else None
 
 
 def _last_stream(workspace: Workspace) -> str:
@@ -139,18 +144,18 @@ def _carried(workspace: Workspace, found: Sequence[Change], *, following: bool) 
     return fresh & fetched & frozenset().union(*published)
 
 
-def _drifted(found: Sequence[Change], stream: str | None) -> StepFailed:
+def _drifted(found: Sequence[Change], stream: str | None, reader: str | None) -> StepFailed:
     """``stream`` is the publication that a new table goes to; None while rows are copied."""
     shown = [change.text for change in found[:_SHOWN]]
     more = [f"and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
-    remedies = dict.fromkeys(_remedy(change, stream) for change in found[:_SHOWN])
+    remedies = dict.fromkeys(_remedy(change, stream, reader) for change in found[:_SHOWN])
     return StepFailed(
         f"source: {'; '.join(shown + more)}",
         remedy="\n".join((*remedies, "Then run `planrunner run` again.")),
     )
 
 
-def _remedy(change: Change, stream: str | None) -> str:
+def _remedy(change: Change, stream: str | None, reader: str | None) -> str:
     """What to do about one change. While rows are copied, the slot still holds changes in the old names."""
     later = "once it has applied all that came before (`planrunner status`: no bytes behind)"
     back = f"take it back on the source: {change.undo}" if change.undo else None
@@ -161,7 +166,7 @@ def _remedy(change: Change, stream: str | None) -> str:
             f"At once {back or 'give the table its replica identity back'} Or make {change.do} on the target."
         )
     if change.kind in _NEW:
-        return _follow(change, stream)
+        return _follow(change, stream, reader)
     if change.kind in CARRIED_ON:
         return (
             f"Execute on the target, {later}: {change.do} The run goes on without; the cutover insists on it."
@@ -173,7 +178,7 @@ def _remedy(change: Change, stream: str | None) -> str:
     return f"Execute on the target: {change.do}" + (f" Or {back}" if back else "")
 
 
-def _follow(change: Change, stream: str | None) -> str:
+def _follow(change: Change, stream: str | None, reader: str | None) -> str:
     schema, _, name = change.subject.partition(".")
     table = sql.Identifier(schema, name).as_string()
     unneeded = f" Or, if it is not needed, on the source: {change.undo}" if change.undo else ""
@@ -181,7 +186,15 @@ def _follow(change: Change, stream: str | None) -> str:
         return f"If table {change.subject} was copied before, begin anew (`planrunner cleanup`, empty the target)."
     if stream is None:
         return f"Execute on the target: {change.do} The next generation copies and follows it.{unneeded}"
+    # Its first rows are read by the login of the subscription; those of the other tables we have read ourselves.
+    role, place = sql.Identifier(reader or "").as_string(), sql.Identifier(schema).as_string()
+    reading = (
+        f" GRANT USAGE ON SCHEMA {place} TO {role}; GRANT SELECT ON TABLE {table} TO {role};"
+        if reader
+        else ""
+    )
     return (
         f"Execute on the target: {change.do} Then on the source: ALTER PUBLICATION {stream} ADD TABLE ONLY {table};"
-        f" and on the target: ALTER SUBSCRIPTION {stream} REFRESH PUBLICATION; which copies and follows it.{unneeded}"
+        f"{reading} and on the target: ALTER SUBSCRIPTION {stream} REFRESH PUBLICATION; which copies and follows"
+        f" it.{unneeded}"
     )

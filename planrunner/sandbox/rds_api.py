@@ -184,11 +184,6 @@ class RdsApi:
             return _answer(start_response, 200, told)
         return self._under_rules(action, params, environ, start_response)
 
-    def _elsewhere(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        if cloudwatch_api.SERVICE in environ.get("HTTP_AUTHORIZATION", ""):
-            return self.cloudwatch.answer(environ, start_response, self._forward)
-        return self._forward(environ, start_response)
-
     def _under_rules(
         self, action: str, params: Params, environ: dict[str, Any], start_response: Any
     ) -> Iterable[bytes]:
@@ -211,7 +206,10 @@ class RdsApi:
         return answer
 
     def _of_others(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        if "/ec2/" in environ.get("HTTP_AUTHORIZATION", ""):
+        signed = environ.get("HTTP_AUTHORIZATION", "")
+        if cloudwatch_api.SERVICE in signed:
+            return self.cloudwatch.answer(environ, start_response, self._forward)
+        if "/ec2/" in signed:
             return self.network.answer(environ, start_response, self._forward)
         return self._forward(environ, start_response)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -131,6 +132,11 @@ def test_what_replication_passes_over_in_silence_stops_the_run_once(
     barrier.wait(pair.space, (1,), timeout=30)
 
 
+def reading_of(error: StepFailed) -> list[str]:
+    """What the remedy grants to the login of the subscription, which so far reads no table."""
+    return re.findall(r"GRANT [^;]+;", str(error.remedy))
+
+
 def test_a_new_table_stops_the_run_until_it_is_followed(pair: Streams) -> None:
     pair.source('CREATE TABLE "New" (id int PRIMARY KEY)', 'INSERT INTO "New" VALUES (1)')
     error = drifted(pair)
@@ -144,7 +150,12 @@ def test_a_new_table_stops_the_run_until_it_is_followed(pair: Streams) -> None:
     assert refreshed in str(error.remedy)
     pair.target('CREATE TABLE "New" (id int PRIMARY KEY)')
     drifted(pair)
-    pair.source(published)
+    reading = reading_of(error)
+    assert [text.split(" TO ")[0] for text in reading] == [
+        'GRANT USAGE ON SCHEMA "public"',
+        'GRANT SELECT ON TABLE "public"."New"',
+    ]
+    pair.source(published, *reading)
     pair.target(refreshed)
     pair.wait_until(
         lambda: (
@@ -229,7 +240,7 @@ def test_a_table_dropped_and_made_anew_is_not_taken_for_the_old_one(newer: Strea
         "source: table public.lines was dropped and created anew after the copy began; its rows are not followed"
     )
     newer.target(*anew)
-    newer.source(f"ALTER PUBLICATION {newer.name} ADD TABLE ONLY lines")
+    newer.source(f"ALTER PUBLICATION {newer.name} ADD TABLE ONLY lines", *reading_of(error))
     drifted(newer)
     newer.target(f"ALTER SUBSCRIPTION {newer.name} REFRESH PUBLICATION")
     newer.wait_until(lambda: newer.target("SELECT id FROM lines") == [(1,)])
