@@ -9,6 +9,7 @@ import boto3
 import pytest
 
 from planrunner.aws import calls
+from planrunner.aws.carrier import Carrier
 from planrunner.aws.events import outages
 from planrunner.aws.rds import Rds
 from planrunner.aws.week import Metric
@@ -50,8 +51,9 @@ def last_hours(now: datetime, count: int) -> list[datetime]:
 
 def test_a_reboot_of_the_stand_in_leaves_events_with_its_real_length(api: RdsApi) -> None:
     cloud = ours(api)
-    cloud.reboot()
-    cloud.wait_available(60, lambda _text, _fields: None)
+    carrier = Carrier(cloud)
+    carrier.reboot(carrier.look())
+    carrier.calm(60, lambda _text, _fields: None)
     found = outages(cloud.events())
     assert len(found.reboots) == 1
     assert 0 < found.reboots[0].seconds < 60
