@@ -9,7 +9,7 @@ import pytest
 
 from planrunner.model import Belongs, Residue, Side
 from planrunner.postgres.grants import Grant, Kind
-from planrunner.replication import fence, generations, identities, residue
+from planrunner.replication import fence, generations, identities, logins, residue
 from tests.integration.replication.conftest import Streams, dsn_of
 
 if TYPE_CHECKING:

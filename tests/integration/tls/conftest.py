@@ -75,7 +75,8 @@ class Scene:
         if self.watcher is None:
             self.watcher = self.behind()
         return self.watcher.execute(
-            "SELECT ssl, version FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE starts_with(application_name, %s)",
+            "SELECT ssl, version FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)"
+            " WHERE starts_with(application_name, %s)",
             [label],
         ).fetchall()
 

@@ -13,7 +13,6 @@ import pytest
 from psycopg import sql
 
 from tests.acceptance.helpers import contents
-from tests.integration.tls.conftest import USER
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,7 +92,7 @@ def test_a_plan_runs_over_verified_tls_from_end_to_end(tls_server: Scene, tmp_pa
     assert [how for how in sessions if "SSL enabled (protocol=TLSv1.3" not in how] == []
     log = tls_server.server.log.read_text()
     assert re.search(
-        rf"replication connection authorized: user={USER} application_name=pr_\w+ SSL enabled", log
+        r"replication connection authorized: user=pr_\w+_login application_name=pr_\w+ SSL enabled", log
     )
 
     plan.write_text(plan.read_text().replace(summed.stdout.split()[0], "0" * 64))
