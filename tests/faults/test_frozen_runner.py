@@ -66,7 +66,7 @@ def run_there(scene: Stage, plan: Path, *options: str) -> subprocess.CompletedPr
     "failpoint",
     [
         "copy.after_commit",
-        "journal#75",
+        "journal#50",
         "cutover.fenced",
         "cutover.before_commit",
         "cutover.retired",

@@ -44,7 +44,7 @@ def destroy(scene: Stage) -> None:
     ("failpoint", "loss"),
     [
         ("copy.after_commit#3:kill", lose),
-        ("journal#70:kill", destroy),
+        ("journal#45:kill", destroy),
         ("cutover.barrier_passed:kill", lose),
         ("cutover.after_commit:kill", destroy),
         ("cutover.retired:kill", lose),
