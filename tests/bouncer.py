@@ -22,7 +22,7 @@ from psycopg import conninfo, sql
 
 from planrunner.clock import SystemClock
 from planrunner.sandbox.account import unprivileged
-from planrunner.sandbox.servers import HOST, _free_port
+from planrunner.sandbox.local_ports import HOST, Claim
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,7 +64,8 @@ class Bouncer:
     def __init__(self, databases: Mapping[str, str], *, settings: Mapping[str, str] | None = None) -> None:
         self._account = unprivileged()
         self.folder = Path(tempfile.mkdtemp(prefix="planrunner-bouncer-"))
-        self.port = _free_port()
+        self._claim = Claim()
+        self.port = self._claim.port
         self.config = self.folder / "pgbouncer.ini"
         self.config.write_text(_config(self.folder, self.port, databases, settings or {}))
         users = f'"admin" "{ADMIN_PASSWORD}"\n"app" "app"\n"postgres" "app"\n"watcher" "watcher"\n'
@@ -101,6 +102,7 @@ class Bouncer:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
+        self._claim.release()
 
     def log(self) -> str:
         return (self.folder / "output").read_text(errors="replace")[-3000:]

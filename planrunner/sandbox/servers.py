@@ -7,7 +7,6 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,12 +19,12 @@ from planrunner.clock import SystemClock
 from planrunner.errors import UsageError
 from planrunner.sandbox.account import unprivileged
 from planrunner.sandbox.binaries import readable_bin, wheel_bin
+from planrunner.sandbox.local_ports import HOST, Claim
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 SUPERUSER = "postgres"
-HOST = "127.0.0.1"
 _BASE: Mapping[str, str] = {
     "listen_addresses": HOST,
     "fsync": "off",
@@ -45,9 +44,6 @@ _BASE: Mapping[str, str] = {
 _SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 _START_SECONDS = 60.0
 _STOP_SECONDS = 60.0
-# Below the range from which systems take ports of outgoing connections: none is taken while the
-# server restarts.
-_PORTS = range(20000, 32000)
 _SOCKET_PATH_LIMIT = 100
 
 
@@ -77,7 +73,7 @@ class PostgresServer:
         self.password = password or secrets.token_urlsafe(12)
         self.folder = Path(tempfile.mkdtemp(prefix="planrunner-pg-", dir=parent))
         self._watchdog = _watchdog(self.folder, max_life)
-        self.port = _free_port()
+        self._claim = Claim()
         try:
             self._account.own(self.folder)
             self.bin_dir = readable_bin(bin_dir, self._account, self.folder)
@@ -85,6 +81,11 @@ class PostgresServer:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._claim.port
 
     @property
     def data(self) -> Path:
@@ -132,7 +133,9 @@ class PostgresServer:
                 return
             if "in use" not in self._log_tail() or self._clock.monotonic() > deadline:
                 raise UsageError(f"the sandbox server did not start: {self._log_tail()}")
-            self.port = _free_port()
+            # By something that is no sandbox.
+            self._claim.release()
+            self._claim = Claim()
 
     def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
         """Stop the server and wait until it has ended; nothing when it is not running."""
@@ -186,6 +189,7 @@ class PostgresServer:
         if self._watchdog.stdin is not None and not self._watchdog.stdin.closed:
             self._watchdog.stdin.close()
         self._watchdog.wait(_STOP_SECONDS)
+        self._claim.release()
 
     def __enter__(self) -> Self:
         self.start()
@@ -267,7 +271,7 @@ class PostgresServer:
         return len(lines) > 7 and lines[7].strip() == "ready"
 
     def _log_tail(self) -> str:
-        return "; ".join(self.log.read_text(errors="replace").splitlines()[-4:])
+        return "; ".join(self.log.read_text(errors="replace").splitlines()[-6:])
 
 
 def _watchdog(folder: Path, life: float) -> subprocess.Popen[bytes]:
@@ -290,22 +294,6 @@ def _environment() -> dict[str, str]:
     # PGPORT, PGDATA and the like would override what we configure; TZ and LC_* would leak in.
     kept = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR", "SYSTEMROOT")
     return {"LC_ALL": "C", **{name: os.environ[name] for name in kept if name in os.environ}}
-
-
-def _free_port() -> int:
-    chooser = secrets.SystemRandom()
-    for _ in range(200):
-        port = chooser.choice(_PORTS)
-        with socket.socket() as probe:
-            if probe.connect_ex((HOST, port)) == 0:
-                continue
-        with socket.socket() as probe:
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
-        return port
-    raise UsageError("no free port on 127.0.0.1 between 20000 and 32000 for a sandbox server")
 
 
 __all__ = ["HOST", "SUPERUSER", "PostgresServer", "wheel_bin"]
