@@ -23,7 +23,8 @@ else:
     failures = on_demand("planrunner.aws.failures")
     session = on_demand("planrunner.aws.session")
 
-# What a look at the network asks: the last ones only where rules refer to lists or groups, or nothing else explains.
+# What a look at the network asks, some only where rules refer to lists or groups or nothing else explains; and which
+# authority vouches for the instance.
 READING = (
     "ec2:DescribeInternetGateways",
     "ec2:DescribeNetworkInterfaces",
@@ -31,6 +32,7 @@ READING = (
     "ec2:DescribeSecurityGroupRules",
     "ec2:DescribeSecurityGroups",
     "ec2:GetManagedPrefixListEntries",
+    "rds:DescribeCertificates",
     "rds:DescribeDBInstances",
 )
 _EVERYWHERE = frozenset({"0.0.0.0/0", "::/0"})

@@ -87,7 +87,7 @@ _GENERATED = """
 SELECT a.attrelid::bigint, array_agg(a.attname::text ORDER BY a.attnum)
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
 WHERE a.attrelid = ANY (%s::bigint[]) AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> ''
-  AND CASE c.relreplident WHEN 'f' THEN %s ELSE EXISTS (
+  AND CASE WHEN c.relreplident = 'f' OR c.oid = ANY (%s::bigint[]) THEN %s ELSE EXISTS (
     SELECT FROM pg_index i WHERE i.indrelid = c.oid AND a.attnum = ANY (i.indkey::int2[])
     AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary AND c.relreplident = 'd' END) END
 GROUP BY 1
@@ -127,7 +127,11 @@ def identities(source: Server, stored: Sequence[Table], needs: Needs) -> Iterato
     if not bare:
         yield NO_IDENTITY.passed("Every table has a replica identity")
     yield from _unsearchable(source, [t for t in stored if _whole_row(t, able, needs)])
-    yield from _generated(source, [t for t in stored if t.identifiable and not t.unlogged])
+    # Those that the plan chooses FULL for are not FULL yet.
+    coming = [t for t in bare if needs.identity(t) == "full"]
+    yield from _generated(
+        source, [*(t for t in stored if t.identifiable and not t.unlogged), *coming], coming
+    )
 
 
 def _cause(table: Table) -> _Cause:
@@ -230,9 +234,10 @@ def _comparable(table: Table, names: Sequence[str]) -> sql.Composed:
     return sql.SQL("ALTER TABLE {} {}").format(name, sql.SQL(", ").join(parts))
 
 
-def _generated(source: Server, tables: Sequence[Table]) -> Iterator[Finding]:
+def _generated(source: Server, tables: Sequence[Table], coming: Sequence[Table]) -> Iterator[Finding]:
     oids = [t.oid for t in tables if len(t.stored) < len(t.columns)]
-    found = {row[0]: row[1] for row in source.rows(_GENERATED, [oids, source.version() >= 180000])}
+    whole = [t.oid for t in coming]
+    found = {row[0]: row[1] for row in source.rows(_GENERATED, [oids, whole, source.version() >= 180000])}
     affected = [t for t in tables if t.oid in found]
     if not affected:
         return

@@ -20,10 +20,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from planrunner.aws.carrier import Standing
+    from planrunner.aws.parameters import Level
     from planrunner.enabling.wish import Missing
     from planrunner.model import Estimate, Upkeep
     from planrunner.postgres.headroom import Headroom
     from planrunner.step import Action, Draft, Run
+
+
+# The calls on a group by which cleanup takes an action back, beside those that the action itself makes.
+_TAKING_BACK = {"create_group": ("Delete",), "set_parameter": ("Reset",)}
 
 
 class EnableLogical:
@@ -49,7 +54,8 @@ class EnableLogical:
             return ()
         if (refused := refusals.of_state(carrier, now)) is not None:
             return (refused,)
-        return _lasting(run, _on_rds(run, carrier, wish.missing(run, carrier, now, found)))
+        found_missing = _on_rds(run, carrier, wish.missing(run, carrier, now, found))
+        return _undone(found_missing, now.level) if run.option("undo", False) else found_missing  # noqa: FBT003
 
     def outline(self, draft: Draft) -> Sequence[Action]:
         """The calls it may come to; which of them are missing, AWS and the source tell."""
@@ -63,15 +69,14 @@ class EnableLogical:
         asked = (Change(name=wish.LOGICAL, value="1", method="pending-reboot"),)
         lacking = wish.nothing_known(now, group, asked)
         consent = draft.option("reboot", "ask")
-        return outlined(
-            [
-                actions.creating(carrier, now, group, None),
-                actions.setting(carrier, lacking),
-                actions.attaching(carrier, now, group),
-                reboot.rebooting(carrier, now, consent, None),
-                actions.waiting(carrier, now, ()),
-            ]
-        )
+        missing = [
+            actions.creating(carrier, now, group, None),
+            actions.setting(carrier, lacking),
+            actions.attaching(carrier, now, group),
+            reboot.rebooting(carrier, now, consent, None),
+            actions.waiting(carrier, now, ()),
+        ]
+        return outlined(_undone(missing, now.level) if draft.option("undo", False) else missing)  # noqa: FBT003
 
     def estimates(self, run: Run) -> Sequence[Estimate]:
         """How long past reboots took, and whom this one cuts off; nothing where none is missing."""
@@ -101,11 +106,14 @@ class EnableLogical:
         return undoing.leftovers(run)
 
 
-def _lasting(run: Run, missing: Sequence[Action]) -> Sequence[Action]:
-    """With ``undo: true`` cleanup takes back what would stay."""
-    if not run.option("undo", False):  # noqa: FBT003  # the option's default
-        return missing
-    return [a if a.lasting == NOTHING_STAYS else replace(a, lasting=TAKEN_BACK) for a in missing]
+def _undone(missing: Sequence[Action], level: Level) -> Sequence[Action]:
+    """The same with ``undo: true``: cleanup takes back what would stay, and needs the right to."""
+    return [
+        a
+        if a.lasting == NOTHING_STAYS
+        else replace(a, lasting=TAKEN_BACK, needs=(*a.needs, *map(level.iam, _TAKING_BACK.get(a.name, ()))))
+        for a in missing
+    ]
 
 
 def _answers(now: Standing) -> bool:

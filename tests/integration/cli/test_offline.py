@@ -97,8 +97,24 @@ def test_offline_the_privileges_are_shapes(cli: Any, tmp_path: Path) -> None:
         'GRANT "…" TO "mover" WITH INHERIT TRUE;',
         'GRANT CREATE ON DATABASE "shop" TO "mover";',
     }
-    actions = {a for statement in needed["iam_policy"]["Statement"] for a in statement["Action"]}
-    assert "rds:RebootDBInstance" in actions
+    assert "rds:RebootDBInstance" in iam_actions(needed)
+
+
+@pytest.mark.parametrize("undo", ["true", "false"])
+def test_the_policy_lets_cleanup_take_back_what_the_plan_wants_undone(
+    cli: Any, tmp_path: Path, undo: str
+) -> None:
+    plan = tmp_path / "plan.yaml"
+    text = PLAN.format(port=1, marker="x")
+    assert "uses: enable_logical}" in text
+    plan.write_text(text.replace("uses: enable_logical}", f"uses: enable_logical, with: {{undo: {undo}}}}}"))
+    needed = json.loads(cli("preview", str(plan), "--offline", "--privileges", "--format", "json").stdout)
+    taking_back = {"rds:DeleteDBParameterGroup", "rds:ResetDBParameterGroup"}
+    assert taking_back & iam_actions(needed) == (taking_back if undo == "true" else set())
+
+
+def iam_actions(needed: Any) -> set[str]:
+    return {a for statement in needed["iam_policy"]["Statement"] for a in statement["Action"]}
 
 
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.name)

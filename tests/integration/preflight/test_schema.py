@@ -10,7 +10,9 @@ import psycopg
 import pytest
 
 from planrunner.model import Finding, Mark, Side
+from planrunner.postgres import catalog
 from planrunner.postgres.preflight import preflight
+from planrunner.postgres.preflight_identity import identities
 from planrunner.postgres.preflight_section import Needs
 from tests.integration.preflight.conftest import Place
 
@@ -501,6 +503,28 @@ def test_what_fails_for_its_identity_would_have_broken_the_application(
     place.execute(f"CREATE PUBLICATION p FOR TABLE {row.split()[2]}")
     with pytest.raises(psycopg.errors.Error, match="cannot update table"):
         place.execute(update)
+
+
+@pytest.mark.parametrize("version", [16, 18])
+def test_full_is_no_choice_for_a_table_with_a_generated_column_where_the_source_would_refuse_its_updates(
+    source: Place, target: Place, version: int
+) -> None:
+    place = source if version == 16 else target
+    place.execute(
+        "CREATE TABLE t (x int, g int GENERATED ALWAYS AS (x * 2) STORED)", "INSERT INTO t VALUES (1)"
+    )
+    server = place.connect()
+    needs = Needs(plan_id=PLAN, owned=f"pr_{PLAN}_g", identity=lambda _: "full")
+    told = _of([*identities(server, catalog.tables(server), needs)], "PR0607")
+    assert [f.mark for f in told] == ([Mark.FAIL] if version == 18 else [])
+    # What the plan's choice and its publication would do to the application.
+    place.execute("ALTER TABLE t REPLICA IDENTITY FULL", "CREATE PUBLICATION p FOR TABLE t")
+    if version == 16:
+        place.execute("UPDATE t SET x = 2")
+        return
+    assert "public.t (g)" in told[0].text
+    with pytest.raises(psycopg.errors.Error, match="cannot update table"):
+        place.execute("UPDATE t SET x = 2")
 
 
 def test_a_function_that_relies_on_search_path_fails_as_a_restore_would(source: Place) -> None:
