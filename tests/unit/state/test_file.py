@@ -1,5 +1,6 @@
 """The state file on the disk: whole, private, backed up, and never silently empty."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -107,3 +108,30 @@ def test_a_missing_folder_is_told_with_its_remedy(tmp_path: Path) -> None:
     with pytest.raises(StateUnfit, match="cannot write") as refused:
         FileStore(tmp_path / "nowhere" / "state.json").save(STATE)
     assert "--state" in (refused.value.remedy or "")
+
+
+def test_it_is_called_by_its_path(store: FileStore) -> None:
+    assert store.place == str(store.path)
+
+
+def test_what_a_killed_writer_left_is_removed_and_nobody_elses(store: FileStore) -> None:
+    folder = store.path.parent
+    left = folder / f".{store.path.name}.999.tmp"
+    other = folder / ".customers.yaml.state.json.999.tmp"
+    left.touch()
+    other.touch()
+    save_serials(store, 1)
+    assert not left.exists()
+    assert other.exists()
+
+
+def test_where_files_cannot_be_linked_the_previous_one_is_copied(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unlinkable(_self: Path, _goal: Path) -> None:
+        raise OSError(errno.EPERM, "not on this file system")
+
+    monkeypatch.setattr(Path, "hardlink_to", unlinkable)
+    save_serials(store, 3)
+    assert [state.serial for state in store.history()] == [2, 1]
+    assert stat.S_IMODE(store.backup(1).stat().st_mode) == 0o600

@@ -1,5 +1,7 @@
 """The lock on a state file, held by real processes."""
 
+import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -78,3 +80,52 @@ def test_a_linked_lock_file_is_refused(path: Path, tmp_path: Path) -> None:
     with pytest.raises(StateUnfit), locked(path, SystemClock()):
         pass
     assert goal.read_text() == "keep me"
+
+
+def test_a_holder_that_cannot_be_read_is_unnamed(path: Path, other: subprocess.Popen[str]) -> None:
+    path.write_text("damaged")
+    found = holder(path)
+    assert found is not None
+    assert str(found) == "?@?, process 0, since ?"
+    path.write_text('{"pid": 1, "surprise": 2}')
+    assert holder(path) == found
+    assert other.poll() is None
+
+
+def test_an_account_without_a_name_signs_with_its_number(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As in a container that is run under a number of its own.
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    with locked(path, SystemClock()):
+        found = holder(path)
+    assert found is not None
+    assert found.user == "54321"
+
+
+def test_a_look_at_the_lock_does_not_cost_a_runner_its_turn(path: Path) -> None:
+    looking = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+
+    class Waiting(SystemClock):
+        def sleep(self, seconds: float) -> None:
+            assert seconds == pytest.approx(0.1)
+            fcntl.flock(looking, fcntl.LOCK_UN)
+
+    with locked(path, Waiting()):
+        assert holder(path) is not None
+    os.close(looking)
+
+
+def test_a_signature_is_as_long_as_its_holder_and_no_longer(path: Path) -> None:
+    path.write_text("x" * 3000)
+    with locked(path, SystemClock()):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+        assert path.stat().st_mode & 0o777 == 0o644 & ~os.umask(os.umask(0o022))
+
+
+def test_a_folder_that_is_not_there_is_told(path: Path) -> None:
+    with (
+        pytest.raises(StateUnfit, match=r"cannot open lock file .*: No such file or directory") as told,
+        locked(path.parent / "nowhere" / "lock", SystemClock()),
+    ):
+        pass
+    assert "--state" in (told.value.remedy or "")
