@@ -1,21 +1,20 @@
-"""What is run only where it is asked for: every pair of versions, and the many cases of the soak."""
+"""The option that runs every pair of versions."""
 
 from __future__ import annotations
 
-import os
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--matrix", action="store_true", help="run every pair of source and target versions")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not os.environ.get("PLANRUNNER_SOAK"):
-        # Hundreds of lines about what is never meant to run here would hide the ones that matter.
-        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("soak")])
-        items[:] = [item for item in items if not item.get_closest_marker("soak")]
+def pytest_collection_modifyitems(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
     if config.getoption("--matrix"):
         return
     for item in items:

@@ -35,6 +35,8 @@ STEP = "cutover_verify"
 OPENED, SWITCHED, RETURNED, ALIGNED = "opened", "switched", "returned", "aligned"
 REHEARSALS = "rehearsals"
 _COMMIT_PATIENCE_SECONDS = 30.0
+# By its name too: another's session may have the number by now.
+_END = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND application_name = %s"
 
 
 class Position(Enum):
@@ -282,7 +284,7 @@ def _ended(crossing: Crossing, pid: int) -> None:
     """
     leaving, clock = crossing.leaving, crossing.workspace.clock
     give_up = clock.monotonic() + _COMMIT_PATIENCE_SECONDS
-    while leaving.rows("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s", [pid]):
+    while leaving.rows(_END, [pid, leaving.name]):
         if clock.monotonic() > give_up:
             raise StepFailed(
                 f"{leaving.side.value}: the line broke in the commit of the fence, and its session (pid {pid}) does not"

@@ -86,6 +86,7 @@ def test_a_backup_that_vanishes_between_two_looks_is_passed_over() -> None:
 def test_a_vanished_state_names_its_backup_and_a_damaged_one_without_any_says_so() -> None:
     drawer = Drawer()
     mine = home(drawer)
+    assert mine.place == "s3://b/orders"
     assert mine.load() is None
     mine.save(FIRST)
     mine.save(replace(FIRST, serial=2))
