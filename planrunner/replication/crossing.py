@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 STEP = "cutover_verify"
 OPENED, SWITCHED, RETURNED, ALIGNED = "opened", "switched", "returned", "aligned"
 REHEARSALS = "rehearsals"
-_COMMIT_PATIENCE_SECONDS = 30.0
 
 
 class Position(Enum):
@@ -264,32 +263,13 @@ def _fenced(crossing: Crossing, session: Session, pause: Pause) -> None:
 
 
 def _commit(crossing: Crossing, session: Session) -> None:
-    pid = session.info.backend_pid
     try:
         session.execute("COMMIT")
     except psycopg.OperationalError:
-        # The reply was lost: whether it was committed, the server itself tells, once nobody is at it any more.
-        _ended(crossing, pid)
+        # The reply was lost: whether it was committed, the server itself tells.
         if not _closed(crossing):
             raise
     failpoint("cutover.after_commit")
-
-
-def _ended(crossing: Crossing, pid: int) -> None:
-    """End the backend that may still be in its COMMIT: one that waits for a synchronous standby is not seen by others.
-
-    StepFailed when it does not end: the next run asks again.
-    """
-    leaving, clock = crossing.leaving, crossing.workspace.clock
-    give_up = clock.monotonic() + _COMMIT_PATIENCE_SECONDS
-    while leaving.rows("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s", [pid]):
-        if clock.monotonic() > give_up:
-            raise StepFailed(
-                f"{leaving.side.value}: the line broke in the commit of the fence, and its session (pid {pid}) does not"
-                " end: whether writers are stopped is not known yet",
-                remedy="Look at it in pg_stat_activity there. The next run asks again and goes on from the answer.",
-            )
-        clock.sleep(0.02)
 
 
 def _closed(crossing: Crossing) -> bool:

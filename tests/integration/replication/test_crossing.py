@@ -45,6 +45,13 @@ class Leaping(SystemClock):
         return super().monotonic() + self._ahead
 
 
+class Still(SystemClock):
+    """Sleeps no time."""
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds > 0
+
+
 class Breaking(NoSwitch):
     """Leads traffic, and breaks where it is told to."""
 
@@ -304,10 +311,10 @@ def test_a_session_that_does_not_end_leaves_the_answer_to_the_next_run(
         )
         # One that the server never gets rid of is not to be had: it is looked at again and again.
         monkeypatch.setattr(space.source, "rows", lambda *_: [(True,)])
-        space.clock = Leaping(11.0)
-        with pytest.raises(StepFailed, match=r"whether writers are stopped is not known yet") as told:
-            crossing._ended(made, somebody.info.backend_pid)
-        assert "The next run asks again" in (told.value.remedy or "")
+        space.clock = Still()
+        with pytest.raises(StepFailed, match=r"whether it took effect is not known yet") as told:
+            crossing._committed(made, somebody.info.backend_pid)
+        assert "run again at once" in (told.value.remedy or "")
 
 
 def test_nobody_to_lead_is_nothing_to_do() -> None:
