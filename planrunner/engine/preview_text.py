@@ -174,6 +174,6 @@ def _action(action: Action) -> Iterator[str]:
     marked = "".join(f" [{flag}]" for flag in flags(action))
     yield f"  - {verdict(action)}, {action.where.value}: {action.summary}{marked}"
     for statement in map(masked, action.statements):
-        yield from (f"      {line}" for line in statement.splitlines())
+        yield from (f"      {line}" for line in statement.split("\n"))
     for name, text in details(action):
         yield f"      {name}: {text}"
