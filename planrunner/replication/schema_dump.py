@@ -91,7 +91,7 @@ def dumped(source: Server, target: Server, wishes: Wishes, *, snapshot: str | No
         with tempfile.TemporaryDirectory(prefix="planrunner-") as folder:
             archive = Path(folder) / "schema.dump"
             _dump(client, source, archive, wishes, snapshot)
-            wanted = Restorable(target, wishes.omitted)
+            wanted = Restorable(source, target, wishes.omitted)
             sections = [_section(client, archive, name, wanted) for name in ("pre-data", "post-data")]
         if not any("pg_attver" in text for text, _ in sections):
             theirs = provider(target, assumable(target))
@@ -108,7 +108,7 @@ def dumped(source: Server, target: Server, wishes: Wishes, *, snapshot: str | No
 
 def _section(client: tools.ClientTools, archive: Path, name: str, wanted: Restorable) -> tuple[str, int]:
     listing = _listing(client, archive, name, wanted)
-    count = sum(1 for line in listing.read_text("utf-8").splitlines() if not line.startswith(";"))
+    count = sum(1 for line in listing.read_bytes().split(b"\n") if line)
     return _script(client, archive, listing), count
 
 
@@ -149,7 +149,7 @@ def _listing(client: tools.ClientTools, archive: Path, section_name: str, wanted
         timeout=TIMEOUT_SECONDS,
     )
     kept = [
-        line for line in listed.decode().splitlines() if line and not line.startswith(";") and wanted(line)
+        line for line in listed.decode().split("\n") if line and not line.startswith(";") and wanted(line)
     ]
     path = archive.with_name(f"{section_name}.list")
     path.write_text("\n".join(kept) + "\n", "utf-8")
