@@ -177,7 +177,11 @@ def _plain(word: str) -> str:
     if not word.endswith('"'):
         return word
     text = word[word.index('"') + 1 : -1].replace('""', '"')
-    return _ESCAPE.sub(lambda m: chr(int(m[1] or m[2], 16)) if m[1] or m[2] else "\\", text) if word[0] == "U" else text
+    return (
+        _ESCAPE.sub(lambda m: chr(int(m[1] or m[2], 16)) if m[1] or m[2] else "\\", text)
+        if word[0] == "U"
+        else text
+    )
 
 
 def tables(server: Server) -> tuple[Table, ...]:

@@ -155,7 +155,9 @@ class Omitted:
 def read(source: Server, *, sized: bool = True) -> tuple[Relation, ...]:
     """Every relation of the user's, in name order; ``bytes`` is 0 unless ``sized``, which looks at every file."""
     return tuple(
-        Relation(oid=r[0], schema=r[1], name=r[2], kind=r[3], parent=r[4], owner=r[5], bytes=r[6], quoted=r[7])
+        Relation(
+            oid=r[0], schema=r[1], name=r[2], kind=r[3], parent=r[4], owner=r[5], bytes=r[6], quoted=r[7]
+        )
         for r in source.rows(_RELATIONS, [sized])
     )
 

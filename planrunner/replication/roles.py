@@ -39,7 +39,8 @@ members AS (SELECT oid FROM named WHERE oid NOT IN (SELECT oid FROM others)
 SELECT r.rolname::text, r.rolcanlogin, r.rolsuper, r.rolcreatedb, r.rolcreaterole, r.rolinherit, r.rolreplication,
        r.rolbypassrls, r.rolconnlimit, r.rolvaliduntil::text, shobj_description(r.oid, 'pg_authid')
 FROM pg_roles r WHERE (r.oid IN (SELECT oid FROM groups) OR r.oid IN (SELECT oid FROM members))
-  AND r.rolname NOT LIKE 'pg\\_%' AND r.rolname NOT LIKE 'rds%' AND r.rolname !~ '^pr_[0-9a-f]{8}_login(_back)?$' ORDER BY r.oid
+  AND r.rolname NOT LIKE 'pg\\_%' AND r.rolname NOT LIKE 'rds%'
+  AND r.rolname !~ '^pr_[0-9a-f]{8}_login(_back)?$' ORDER BY r.oid
 """
 # to_jsonb: a grant says since 16 whether it is inherited and lets one act as the group.
 _MEMBERSHIPS = """
