@@ -156,7 +156,8 @@ def _rows(found: Verification) -> Proof:
 def _wish(workspace: Workspace, terms: Terms, omitted: relations.Omitted) -> likeness.Wish:
     made = [Grant.from_detail(detail) for detail in workspace.ledger.effects("grant").values()]
     words = sorted({word for g in made for word in (g.schema, *g.names) if word is not None})
-    quoted = dict(workspace.source.rows("SELECT w, quote_ident(w) FROM unnest(%s::text[]) w", [words]))
+    rows = workspace.source.rows("SELECT w, quote_ident(w) FROM unnest(%s::text[]) w", [words])
+    quoted = {str(word): str(shown) for word, shown in rows}
     given = frozenset((_label(g, name, quoted), g.login) for g in made for name in g.names)
     return likeness.Wish(
         owners=terms.owners, grants=terms.grants, omitted=omitted, roles=terms.roles or {}, given=given

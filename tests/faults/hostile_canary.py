@@ -27,6 +27,8 @@ _QUOTED = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+# Payloads name them without a schema; pg_dump and whatever moves them as the objects they are, with it.
+_SONG = re.compile(rf"(?<!public\.)\b(?:{CANARY}|{SINGER})\b")
 _STATEMENT = re.compile(r"(?:statement|execute [^:]*|parse [^:]*): ", re.DOTALL)
 
 
@@ -51,5 +53,5 @@ def outside_of_quotes(log: Path) -> Iterator[str]:
             if found is None:
                 continue
             statement = told["message"][found.end() :]
-            if re.search(f"{CANARY}|{SINGER}", _QUOTED.sub(" ", statement)):
+            if _SONG.search(_QUOTED.sub(" ", statement)):
                 yield statement

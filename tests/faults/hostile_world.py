@@ -301,9 +301,9 @@ def _partitions(place: Place) -> Iterator[sql.Composable]:
         part, parent, sql.Literal(place.name(0))
     )
     yield sql.SQL("CREATE TABLE {} PARTITION OF {} DEFAULT").format(rest, parent)
-    yield sql.SQL("INSERT INTO {} VALUES (1, {}), (2, {})").format(
-        parent, sql.Literal(place.name(0)), sql.Literal(place.name(1))
-    )
+    first, second = sql.Literal(place.name(0)), sql.Literal(place.name(1))
+    # The third moves to the other partition and back.
+    yield sql.SQL("INSERT INTO {} VALUES (1, {}), (2, {}), (3, {})").format(parent, first, second, first)
 
 
 def _bare(place: Place) -> Iterator[sql.Composable]:

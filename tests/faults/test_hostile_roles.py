@@ -63,7 +63,7 @@ def script() -> str:
         made += [
             sql.SQL("CREATE SCHEMA {} AUTHORIZATION {}").format(owner, owner),
             sql.SQL("CREATE TABLE {}.{} ({} int PRIMARY KEY)").format(owner, owner, owner),
-            sql.SQL("CREATE SEQUENCE {}.{}").format(owner, sql.Identifier(f"{hostile.name[:20]}+")),
+            sql.SQL("CREATE SEQUENCE {}.{}").format(owner, sql.Identifier("+")),
             sql.SQL("ALTER TABLE {}.{} OWNER TO {}").format(owner, owner, owner),
         ]
     return ";\n".join(statement.as_string() for statement in made)
