@@ -13,12 +13,15 @@ from tests.faults.hostile_names import CANARY, NAMES, SINGER
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from tests.faults.scene import Migration
+
 WORDS = tuple(hostile.name for hostile in NAMES)
 COUNT = len(WORDS)
 ROWS = 8
 # Every so many schemas hold a table that is cut into chunks, and one that is cut into ranges.
 CHUNKED_EVERY, SPLIT_EVERY = 7, 70
 _FILL = 220
+_PATIENCE_SECONDS = 900
 
 
 def word(number: int) -> str:
@@ -75,6 +78,16 @@ class Place:
 PLACES = tuple(Place(number=number) for number in range(COUNT))
 # Tables whose qualified names are the same letters.
 TWINS = (("a", "b.c"), ("a.b", "c"), ('"a"', "b"), ("a", '"b'), ('a"', "b"))
+
+
+def patiently(one: Migration, verb: str, *options: str) -> tuple[int, str]:
+    """As the scene's ``run``, with time for thousands of objects on a busy machine."""
+    child = one.start(verb, *options)
+    try:
+        said, _ = child.communicate(timeout=_PATIENCE_SECONDS)
+    finally:
+        child.kill()
+    return child.returncode, said
 
 
 def written(schema: str, name: str) -> str:

@@ -23,7 +23,7 @@ from tests.faults import scene
 from tests.faults.hostile_canary import outside_of_quotes, sung
 from tests.faults.hostile_kinds import KINDS, found
 from tests.faults.hostile_names import CANARY, NAMES
-from tests.faults.hostile_world import PLACES, ROWS, TWINS, Place
+from tests.faults.hostile_world import PLACES, ROWS, TWINS, Place, patiently
 from tests.faults.test_hostile_databases import opened
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 
 pytestmark = pytest.mark.timeout(3600)
-
-PATIENCE_SECONDS = 900
 # What a terminal acts upon, and what turns a line round; newlines and tabs stay.
 RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 Answers = dict[str, tuple[int, str]]
@@ -82,48 +80,37 @@ def story(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         _there(told)
         if ways == BACK:
             _back(told)
-        told.said["cleanup"] = _run(one, "cleanup", "--yes", "--no-input")
+        told.said["cleanup"] = patiently(one, "cleanup", "--yes", "--no-input")
         yield told
-
-
-def _run(one: scene.Migration, verb: str, *options: str) -> tuple[int, str]:
-    """As the scene's, with time for thousands of objects on a busy machine."""
-    child = one.start(verb, *options)
-    try:
-        said, _ = child.communicate(timeout=PATIENCE_SECONDS)
-    finally:
-        child.kill()
-    return child.returncode, said
 
 
 def _there(told: Story) -> None:
     one = told.one
     for form in ("text", "markdown", "json"):
-        told.said[f"preview {form}"] = _run(one, "preview", "--format", form)
-    told.said["run"] = _run(one, "run", "--until", "follow", "--no-input")
+        told.said[f"preview {form}"] = patiently(one, "preview", "--format", form)
+    told.said["run"] = patiently(one, "run", "--until", "follow", "--no-input")
     assert told.said["run"][0] == 0, told.said["run"][1][-3000:]
     _write(told, one.ours, ours=True)
-    told.said["verify"] = _run(one, "verify", "--no-input")
     _spoil(one.theirs)
-    told.said["verify spoilt"] = _run(one, "verify", "--output", "json", "--no-input")
-    told.said["repair"] = _run(one, "verify", "--repair", "--yes", "--no-input")
-    told.said["verify mended"] = _run(one, "verify", "--output", "json", "--no-input")
-    patterns = [word for place in PLACES[::9] for word in ("--tables", world.written(*place.main))]
-    told.said["verify tables"] = _run(one, "verify", "--output", "json", *patterns)
-    told.said["status"] = _run(one, "status")
-    told.said["status json"] = _run(one, "status", "--output", "json")
-    told.said["cutover"] = _run(one, "run", "--no-input", "--output", "json")
+    told.said["verify spoilt"] = patiently(one, "verify", "--output", "json", "--no-input")
+    told.said["repair"] = patiently(one, "verify", "--repair", "--yes", "--no-input")
+    told.said["verify mended"] = patiently(one, "verify", "--output", "json", "--no-input")
+    named = [word for place in PLACES[::9] for word in ("--tables", world.written(*place.main))]
+    told.said["verify tables"] = patiently(one, "verify", "--output", "json", *named)
+    told.said["status"] = patiently(one, "status")
+    told.said["status json"] = patiently(one, "status", "--output", "json")
+    told.said["cutover"] = patiently(one, "run", "--no-input", "--output", "json")
     assert told.said["cutover"][0] == 0, told.said["cutover"][1][-3000:]
     object.__setattr__(told, "after", found(one.theirs))
     told.rows["cutover"] = contents(one.ours), contents(one.theirs)
     for form in ("html", "markdown", "json"):
-        told.said[f"report {form}"] = _run(one, "report", "--format", form)
+        told.said[f"report {form}"] = patiently(one, "report", "--format", form)
 
 
 def _back(told: Story) -> None:
     one = told.one
     _write(told, one.theirs, ours=False)
-    told.said["rollback"] = _run(one, "rollback", "--yes", "--no-input")
+    told.said["rollback"] = patiently(one, "rollback", "--yes", "--no-input")
     assert told.said["rollback"][0] == 0, told.said["rollback"][1][-3000:]
     told.rows["rollback"] = contents(one.ours), contents(one.theirs)
 
