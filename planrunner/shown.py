@@ -12,7 +12,8 @@ def visible(text: str) -> str:
 
     What JSON's encoder wrote stays the same JSON, so that both kinds of output go by here.
     """
-    return text if text.isprintable() else "".join(c if _plain(c) else _escaped(c) for c in text)
+    # Nearly every line is plain; only what is not is looked at letter by letter.
+    return "\n".join(line if line.isprintable() else _seen(line) for line in text.split("\n"))
 
 
 def in_one_line(text: str) -> str:
@@ -20,8 +21,12 @@ def in_one_line(text: str) -> str:
     return visible(text).replace("\n", "\\n")
 
 
+def _seen(line: str) -> str:
+    return "".join(c if _plain(c) else _escaped(c) for c in line)
+
+
 def _plain(character: str) -> bool:
-    return character in "\n\t" or unicodedata.category(character) not in _UNSEEN
+    return character == "\t" or unicodedata.category(character) not in _UNSEEN
 
 
 def _escaped(character: str) -> str:

@@ -279,3 +279,5 @@ EVERY = tuple(Hostile(name=name, why=why) for group in _GROUPS for name, why in 
 NAMES = tuple(
     Hostile(name=name, why=why) for group in _GROUPS for name, why in group[: round(len(group) * _SHARE)]
 )
+if os.environ.get("HN_SLICE"):
+    NAMES = NAMES[int(os.environ["HN_SLICE"]) :: 3]
