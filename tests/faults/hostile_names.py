@@ -10,7 +10,7 @@ CANARY = "canary_5e1f"
 SINGER = "sing_5e1f"
 LIMIT_BYTES = 63
 # Of each group the first, which are the worst of it, and in the soak all.
-_SHARE = float(os.environ.get("HN_SHARE", "1.0" if os.environ.get("PLANRUNNER_SOAK") else "0.6"))
+_SHARE = 1.0 if os.environ.get("PLANRUNNER_SOAK") else 0.6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,5 +279,3 @@ EVERY = tuple(Hostile(name=name, why=why) for group in _GROUPS for name, why in 
 NAMES = tuple(
     Hostile(name=name, why=why) for group in _GROUPS for name, why in group[: round(len(group) * _SHARE)]
 )
-if os.environ.get("HN_SLICE"):
-    NAMES = NAMES[int(os.environ["HN_SLICE"]) :: 3]
