@@ -11,7 +11,7 @@ from psycopg import sql
 
 from tests.faults import scene
 from tests.faults.hostile_canary import sung
-from tests.faults.hostile_names import NAMES, SINGER
+from tests.faults.hostile_names import CANARY, NAMES, SINGER
 from tests.faults.hostile_world import canary, patiently
 from tests.rights import EVERYTHING
 
@@ -59,7 +59,13 @@ def pair() -> Iterator[tuple[PostgresServer, PostgresServer]]:
 
 
 def script() -> str:
-    made: list[sql.Composable] = [sql.SQL(canary())]  # type: ignore[arg-type]  # the test's own
+    # A login may not become a member of a superuser, so the canary is no superuser's.
+    made: list[sql.Composable] = [
+        sql.SQL(canary()),  # type: ignore[arg-type]  # the test's own
+        sql.SQL("ALTER TABLE {} OWNER TO {}").format(
+            sql.Identifier("public", CANARY), sql.Identifier(NAMES[0].name)
+        ),
+    ]
     for hostile in NAMES:
         owner = sql.Identifier(hostile.name)
         made += [
