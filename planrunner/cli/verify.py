@@ -128,6 +128,7 @@ def _judge(found: "Verification", terms: "VerifyTerms") -> None:
 
 def _as_text(found: "Verification") -> str:
     from planrunner.cli.screen import table
+    from planrunner.shown import in_one_line
 
     rows = [
         (v.table, str(v.source_rows), str(v.target_rows), "✓ equal" if v.equal else f"✗ {v.detail}")
@@ -135,7 +136,7 @@ def _as_text(found: "Verification") -> str:
     ]
     lines = [table(("TABLE", "SOURCE ROWS", "TARGET ROWS", "VERDICT"), rows)]
     lines += _row_lines(found)
-    lines += [f"✗ {difference}" for difference in found.other]
+    lines += [f"✗ {in_one_line(difference)}" for difference in found.other]
     lines += [
         f"? {name}: some rows changed at every look; nothing is proven of them" for name in found.undecided
     ]

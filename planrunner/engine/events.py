@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 from planrunner.errors import StateUnfit
 from planrunner.failpoints import failpoint
 from planrunner.masking import hushed, without_hushed
+from planrunner.shown import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -60,7 +61,7 @@ class Event:
 
     def to_json(self) -> str:
         """The event as one line without its newline."""
-        return json.dumps(
+        written = json.dumps(
             {
                 "serial": self.serial,
                 "at": self.at.isoformat(timespec="milliseconds"),
@@ -71,6 +72,8 @@ class Event:
             },
             ensure_ascii=False,
         )
+        # Whatever reads lines cuts where it thinks they end, and people read this file in a terminal.
+        return visible(written)
 
 
 class Journal:

@@ -179,7 +179,7 @@ def _remedy(change: Change, stream: str | None, reader: str | None) -> str:
 
 
 def _follow(change: Change, stream: str | None, reader: str | None) -> str:
-    schema, _, name = change.subject.partition(".")
+    schema, name = catalog.parted(change.subject)
     table = sql.Identifier(schema, name).as_string()
     unneeded = f" Or, if it is not needed, on the source: {change.undo}" if change.undo else ""
     if stream is None and change.kind is Kind.TABLE_REPLACED:

@@ -46,7 +46,8 @@ _WORD = r'("(?:[^"]|"")*"|[^\s."(;]+)'
 _INDEX_OF = re.compile(rf"CREATE (?:UNIQUE )?INDEX {_WORD} ON (?:ONLY )?{_WORD}\.{_WORD}")
 _CONSTRAINT_OF = re.compile(rf"ALTER TABLE (?:ONLY )?{_WORD}\.{_WORD}")
 _NAMED = re.compile(rf"ALTER TABLE (?:ONLY )?{_WORD}\.{_WORD}\s+ADD CONSTRAINT {_WORD} ")
-_PRIMARY = re.compile(rf"ADD CONSTRAINT {_WORD} PRIMARY KEY ")
+_PRIMARY = re.compile(rf"\s*ALTER TABLE (?:ONLY )?{_WORD}\.{_WORD}\s+ADD CONSTRAINT {_WORD} PRIMARY KEY ")
+_UNCHECKED = re.compile(r" NOT VALID;\s*\Z")
 _ENDING = re.compile(r";\s*\Z")
 # Two builders that want each other's locks: the server ends one of them, which then has free way.
 _DEADLOCK_ATTEMPTS = 5
@@ -251,7 +252,7 @@ class Builder:
         """Add foreign keys unchecked, many in a message, then check those of several tables at a time."""
         partitioned = {t.qualified for t in catalog.tables(self._workspace.target) if t.partitioned}
         # A partitioned table takes only checked ones, and what was not valid on the source stays so.
-        plain = [e for e in entries if table_of(e) not in partitioned and "NOT VALID" not in e.sql]
+        plain = [e for e in entries if table_of(e) not in partitioned and not _UNCHECKED.search(e.sql)]
         self._in_messages(
             [
                 Piece(sql=_ENDING.sub(" NOT VALID;", e.sql), key=f"{e.key} unchecked", type=e.type)
@@ -290,7 +291,7 @@ def unique(entry: Entry) -> bool:
     """True for what rows of two streams can collide in for a moment: unique indexes but the primary key's."""
     if entry.type == "INDEX":
         return entry.sql.lstrip().startswith("CREATE UNIQUE")
-    return _PRIMARY.search(entry.sql) is None
+    return _PRIMARY.match(entry.sql) is None
 
 
 def _checking(entry: Entry) -> str:

@@ -52,7 +52,7 @@ def proofs(ours: Census, theirs: Census, wish: Wish) -> tuple[Proof, ...]:
     """Every proof that two catalogues give; ``ours`` is the side that is left, ``theirs`` the one that receives."""
     tables = frozenset(e.table for entries in ours.kinds.values() for e in entries.values()) - {
         "",
-        *wish.omitted.names,
+        *wish.omitted.quoted,
     }
     kinds = [_kind(kind, ours, theirs, wish, tables) for kind in KINDS]
     return (*kinds, _owners(ours, theirs, wish), _grants(ours, theirs, wish), _extensions(ours, theirs))
@@ -108,7 +108,7 @@ def _texts(kind: str, both: list[tuple[str, Entry, Entry]], *, same_major: bool)
 
 
 def _left_out(label: str, entry: Entry, omitted: Omitted) -> bool:
-    if entry.table in omitted.names:
+    if entry.table in omitted.quoted:
         return True
     return any(label == f"{key.table}.{key.name}" for key in omitted.foreign_keys)
 

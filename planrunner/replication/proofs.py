@@ -155,17 +155,21 @@ def _rows(found: Verification) -> Proof:
 
 def _wish(workspace: Workspace, terms: Terms, omitted: relations.Omitted) -> likeness.Wish:
     made = [Grant.from_detail(detail) for detail in workspace.ledger.effects("grant").values()]
-    given = frozenset((_label(g, name), g.login) for g in made for name in g.names)
+    words = sorted({word for g in made for word in (g.schema, *g.names) if word is not None})
+    rows = workspace.source.rows("SELECT w, quote_ident(w) FROM unnest(%s::text[]) w", [words])
+    quoted = {str(word): str(shown) for word, shown in rows}
+    given = frozenset((_label(g, name, quoted), g.login) for g in made for name in g.names)
     return likeness.Wish(
         owners=terms.owners, grants=terms.grants, omitted=omitted, roles=terms.roles or {}, given=given
     )
 
 
-def _label(grant: Grant, name: str) -> str:
+def _label(grant: Grant, name: str, quoted: Mapping[str, str]) -> str:
+    """What was granted on, in the census's words."""
     if grant.kind in TO_COME:
         what = "tables" if grant.kind is Kind.DEFAULT_TABLE else "sequences"
         return f"default privileges of {name} in schema {grant.schema} for {what}"
-    return f"{grant.kind.value} {name if grant.schema is None else f'{grant.schema}.{name}'}"
+    return f"{grant.kind.value} {name if grant.schema is None else f'{quoted[grant.schema]}.{quoted[name]}'}"
 
 
 def _sequences(

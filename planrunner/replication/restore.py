@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from planrunner.failpoints import failpoint
+from planrunner.postgres.catalog import qualified
 from planrunner.replication import relations, roles, schema_dump
 from planrunner.replication.identities import table_name
 
@@ -108,7 +109,7 @@ def materialized_views(workspace: Workspace) -> tuple[tuple[str, str], ...]:
     """The source's materialized views that are carried, as (schema, name), in the order of dependencies."""
     gone = relations.omitted(workspace.source, workspace.selection).names
     found = workspace.source.rows(_MATVIEWS)
-    return tuple((row[0], row[1]) for row in found if f"{row[0]}.{row[1]}" not in gone)
+    return tuple((row[0], row[1]) for row in found if qualified(row[0], row[1]) not in gone)
 
 
 def refreshing(views: Sequence[tuple[str, str]]) -> tuple[str, ...]:
