@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from planrunner.errors import ServerError, StateUnfit
+from planrunner.errors import ServerError, ServerReplaced, StateUnfit
 from planrunner.step import Held, Run, nowhere
 
 if TYPE_CHECKING:
@@ -127,7 +127,8 @@ def identities(world: World, *, source_may_be_away: bool) -> Identities:
     try:
         told.append((world.source, world.source.identity()))
     except ServerError as error:
-        if not source_may_be_away or (error.sqlstate or "").startswith(_REFUSALS):
+        refused = isinstance(error, ServerReplaced) or (error.sqlstate or "").startswith(_REFUSALS)
+        if not source_may_be_away or refused:
             raise
     told.append((world.target, world.target.identity()))
     names = {server.side.value: f"{found.system_identifier}/{found.database}" for server, found in told}

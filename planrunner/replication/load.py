@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from planrunner.errors import Interrupted, ServerError, SnapshotLost, ToolFailed
+from planrunner.errors import Interrupted, ServerError, ServerReplaced, SnapshotLost, ToolFailed
 from planrunner.failpoints import failpoint
 from planrunner.replication import copy, generations, indexes, ranges
 from planrunner.replication.courier import StreamSession, mendable
@@ -109,6 +109,8 @@ def _left_after(workspace: Workspace, tables: Sequence[Table], error: Exception)
     while True:
         try:
             return len(generations.remaining(workspace, tables))
+        except ServerReplaced:
+            raise
         except ServerError as away:
             if workspace.clock.monotonic() > deadline or not mendable(error):
                 raise error from away

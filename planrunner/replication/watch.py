@@ -10,7 +10,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from planrunner.errors import PlanrunnerError, ServerError, StepFailed
+from planrunner.errors import PlanrunnerError, ServerError, ServerReplaced, StepFailed
 from planrunner.replication import apply_error, drift, logins, slots, subscriptions, tracker, troubles
 from planrunner.replication.health import Health, observe, wal_disk
 from planrunner.units import human_bytes
@@ -242,7 +242,7 @@ class Background:
             except ServerError as error:
                 # A server that restarts is back soon; one that stays away leaves the disk unwatched.
                 unseen_since = unseen_since or now
-                if now - unseen_since > _UNSEEN_SECONDS:
+                if isinstance(error, ServerReplaced) or now - unseen_since > _UNSEEN_SECONDS:
                     self._found = error
                     return
             except BaseException as error:  # noqa: BLE001  # raised by check, in the thread that works
