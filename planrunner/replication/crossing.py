@@ -246,7 +246,9 @@ def _fenced(crossing: Crossing, session: Session, pause: Pause) -> None:
     # Clients that are held back wait for the locks too.
     patience = pause.left() if crossing.switch else fence.LOCK_PATIENCE_SECONDS
     with pause.part("fence"):
-        begun = fence.raise_fence(crossing.workspace, session, crossing.fence, patience=patience)
+        begun = fence.raise_fence(
+            crossing.workspace, crossing.leaving, session, crossing.fence, patience=patience
+        )
     if not crossing.switch:
         # Whoever waited for locks in vain has let writers go on meanwhile.
         pause.begun = begun
