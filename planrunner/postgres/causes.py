@@ -232,6 +232,14 @@ QUERY_CAUSES: tuple[Cause, ...] = (
         ),
     ),
     Cause(
+        sqlstate="55000",
+        words=r"recovery is in progress",
+        message="a standby answers at its address (it is in recovery)",
+        remedy=(
+            "Wait until the failover is over, or lead the address of connections.{side} to the primary; then run again."
+        ),
+    ),
+    Cause(
         sqlstate="55P03",
         message="a lock was not free in time",
         remedy=(

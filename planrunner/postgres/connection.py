@@ -110,7 +110,7 @@ class Server:
     another process has taken over. The first session tells which cluster it is; no later one is opened on another.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # who is dialled and how, each by its name
         self,
         endpoint: Endpoint,
         *,
@@ -188,8 +188,8 @@ class Server:
     ) -> Session:
         """Open a session that the caller closes; ConnectionFailed with cause and remedy.
 
-        ServerReplaced when another cluster answers than before. A password that is refused may have been rotated a moment ago: it is looked up once more. ``secret`` is
-        that of another login, which ``extra`` names as ``user``.
+        ServerReplaced when another cluster answers than before. A password that is refused may have been rotated a
+        moment ago: it is looked up once more. ``secret`` is that of another login, which ``extra`` names as ``user``.
         """
         settings = {**PINNED, "default_transaction_read_only": "on" if read_only else "off"}
         parameters = shielded({**self.parameters(), **extra})

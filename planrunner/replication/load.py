@@ -20,6 +20,7 @@ from planrunner.failpoints import failpoint
 from planrunner.replication import copy, generations, indexes, ranges
 from planrunner.replication.courier import StreamSession, mendable
 from planrunner.replication.feeds import Psql
+from planrunner.replication.holders import Onlooker
 from planrunner.replication.identities import table_name
 from planrunner.replication.jobs import SMALL_BYTES, jobs_of
 from planrunner.replication.throttle import Throttle
@@ -148,6 +149,7 @@ class Load:
         self._psql = Psql.find(workspace.source)
         self._throttle = Throttle(workspace, workspace.source, None, "the copy")
         self._slow = _slow(workspace)
+        self._onlooker = Onlooker(workspace, workspace.target)
         self._spent: dict[int, bool] = {}
         self._work = self._divided(units)
         self._chunks_left = Counter(
@@ -209,6 +211,7 @@ class Load:
     def _check(self) -> None:
         if self._stopped.is_set():
             raise Interrupted("the copy was stopped; the units in hand are rolled back")
+        self._onlooker.look()
         self._watch.check()
         self._ways.check()
 
