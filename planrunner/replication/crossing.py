@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import psycopg
 
 from planrunner import remains
-from planrunner.errors import PlanrunnerError, StepFailed
+from planrunner.errors import DifferencesFound, PlanrunnerError, StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.model import Side
 from planrunner.postgres.lsn import Lsn
@@ -253,7 +253,12 @@ def _fenced(crossing: Crossing, session: Session, pause: Pause) -> None:
         # Whoever waited for locks in vain has let writers go on meanwhile.
         pause.begun = begun
     pause.left()
-    crossing.settle(session, pause)
+    try:
+        crossing.settle(session, pause)
+    except DifferencesFound:
+        # Without the fence's session writers have gone on, and what differs is theirs: then that is the news.
+        session.execute("SELECT 1")
+        raise
     if crossing.way_back is not None:
         with pause.part("way back"):
             aligned = crossing.way_back.align(pause.left())

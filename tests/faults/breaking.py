@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,7 +16,6 @@ import psycopg
 from tests.faults.scene import CLOCK, PATIENCE_SECONDS
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable, Container, Iterator
 
     from planrunner.sandbox.servers import PostgresServer
@@ -101,7 +101,12 @@ def wait_until(holds: Callable[[], Any], what: str, *, pause: float = 0.05) -> N
 
 def ended(child: subprocess.Popen[str], codes: Container[int] = (0, 1)) -> tuple[int, str]:
     """The exit code of a runner that goes on by itself, and what it said; never a traceback or a bug's code."""
-    said, _ = child.communicate(timeout=PATIENCE_SECONDS)
+    try:
+        said, _ = child.communicate(timeout=PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        said, _ = child.communicate()
+        raise AssertionError(f"it did not end within {PATIENCE_SECONDS} s: {said}") from None
     assert child.returncode in codes, said
     assert "Traceback" not in said, said
     return child.returncode, said
@@ -172,6 +177,20 @@ def lock_held(dsn: str, table: str, mode: str = "ACCESS EXCLUSIVE") -> Iterator[
         yield session.info.backend_pid
         # Its lock goes with it; somebody may have ended it before.
         session.close()
+
+
+@contextmanager
+def stalled(one: Migration) -> Iterator[None]:
+    """The target's apply worker is frozen for the length of the block: it holds no lock, and applies nothing."""
+    found = "SELECT pid FROM pg_stat_subscription WHERE pid IS NOT NULL"
+    wait_until(lambda: rows(one.theirs, found), "an apply worker is there")
+    (pid,) = rows(one.theirs, found)[0]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
 
 def begin_anew(one: Migration) -> None:

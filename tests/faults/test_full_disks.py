@@ -19,7 +19,7 @@ from tests.faults.breaking import (
     ended,
     execute,
     finishes,
-    lock_held,
+    stalled,
     until_told,
     wait_until,
     write_wal,
@@ -116,7 +116,7 @@ def test_a_source_whose_wal_disk_is_full_is_taken_up_again_once_there_is_room(
         Clerk(one.ours) as clerk,
     ):
         one.succeeds(*RUN, "--until", "follow")
-        with lock_held(one.theirs, "said"):
+        with stalled(one):
             child = one.start(*RUN)
             until_told(one, "cutover_verify begins")
             # Nothing is applied, so the slot keeps it all; the plan has set no limit.

@@ -12,8 +12,8 @@ from tests.faults.breaking import (
     begin_anew,
     ended,
     execute,
-    lock_held,
     rows,
+    stalled,
     until_told,
     write_wal,
 )
@@ -42,7 +42,7 @@ def pair() -> Iterator[Pair]:
 def test_a_slot_that_the_source_gives_up_is_told_before_and_after(pair: Pair, tmp_path: Path) -> None:
     with migration(pair, tmp_path, "invalidated", SCRIPT) as one:
         one.succeeds(*RUN, "--until", "follow")
-        with lock_held(one.theirs, "said"):
+        with stalled(one):
             execute(one.ours, "INSERT INTO said VALUES (1, 'behind')")
             child = one.start(*RUN)
             # With every megabyte it comes nearer; it is told while there is time.
@@ -55,7 +55,7 @@ def test_a_slot_that_the_source_gives_up_is_told_before_and_after(pair: Pair, tm
         assert code == 1, said
         assert "was invalidated (wal_removed)" in told, said
         assert "planrunner cleanup" in told, said
-        # The lock is gone, the rows are not to be had any more: no run may call it done.
+        # The worker is back, the rows are not to be had any more: no run may call it done.
         code, said = one.run(*RUN)
         assert code == 1, said
         assert "was invalidated (wal_removed)" in " ".join(said.split()), said
@@ -71,7 +71,7 @@ def test_a_stream_is_given_up_before_the_sources_disk_is_full(pair: Pair, tmp_pa
     follow = "{max_wal_retained: {warn: 8MB, give_up: 24MB}}"
     with migration(pair, tmp_path, "budget", SCRIPT, follow=follow) as one, Clerk(one.ours) as clerk:
         one.succeeds(*RUN, "--until", "follow")
-        with lock_held(one.theirs, "said"):
+        with stalled(one):
             child = one.start(*RUN)
             write_wal(one.ours, 12)
             until_told(one, "the slots keep much WAL on the source")
