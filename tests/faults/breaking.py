@@ -75,6 +75,11 @@ class Clerk:
         assert self.acknowledged <= there, sorted(self.acknowledged - there)[:10]
 
 
+def once(moment: str) -> str:
+    """The failpoint at its first passage only: a runner that goes on is not to stop there again."""
+    return moment if "#" in moment else f"{moment}#1"
+
+
 def crash(server: PostgresServer) -> None:
     """SIGQUIT: every process ends at once, nothing is flushed."""
     server.stop("immediate")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from tests.acceptance.helpers import contents
-from tests.faults.breaking import SCRIPT, Clerk, crash, ended, execute, finishes, slay
+from tests.faults.breaking import SCRIPT, Clerk, crash, ended, execute, finishes, once, slay
 from tests.faults.scene import CLOCK, frozen, migration, servers
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def test_a_server_that_crashed_and_is_back_costs_no_row(
 ) -> None:
     with migration(pair, tmp_path, "crashing", SCRIPT) as one, Clerk(one.ours) as clerk:
         server = one.source if which == "source" else one.target
-        with frozen(one, moment, "run", "--yes", "--no-input") as child:
+        with frozen(one, once(moment), "run", "--yes", "--no-input") as child:
             crashed(server, which)
             child.send_signal(signal.SIGCONT)
             # Long enough that the run meets a server that is away, not only lost sessions.
@@ -110,7 +110,7 @@ def test_a_crash_on_the_way_back_costs_no_row(moment: str, which: Which, pair: P
         if verb == "rollback":
             one.succeeds("run", "--yes", "--no-input")
             execute(one.theirs, "INSERT INTO said VALUES (-1, 'on the new side')")
-        with frozen(one, moment, verb, "--yes", "--no-input") as child:
+        with frozen(one, once(moment), verb, "--yes", "--no-input") as child:
             crashed(server, which)
             child.send_signal(signal.SIGCONT)
             CLOCK.sleep(1)

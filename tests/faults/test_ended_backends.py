@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from tests.faults.breaking import SCRIPT, Clerk, ended, finishes, rows, wait_until
+from tests.faults.breaking import SCRIPT, Clerk, ended, finishes, once, rows, wait_until
 from tests.faults.scene import frozen, migration, servers
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def test_units_copied_before_the_keepers_were_ended_stay_copied(pair: Pair, tmp_
 )
 def test_all_sessions_of_a_run_are_ended_and_it_goes_on(moment: str, pair: Pair, tmp_path: Path) -> None:
     with migration(pair, tmp_path, "sessions", SCRIPT) as one, Clerk(one.ours) as clerk:
-        with frozen(one, moment, *RUN) as child:
+        with frozen(one, once(moment), *RUN) as child:
             assert end_one_after_another(one.ours) + end_one_after_another(one.theirs) > 1
             child.send_signal(signal.SIGCONT)
             ended(child)
@@ -106,14 +106,14 @@ def test_killed_backends_take_both_servers_through_recovery_and_no_row_is_lost(
     pair: Pair, tmp_path: Path
 ) -> None:
     with migration(pair, tmp_path, "killed", SCRIPT) as one, Clerk(one.ours) as clerk:
-        with frozen(one, "cutover.guarded", *RUN) as child:
+        with frozen(one, "cutover.guarded#1", *RUN) as child:
             found = "SELECT pid FROM pg_stat_subscription WHERE pid IS NOT NULL"
             wait_until(lambda: rows(one.theirs, found), "an apply worker is there")
             kill(one.theirs, found)
             kill(one.ours, "SELECT active_pid FROM pg_replication_slots WHERE active_pid IS NOT NULL")
             child.send_signal(signal.SIGCONT)
             ended(child)
-        with frozen(one, "cutover.fenced", *RUN) as child:
+        with frozen(one, "cutover.fenced#1", *RUN) as child:
             kill(one.ours, _OURS)
             child.send_signal(signal.SIGCONT)
             ended(child)

@@ -15,7 +15,7 @@ from psycopg import conninfo
 from planrunner.sandbox.account import unprivileged
 from planrunner.sandbox.binaries import wheel_bin
 from planrunner.sandbox.servers import PostgresServer
-from tests.faults.breaking import SCRIPT, Clerk, crash, ended, execute, finishes, rows, wait_until
+from tests.faults.breaking import SCRIPT, Clerk, crash, ended, execute, finishes, once, rows, wait_until
 from tests.faults.relay import Relay
 from tests.faults.scene import frozen, migration, servers
 
@@ -101,7 +101,7 @@ def test_another_cluster_at_the_address_is_never_touched(
     with Relay(pair[place].port) as relay, stranger(pair[place], (16, 18)[place]) as other:
         ports = (relay.port, pair[1].port) if place == 0 else (pair[0].port, relay.port)
         with migration(pair, tmp_path, NAME, SCRIPT, ports=ports) as one, Clerk(one.ours) as clerk:
-            with frozen(one, moment, "run", "--yes", "--no-input") as child:
+            with frozen(one, once(moment), "run", "--yes", "--no-input") as child:
                 relay.lead_to(other.port)
                 child.send_signal(signal.SIGCONT)
                 code, said = ended(child, codes={1, UNFIT})
