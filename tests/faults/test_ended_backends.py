@@ -106,15 +106,16 @@ def test_killed_backends_take_both_servers_through_recovery_and_no_row_is_lost(
     pair: Pair, tmp_path: Path
 ) -> None:
     with migration(pair, tmp_path, "killed", SCRIPT) as one, Clerk(one.ours) as clerk:
+        with frozen(one, "cutover.fenced#1", *RUN) as child:
+            kill(one.ours, _OURS)
+            child.send_signal(signal.SIGCONT)
+            code, said = ended(child)
+            assert code == 1, said
         with frozen(one, "cutover.guarded#1", *RUN) as child:
             found = "SELECT pid FROM pg_stat_subscription WHERE pid IS NOT NULL"
             wait_until(lambda: rows(one.theirs, found), "an apply worker is there")
             kill(one.theirs, found)
             kill(one.ours, "SELECT active_pid FROM pg_replication_slots WHERE active_pid IS NOT NULL")
-            child.send_signal(signal.SIGCONT)
-            ended(child)
-        with frozen(one, "cutover.fenced#1", *RUN) as child:
-            kill(one.ours, _OURS)
             child.send_signal(signal.SIGCONT)
             ended(child)
         finishes(one)
