@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from tests.acceptance.helpers import contents
-from tests.faults.breaking import SCRIPT, Clerk, crash, ended, execute, finishes, once, slay
+from tests.faults.breaking import SCRIPT, UNHURRIED, Clerk, crash, ended, execute, finishes, once, slay
 from tests.faults.scene import CLOCK, frozen, migration, servers
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def crashed(server: PostgresServer, which: Which) -> None:
 def test_a_server_that_crashed_and_is_back_costs_no_row(
     moment: str, which: Which, pair: Pair, tmp_path: Path
 ) -> None:
-    with migration(pair, tmp_path, "crashing", SCRIPT) as one, Clerk(one.ours) as clerk:
+    with migration(pair, tmp_path, "crashing", SCRIPT, over=UNHURRIED) as one, Clerk(one.ours) as clerk:
         server = one.source if which == "source" else one.target
         with frozen(one, once(moment), "run", "--yes", "--no-input") as child:
             crashed(server, which)
@@ -102,7 +102,9 @@ def test_a_server_that_crashed_and_is_back_costs_no_row(
 @pytest.mark.parametrize(("moment", "which"), cases(BACK, BACK_BOUNDED))
 def test_a_crash_on_the_way_back_costs_no_row(moment: str, which: Which, pair: Pair, tmp_path: Path) -> None:
     with (
-        migration(pair, tmp_path, "returning", SCRIPT, over="{reverse: true}") as one,
+        migration(
+            pair, tmp_path, "returning", SCRIPT, over="{reverse: true, write_pause_budget: 60s}"
+        ) as one,
         Clerk(one.ours) as clerk,
     ):
         server = one.source if which == "source" else one.target

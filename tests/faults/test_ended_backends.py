@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from tests.faults.breaking import SCRIPT, Clerk, ended, finishes, once, rows, wait_until
+from tests.faults.breaking import SCRIPT, UNHURRIED, Clerk, ended, finishes, once, rows, wait_until
 from tests.faults.scene import frozen, migration, servers
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def serves(dsn: str) -> bool:
 @pytest.mark.server
 def test_units_copied_before_the_keepers_were_ended_stay_copied(pair: Pair, tmp_path: Path) -> None:
     with (
-        migration(pair, tmp_path, "keepers", LARGER, copy="{jobs: 1}") as one,
+        migration(pair, tmp_path, "keepers", LARGER, copy="{jobs: 1}", over=UNHURRIED) as one,
         Clerk(one.ours) as clerk,
     ):
         with frozen(one, "copy.after_commit#1", *RUN, "--until", "copy") as child:
@@ -90,7 +90,7 @@ def test_units_copied_before_the_keepers_were_ended_stay_copied(pair: Pair, tmp_
     ],
 )
 def test_all_sessions_of_a_run_are_ended_and_it_goes_on(moment: str, pair: Pair, tmp_path: Path) -> None:
-    with migration(pair, tmp_path, "sessions", SCRIPT) as one, Clerk(one.ours) as clerk:
+    with migration(pair, tmp_path, "sessions", SCRIPT, over=UNHURRIED) as one, Clerk(one.ours) as clerk:
         with frozen(one, once(moment), *RUN) as child:
             assert end_one_after_another(one.ours) + end_one_after_another(one.theirs) > 1
             child.send_signal(signal.SIGCONT)
@@ -105,7 +105,7 @@ def test_all_sessions_of_a_run_are_ended_and_it_goes_on(moment: str, pair: Pair,
 def test_killed_backends_take_both_servers_through_recovery_and_no_row_is_lost(
     pair: Pair, tmp_path: Path
 ) -> None:
-    with migration(pair, tmp_path, "killed", SCRIPT) as one, Clerk(one.ours) as clerk:
+    with migration(pair, tmp_path, "killed", SCRIPT, over=UNHURRIED) as one, Clerk(one.ours) as clerk:
         with frozen(one, "cutover.fenced#1", *RUN) as child:
             kill(one.ours, _OURS)
             child.send_signal(signal.SIGCONT)

@@ -15,6 +15,7 @@ import pytest
 from planrunner.sandbox.account import unprivileged
 from tests.faults.breaking import (
     SCRIPT,
+    UNHURRIED,
     Clerk,
     ended,
     execute,
@@ -112,7 +113,7 @@ def test_a_source_whose_wal_disk_is_full_is_taken_up_again_once_there_is_room(
     source = pair[0]
     with (
         wal_on(source, 80) as disk,
-        migration(pair, tmp_path, "walfull", SCRIPT) as one,
+        migration(pair, tmp_path, "walfull", SCRIPT, over=UNHURRIED) as one,
         Clerk(one.ours) as clerk,
     ):
         one.succeeds(*RUN, "--until", "follow")
@@ -138,7 +139,10 @@ def test_a_source_whose_wal_disk_is_full_is_taken_up_again_once_there_is_room(
 def test_a_target_without_room_is_told_and_taken_up_again(pair: Pair, tmp_path: Path) -> None:
     target = pair[1]
     folder = Path(tempfile.mkdtemp(prefix="small-", dir=target.folder))
-    with small_disk(folder, 24) as disk, migration(pair, tmp_path, "tablefull", SCRIPT + BIG) as one:
+    with (
+        small_disk(folder, 24) as disk,
+        migration(pair, tmp_path, "tablefull", SCRIPT + BIG, over=UNHURRIED) as one,
+    ):
         execute(target.superuser_dsn, f"CREATE TABLESPACE small LOCATION '{folder}'")
         execute(target.superuser_dsn, "ALTER DATABASE tablefull SET TABLESPACE small")
         execute(one.ours, "ALTER TABLE big ADD PRIMARY KEY (id)")

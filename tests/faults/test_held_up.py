@@ -11,7 +11,7 @@ import pytest
 from planrunner.errors import StepFailed
 from planrunner.postgres import catalog
 from planrunner.replication import fence, holders
-from tests.faults.breaking import SCRIPT, ended, execute, lock_held, until_told
+from tests.faults.breaking import SCRIPT, UNHURRIED, ended, execute, lock_held, until_told
 from tests.faults.scene import frozen, migration, servers
 from tests.faults.zombie import workspace
 
@@ -35,7 +35,7 @@ def pair() -> Iterator[Pair]:
 
 @pytest.mark.server
 def test_an_old_transaction_on_the_source_is_named_while_the_slot_waits(pair: Pair, tmp_path: Path) -> None:
-    with migration(pair, tmp_path, "waiting", SCRIPT) as one:
+    with migration(pair, tmp_path, "waiting", SCRIPT, over=UNHURRIED) as one:
         with psycopg.connect(one.ours, application_name="nightly report") as old:
             old.execute("INSERT INTO said VALUES (1, 'early')")
             child = one.start(*RUN)
@@ -62,7 +62,7 @@ def test_an_old_transaction_on_the_source_is_named_while_the_slot_waits(pair: Pa
 @pytest.mark.server
 def test_an_idle_transaction_on_the_target_that_blocks_an_index_is_named(pair: Pair, tmp_path: Path) -> None:
     with (
-        migration(pair, tmp_path, "indexing", SCRIPT, copy="{jobs: 1}") as one,
+        migration(pair, tmp_path, "indexing", SCRIPT, copy="{jobs: 1}", over=UNHURRIED) as one,
         frozen(one, "copy.after_commit#1", *RUN) as child,
         lock_held(one.theirs, "account", "ROW EXCLUSIVE") as pid,
     ):
@@ -77,7 +77,7 @@ def test_an_idle_transaction_on_the_target_that_blocks_an_index_is_named(pair: P
 
 @pytest.mark.server
 def test_a_prepared_transaction_at_the_fence_is_named_and_writers_go_on(pair: Pair, tmp_path: Path) -> None:
-    with migration(pair, tmp_path, "prepared", SCRIPT) as one:
+    with migration(pair, tmp_path, "prepared", SCRIPT, over=UNHURRIED) as one:
         execute(one.ours, "BEGIN; INSERT INTO said VALUES (1, 'in doubt'); PREPARE TRANSACTION 'bank-4711'")
         space = workspace(one.ours, one.theirs)
         tables = catalog.tables(space.source)

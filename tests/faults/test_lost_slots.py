@@ -8,6 +8,7 @@ import pytest
 
 from tests.faults.breaking import (
     SCRIPT,
+    UNHURRIED,
     Clerk,
     begin_anew,
     ended,
@@ -40,7 +41,7 @@ def pair() -> Iterator[Pair]:
 
 @pytest.mark.server
 def test_a_slot_that_the_source_gives_up_is_told_before_and_after(pair: Pair, tmp_path: Path) -> None:
-    with migration(pair, tmp_path, "invalidated", SCRIPT) as one:
+    with migration(pair, tmp_path, "invalidated", SCRIPT, over=UNHURRIED) as one:
         one.succeeds(*RUN, "--until", "follow")
         with stalled(one):
             execute(one.ours, "INSERT INTO said VALUES (1, 'behind')")
@@ -69,7 +70,10 @@ def test_a_slot_that_the_source_gives_up_is_told_before_and_after(pair: Pair, tm
 @pytest.mark.server
 def test_a_stream_is_given_up_before_the_sources_disk_is_full(pair: Pair, tmp_path: Path) -> None:
     follow = "{max_wal_retained: {warn: 8MB, give_up: 24MB}}"
-    with migration(pair, tmp_path, "budget", SCRIPT, follow=follow) as one, Clerk(one.ours) as clerk:
+    with (
+        migration(pair, tmp_path, "budget", SCRIPT, follow=follow, over=UNHURRIED) as one,
+        Clerk(one.ours) as clerk,
+    ):
         one.succeeds(*RUN, "--until", "follow")
         with stalled(one):
             child = one.start(*RUN)

@@ -15,7 +15,18 @@ from psycopg import conninfo
 from planrunner.sandbox.account import unprivileged
 from planrunner.sandbox.binaries import wheel_bin
 from planrunner.sandbox.servers import PostgresServer
-from tests.faults.breaking import SCRIPT, Clerk, crash, ended, execute, finishes, once, rows, wait_until
+from tests.faults.breaking import (
+    SCRIPT,
+    UNHURRIED,
+    Clerk,
+    crash,
+    ended,
+    execute,
+    finishes,
+    once,
+    rows,
+    wait_until,
+)
 from tests.faults.relay import Relay
 from tests.faults.scene import frozen, migration, servers
 
@@ -100,7 +111,10 @@ def test_another_cluster_at_the_address_is_never_touched(
     place = 0 if which == "source" else 1
     with Relay(pair[place].port) as relay, stranger(pair[place], (16, 18)[place]) as other:
         ports = (relay.port, pair[1].port) if place == 0 else (pair[0].port, relay.port)
-        with migration(pair, tmp_path, NAME, SCRIPT, ports=ports) as one, Clerk(one.ours) as clerk:
+        with (
+            migration(pair, tmp_path, NAME, SCRIPT, ports=ports, over=UNHURRIED) as one,
+            Clerk(one.ours) as clerk,
+        ):
             with frozen(one, once(moment), "run", "--yes", "--no-input") as child:
                 relay.lead_to(other.port)
                 child.send_signal(signal.SIGCONT)
@@ -124,7 +138,9 @@ def test_a_promoted_standby_is_told_by_the_slots_it_lacks(tmp_path: Path) -> Non
         servers() as (source, target),
         standby(source) as heir,
         Relay(source.port) as relay,
-        migration((source, target), tmp_path, NAME, SCRIPT, ports=(relay.port, target.port)) as one,
+        migration(
+            (source, target), tmp_path, NAME, SCRIPT, ports=(relay.port, target.port), over=UNHURRIED
+        ) as one,
     ):
         one.succeeds("run", "--yes", "--no-input", "--until", "follow")
         execute(one.ours, "INSERT INTO said VALUES (1, 'before')")

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from psycopg import conninfo
 
-from tests.faults.breaking import SCRIPT, Clerk, finishes, rows
+from tests.faults.breaking import SCRIPT, UNHURRIED, Clerk, finishes, rows
 from tests.faults.scene import migration, servers
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def all_taken(dsn: str, **options: str) -> Iterator[None]:
     with ExitStack() as held:
         while True:
             try:
-                held.enter_context(psycopg.connect(dsn, **options))
+                held.enter_context(psycopg.connect(conninfo.make_conninfo(dsn, **options)))
             except psycopg.OperationalError:
                 break
         yield
@@ -71,7 +72,7 @@ def refused(one: Migration, *words: str) -> None:
 
 @pytest.mark.server
 def test_places_that_are_taken_are_named_and_a_rerun_goes_on(pair: Pair, tmp_path: Path) -> None:
-    with migration(pair, tmp_path, "scarce", SCRIPT, copy="{jobs: 2}") as one:
+    with migration(pair, tmp_path, "scarce", SCRIPT, copy="{jobs: 2}", over=UNHURRIED) as one:
         with all_taken(one.ours):
             refused(one, "source: ", "has no connection left", "max_connections")
         with all_taken(one.theirs):

@@ -21,7 +21,7 @@ def test_another_cluster_is_refused_and_not_tried_again() -> None:
     occupant = Occupant(side=Side.TARGET)
     occupant.recognise("7001", recovering=False)
     with pytest.raises(
-        ServerReplaced, match="target: another server .* cluster 7002, until now it was 7001"
+        ServerReplaced, match=r"target: another server .* cluster 7002, until now it was 7001"
     ) as caught:
         occupant.recognise("7002", recovering=False)
     assert failure_class(caught.value) is None
