@@ -79,7 +79,7 @@ def crashed(server: PostgresServer, which: Which) -> None:
 
 
 @pytest.mark.server
-@pytest.mark.parametrize(("moment", "which"), cases(MOMENTS, BOUNDED))
+@pytest.mark.parametrize(("moment", "which"), list(cases(MOMENTS, BOUNDED)))
 def test_a_server_that_crashed_and_is_back_costs_no_row(
     moment: str, which: Which, pair: Pair, tmp_path: Path
 ) -> None:
@@ -99,7 +99,7 @@ def test_a_server_that_crashed_and_is_back_costs_no_row(
 
 
 @pytest.mark.server
-@pytest.mark.parametrize(("moment", "which"), cases(BACK, BACK_BOUNDED))
+@pytest.mark.parametrize(("moment", "which"), list(cases(BACK, BACK_BOUNDED)))
 def test_a_crash_on_the_way_back_costs_no_row(moment: str, which: Which, pair: Pair, tmp_path: Path) -> None:
     with (
         migration(
