@@ -12,6 +12,7 @@
     ├── ServerError                 1   a PostgreSQL server refused or was not there
     │   ├── ConnectionFailed        1   no session could be opened
     │   ├── QueryFailed             1   a statement was refused
+    │   ├── ServerReplaced          6   another cluster answers at the address; it was not touched
     │   └── LeaseLost               1   another runner took over; this one may not write
     ├── CloudError                  1   the cloud's API refused or was not there
     ├── ToolFailed                  1   pg_dump or another child process failed
@@ -113,6 +114,13 @@ class ConnectionFailed(ServerError):
 
 class QueryFailed(ServerError):
     """A statement was refused or its session broke; the transaction around it is rolled back."""
+
+
+class ServerReplaced(ServerError):
+    """The address leads to another cluster than before; nothing was done there, and waiting mends nothing."""
+
+    # As for a state that belongs to other servers: it is the same thing, met later.
+    exit_code = 6
 
 
 class LeaseLost(ServerError):

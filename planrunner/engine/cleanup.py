@@ -11,12 +11,12 @@ from planrunner.engine.events import EventKind
 from planrunner.engine.exclusive import TargetLock
 from planrunner.engine.opening import SPEC, ingress_in, shut
 from planrunner.engine.performing import Answers, Performer
-from planrunner.errors import CloudError
-from planrunner.model import Approval, Belongs
-from planrunner.step import Cleaning, Scanning
+from planrunner.errors import CloudError, Interrupted, PlanrunnerError
+from planrunner.model import Approval, Belongs, StepStatus
+from planrunner.step import Cleaning, Crossing, Scanning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from planrunner.engine.context import Context
     from planrunner.engine.setup import Setup
@@ -68,7 +68,10 @@ def clean(setup: Setup, confirm: Callable[[tuple[Leftovers, ...]], None]) -> Cle
             confirm(found)
             book.identify(context)
             setup.journal.write(EventKind.RUN_STARTED, f"cleanup of plan {setup.plan.name} begins")
+            begins_anew = not _may_be_crossed(setup, context)
             _remove(setup, book, context)
+            if begins_anew:
+                _forget_steps(setup, book, found)
         # The way to the source is shut last, after the last look at it.
         left = (*_left(setup, context), *shut(setup, book, rules))
         if found:
@@ -85,6 +88,30 @@ def _remove(setup: Setup, book: Book, context: Context) -> None:
     for spec, step in _cleaning_steps(setup):
         run = context.run(spec, tell)
         performer.perform_all(step.leftovers, run, approval=Approval.AUTO)
+
+
+def _may_be_crossed(setup: Setup, context: Context) -> bool:
+    """Whether a cutover is committed, or can't be told not to be: then the migration is not to be made again."""
+    for spec in setup.plan.steps:
+        step = setup.find(spec.uses)
+        try:
+            if isinstance(step, Crossing) and step.crossed(context.run(spec, _unheard)):
+                return True
+        except Interrupted:
+            raise
+        except PlanrunnerError:
+            return True
+    return False
+
+
+def _forget_steps(setup: Setup, book: Book, found: Iterable[Leftovers]) -> None:
+    """What was taken away is not done any more, nor is what came after it: the next run begins there."""
+    removed = {one.step: len(one.actions) for one in found}
+    places = [place for place, spec in enumerate(setup.plan.steps) if spec.id in removed]
+    for spec in setup.plan.steps[min(places) :] if places else ():
+        step = book.step(spec)
+        if step.touched or step.status is StepStatus.DONE:
+            book.undo(spec, removed.get(spec.id, 0))
 
 
 def _leftovers(setup: Setup, context: Context) -> Iterator[Leftovers]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from planrunner.errors import ServerError, StateUnfit
+from planrunner.errors import ConnectionFailed, ServerError, ServerReplaced, StateUnfit
 from planrunner.step import Held, Run, nowhere
 
 if TYPE_CHECKING:
@@ -127,15 +127,31 @@ def identities(world: World, *, source_may_be_away: bool) -> Identities:
     try:
         told.append((world.source, world.source.identity()))
     except ServerError as error:
-        if not source_may_be_away or (error.sqlstate or "").startswith(_REFUSALS):
+        refused = isinstance(error, ServerReplaced) or (error.sqlstate or "").startswith(_REFUSALS)
+        if not source_may_be_away or refused:
             raise
     told.append((world.target, world.target.identity()))
+    if source_may_be_away:
+        for server, found in told:
+            _refuse_standby(server, found)
     names = {server.side.value: f"{found.system_identifier}/{found.database}" for server, found in told}
     return Identities(
         source=names.get("source"),
         target=names["target"],
         servers={server.side.value: _told_of(server, found) for server, found in told},
     )
+
+
+def _refuse_standby(server: Server, found: Identity) -> None:
+    # Slots and subscriptions that a standby does not show are not lost: whoever looks there must not be told so.
+    if found.in_recovery:
+        side = server.side.value
+        raise ConnectionFailed(
+            f"{side}: a standby answers at its address, the run so far worked on a primary",
+            remedy=f"Wait until the failover is over, or lead the address of connections.{side} to the primary; then run"
+            " again.",
+            sqlstate="57P03",
+        )
 
 
 def refuse_strangers(found: Identities, known: Mapping[str, Json]) -> None:

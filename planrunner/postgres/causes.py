@@ -164,6 +164,15 @@ CONNECTION_CAUSES: tuple[Cause, ...] = (
     ),
     *TLS_CAUSES,
     Cause(
+        words=r"standby connections exceeds max_wal_senders",
+        sqlstate="53300",
+        message="{place} has no connection for replication left",
+        remedy=(
+            "Raise max_wal_senders there (it needs a restart), or end what uses the places: SELECT pid, application_name,"
+            " state FROM pg_stat_replication; then run again."
+        ),
+    ),
+    Cause(
         words=r"too many clients|too many connections|remaining connection slots",
         sqlstate="53300",
         message="{place} has no connection left",
@@ -232,6 +241,14 @@ QUERY_CAUSES: tuple[Cause, ...] = (
         ),
     ),
     Cause(
+        sqlstate="55000",
+        words=r"recovery is in progress",
+        message="a standby answers at its address (it is in recovery)",
+        remedy=(
+            "Wait until the failover is over, or lead the address of connections.{side} to the primary; then run again."
+        ),
+    ),
+    Cause(
         sqlstate="55P03",
         message="a lock was not free in time",
         remedy=(
@@ -275,6 +292,19 @@ QUERY_CAUSES: tuple[Cause, ...] = (
         ),
     ),
     Cause(sqlstate="40P01", message="a deadlock was broken at our expense", remedy="Run again."),
+    *(
+        Cause(
+            sqlstate=code,
+            words=r"(could not connect|could not establish)[\s\S]*"
+            r"(max_wal_senders|too many clients|too many connections|remaining connection slots)",
+            message="the other server has no place left for the {side}'s connection",
+            remedy=(
+                "Raise max_wal_senders or max_connections there, as it says, or end what uses the places"
+                " (pg_stat_replication, pg_stat_activity); then run again."
+            ),
+        )
+        for code in ("08001", "08006")
+    ),
     *(
         Cause(
             sqlstate=code,

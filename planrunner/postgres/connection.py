@@ -15,6 +15,7 @@ import psycopg
 from psycopg import conninfo, sql
 
 from planrunner import remains
+from planrunner.errors import ServerError
 from planrunner.model import Endpoint, Secret, SecretRef, Side
 from planrunner.postgres.failures import (
     connection_failure,
@@ -22,6 +23,7 @@ from planrunner.postgres.failures import (
     query_failure,
     trouble_of,
 )
+from planrunner.postgres.occupant import Occupant
 from planrunner.postgres.passwords import refuses_password
 from planrunner.postgres.tls import secured, seen_from_elsewhere, shielded
 
@@ -69,9 +71,10 @@ PINNED: Mapping[str, str] = {
 }
 # Tells this process's sessions from those of another one that works on the same plan.
 _PROCESS = secrets.token_hex(3)
-# Joined with pg_settings, so that a setting younger than the server is passed over.
+# Joined with pg_settings, so that a setting younger than the server is passed over. Tells by the way who answers.
 _PIN = """
-SELECT pg_catalog.set_config(s.name, v.value, false)
+SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()), pg_catalog.pg_is_in_recovery(),
+       pg_catalog.set_config(s.name, v.value, false)
 FROM unnest(%s::text[], %s::text[]) v(name, value) JOIN pg_catalog.pg_settings s ON s.name = lower(v.name)
 """
 
@@ -104,10 +107,10 @@ class Server:
 
     ``authority`` finds the file of certificates that the plan's ``ca`` speaks of, ``explain`` what lies between us and
     a server that was not reached. ``fence`` is asked after each session that may write is opened, and raises when
-    another process has taken over.
+    another process has taken over. The first session tells which cluster it is; no later one is opened on another.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # who is dialled and how, each by its name
         self,
         endpoint: Endpoint,
         *,
@@ -116,6 +119,7 @@ class Server:
         label: str,
         authority: Callable[[Endpoint], str | None] = named_file,
         explain: Explain | None = None,
+        occupant: Occupant | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.clock = clock
@@ -123,6 +127,7 @@ class Server:
         self._authority = authority
         self._explain = explain
         self._label = label
+        self._occupant = occupant or Occupant(side=endpoint.side)
         self.fence: Callable[[], None] | None = None
         self.pids: set[int] = set()
         self._sessions: WeakSet[Session] = WeakSet()
@@ -168,6 +173,7 @@ class Server:
             resolve=lambda _: secret(),
             label=self._label,
             authority=self._authority,
+            occupant=self._occupant,
         )
 
     def replication_password(self) -> Secret | None:
@@ -182,8 +188,8 @@ class Server:
     ) -> Session:
         """Open a session that the caller closes; ConnectionFailed with cause and remedy.
 
-        A password that is refused may have been rotated a moment ago: it is looked up once more. ``secret`` is
-        that of another login, which ``extra`` names as ``user``.
+        ServerReplaced when another cluster answers than before. A password that is refused may have been rotated a
+        moment ago: it is looked up once more. ``secret`` is that of another login, which ``extra`` names as ``user``.
         """
         settings = {**PINNED, "default_transaction_read_only": "on" if read_only else "off"}
         parameters = shielded({**self.parameters(), **extra})
@@ -198,8 +204,7 @@ class Server:
         self.pids.add(session.info.backend_pid)
         self._sessions.add(session)
         remains.session(self.side.value, session)
-        if "replication" not in extra:
-            self._pin(session, settings)
+        self._pin(session, settings, replicates="replication" in extra)
         if self.fence is not None and not read_only:
             self._ask_fence(session, self.fence)
         return session
@@ -226,14 +231,24 @@ class Server:
                 raise
         return _dialled(parameters, self.password(), autocommit=autocommit)
 
-    def _pin(self, session: Session, settings: Mapping[str, str]) -> None:
+    def _pin(self, session: Session, settings: Mapping[str, str], *, replicates: bool) -> None:
         autocommit = session.autocommit
         session.set_autocommit(True)
         try:
-            session.execute(_PIN, [list(settings), list(settings.values())])
+            if replicates:
+                # The protocol's own word. Sessions for replication take no such settings.
+                told = session.execute("IDENTIFY_SYSTEM").fetchone()
+                self._occupant.recognise(str(told[0]) if told else None, recovering=False)
+            else:
+                pinned = session.execute(_PIN, [list(settings), list(settings.values())]).fetchone()
+                assert pinned is not None
+                self._occupant.recognise(pinned[0], recovering=pinned[1])
         except psycopg.Error as error:
             session.close()
             raise query_failure(error, self.side, "SET") from error
+        except ServerError:
+            session.close()
+            raise
         session.set_autocommit(autocommit)
 
     @contextmanager

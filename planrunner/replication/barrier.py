@@ -38,11 +38,12 @@ def wait(
 ) -> float:
     """Write one marker per generation and wait until the target shows them all; returns the seconds taken.
 
-    ``watch`` looks at the streams meanwhile; without one they are looked at by a watch that only tells.
+    ``watch`` looks at the streams meanwhile; without one they are looked at by a watch that only tells, unless the
+    workspace says that it may give them up.
     StepFailed when the timeout passes or a stream can't go on, with what to do about it.
     """
     begun = workspace.clock.monotonic()
-    watch = watch or Watch(workspace, generations, following=True, acting=False)
+    watch = watch or Watch(workspace, generations, following=True, acting=workspace.may_give_up)
     names, ours = workspace.names, workspace.source
     waiting = {generation: mark(ours, names.barrier(generation)) for generation in generations}
     next_look = begun + workspace.terms.poll

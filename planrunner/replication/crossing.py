@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import psycopg
 
 from planrunner import remains
-from planrunner.errors import PlanrunnerError, StepFailed
+from planrunner.errors import DifferencesFound, PlanrunnerError, StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.model import Side
 from planrunner.postgres.lsn import Lsn
@@ -246,12 +246,19 @@ def _fenced(crossing: Crossing, session: Session, pause: Pause) -> None:
     # Clients that are held back wait for the locks too.
     patience = pause.left() if crossing.switch else fence.LOCK_PATIENCE_SECONDS
     with pause.part("fence"):
-        begun = fence.raise_fence(crossing.workspace, session, crossing.fence, patience=patience)
+        begun = fence.raise_fence(
+            crossing.workspace, crossing.leaving, session, crossing.fence, patience=patience
+        )
     if not crossing.switch:
         # Whoever waited for locks in vain has let writers go on meanwhile.
         pause.begun = begun
     pause.left()
-    crossing.settle(session, pause)
+    try:
+        crossing.settle(session, pause)
+    except DifferencesFound:
+        # Without the fence's session writers have gone on, and what differs is theirs: then that is the news.
+        session.execute("SELECT 1")
+        raise
     if crossing.way_back is not None:
         with pause.part("way back"):
             aligned = crossing.way_back.align(pause.left())

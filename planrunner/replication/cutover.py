@@ -142,7 +142,9 @@ def _crossed(workspace: Workspace, terms: Terms, *, rehearse: bool) -> Pause:
 
 
 def _led(workspace: Workspace, terms: Terms, *, rehearse: bool) -> Pause:
-    entered = gate.passed(workspace, terms.gate, budget=terms.budget)
+    # The gate may wait for hours while the slots keep WAL: the plan's budget holds here as it does in sync.
+    with workspace.giving_up():
+        entered = gate.passed(workspace, terms.gate, budget=terms.budget)
     if terms.large_objects is not None:
         # Most of what changed is carried before the pause, so that little is left for it.
         large_objects.level(workspace, terms.large_objects)

@@ -13,7 +13,16 @@ from psycopg import sql
 
 from planrunner.errors import StepFailed
 from planrunner.postgres import catalog
-from planrunner.replication import drift, inserts, logins, publications, ranges, slots, subscriptions
+from planrunner.replication import (
+    drift,
+    inserts,
+    logins,
+    publications,
+    ranges,
+    slots,
+    subscriptions,
+    timeline,
+)
 from planrunner.replication.snapshot import HeldSnapshot, capture
 from planrunner.replication.workspace import Round
 
@@ -114,6 +123,7 @@ def begin(workspace: Workspace, tables: Sequence[Table], division: Division) -> 
     ranges.tell_truncates_to(workspace, (*now.finished, *groups))
     _capture_all(workspace, groups)
     drift.remember(workspace)
+    timeline.remember(workspace)
 
 
 def publishing(workspace: Workspace, generation: int, units: Sequence[Unit]) -> tuple[sql.Composed, ...]:

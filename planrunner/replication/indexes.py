@@ -22,6 +22,7 @@ from planrunner.failpoints import failpoint
 from planrunner.postgres import catalog
 from planrunner.postgres.wire import Wire
 from planrunner.replication import ranges, restore
+from planrunner.replication.holders import Onlooker
 from planrunner.replication.identities import table_name
 from planrunner.replication.ledger import lease_lost
 from planrunner.replication.places import Places
@@ -96,6 +97,7 @@ class Builder:
         self._begun: list[Future[None]] = []
         self._stopped = threading.Event()
         self._lock = threading.Lock()
+        self._onlooker = Onlooker(workspace, workspace.target)
 
     def __enter__(self) -> Self:
         return self
@@ -190,6 +192,10 @@ class Builder:
             raise Interrupted("the building of indexes was stopped; the entries in hand are rolled back")
         self._check()
 
+    def _while_building(self) -> None:
+        self._onlooker.look()
+        self._refuse_stopped()
+
     def _big(self, table: Table) -> None:
         entries = self._take(table.qualified)
         for entry in (e for e in entries if e.type == "CONSTRAINT"):
@@ -228,7 +234,7 @@ class Builder:
             try:
                 with self._places.one(), self._workspace.target.session() as session:
                     remains.purpose(session, "builds indexes")
-                    self._send(Wire(session, self._refuse_stopped), pieces, analyzing)
+                    self._send(Wire(session, self._while_building), pieces, analyzing)
             except QueryFailed as error:
                 if error.sqlstate != "40P01" or attempt == _DEADLOCK_ATTEMPTS:
                     raise

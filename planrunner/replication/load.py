@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from planrunner.errors import Interrupted, ServerError, SnapshotLost, ToolFailed
+from planrunner.errors import Interrupted, ServerError, ServerReplaced, SnapshotLost, ToolFailed
 from planrunner.failpoints import failpoint
 from planrunner.replication import copy, generations, indexes, ranges
 from planrunner.replication.courier import StreamSession, mendable
 from planrunner.replication.feeds import Psql
+from planrunner.replication.holders import Onlooker
 from planrunner.replication.identities import table_name
 from planrunner.replication.jobs import SMALL_BYTES, jobs_of
 from planrunner.replication.throttle import Throttle
@@ -109,6 +110,8 @@ def _left_after(workspace: Workspace, tables: Sequence[Table], error: Exception)
     while True:
         try:
             return len(generations.remaining(workspace, tables))
+        except ServerReplaced:
+            raise
         except ServerError as away:
             if workspace.clock.monotonic() > deadline or not mendable(error):
                 raise error from away
@@ -146,6 +149,7 @@ class Load:
         self._psql = Psql.find(workspace.source)
         self._throttle = Throttle(workspace, workspace.source, None, "the copy")
         self._slow = _slow(workspace)
+        self._onlooker = Onlooker(workspace, workspace.target)
         self._spent: dict[int, bool] = {}
         self._work = self._divided(units)
         self._chunks_left = Counter(
@@ -207,6 +211,7 @@ class Load:
     def _check(self) -> None:
         if self._stopped.is_set():
             raise Interrupted("the copy was stopped; the units in hand are rolled back")
+        self._onlooker.look()
         self._watch.check()
         self._ways.check()
 

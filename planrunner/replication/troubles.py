@@ -11,7 +11,7 @@ from planrunner.errors import PlanrunnerError, StepFailed
 from planrunner.model import Mark
 from planrunner.postgres.preflight_line import dialing
 from planrunner.postgres.preflight_section import Needs
-from planrunner.replication import apply_error, logins
+from planrunner.replication import apply_error, logins, timeline
 from planrunner.replication.health import exhausted
 
 if TYPE_CHECKING:
@@ -76,11 +76,21 @@ def _slot_missing(workspace: Workspace, name: str) -> Trouble:
             f" {given_up.get('retained')} of WAL, above max_wal_retained",
             remedy=f"Make room on the source's disk or raise max_wal_retained, then {ANEW}",
         )
+    replaced = timeline.changed(workspace)
     return Trouble(
         code="slot_missing",
-        what=f"source: slot {name} is gone: someone dropped it, or the server was replaced by one without it"
-        " (failover, restored backup); the changes since the copy can't be followed any more",
-        remedy=f"Find out who drops slots there; then {ANEW}",
+        what=f"source: slot {name} is gone: "
+        + (
+            replaced
+            or "someone dropped it, or the server was replaced by one without it (failover, restored backup)"
+        )
+        + "; the changes since the copy can't be followed any more",
+        remedy=(
+            "From PostgreSQL 17 on, failover: true in the sync step makes slots outlive the next failover; "
+            if replaced
+            else "Find out who drops slots there; "
+        )
+        + f"then {ANEW}",
     )
 
 

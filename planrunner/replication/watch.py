@@ -10,8 +10,17 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from planrunner.errors import PlanrunnerError, ServerError, StepFailed
-from planrunner.replication import apply_error, drift, logins, slots, subscriptions, tracker, troubles
+from planrunner.errors import PlanrunnerError, ServerError, ServerReplaced, StepFailed
+from planrunner.replication import (
+    apply_error,
+    drift,
+    logins,
+    slots,
+    subscriptions,
+    timeline,
+    tracker,
+    troubles,
+)
 from planrunner.replication.health import Health, observe, wal_disk
 from planrunner.units import human_bytes
 
@@ -50,6 +59,7 @@ class Watch:
         self._pids: dict[int, int | None] = {}
         self._told_at = self._told_room = 0
         self._paused = False
+        self._told_replaced = False
 
     def paused(self) -> bool:
         """True while the slots keep more than the budget's ``pause``: begin nothing that can wait."""
@@ -82,11 +92,23 @@ class Watch:
         self._next_check = self._workspace.clock.monotonic() + self._terms.check_every
         if self._acting and self._following and logins.due(self._workspace, self._workspace.source):
             logins.renew(self._workspace, self._workspace.source)
+        self._judge_timeline()
         if self._shape is None:
             self._shape = drift.recorded(self._workspace)
         if self._shape is not None:
             self._shape = drift.check(
                 self._workspace, self._shape, following=self._following, records=self._acting
+            )
+
+    def _judge_timeline(self) -> None:
+        # The slots are there, so a standby that had them goes on; what it had not received yet is no reason to stop.
+        replaced = None if self._told_replaced else timeline.changed(self._workspace)
+        if replaced is not None:
+            self._told_replaced = True
+            self._workspace.tell(
+                f"warning: {replaced}; the streams go on, but what the former server had acknowledged and this one"
+                " had not received is gone here and may be on the target: compare both sides (planrunner verify)",
+                {},
             )
 
     def _judge_worker(self, health: Health, generation: int) -> None:
@@ -242,7 +264,7 @@ class Background:
             except ServerError as error:
                 # A server that restarts is back soon; one that stays away leaves the disk unwatched.
                 unseen_since = unseen_since or now
-                if now - unseen_since > _UNSEEN_SECONDS:
+                if isinstance(error, ServerReplaced) or now - unseen_since > _UNSEEN_SECONDS:
                     self._found = error
                     return
             except BaseException as error:  # noqa: BLE001  # raised by check, in the thread that works

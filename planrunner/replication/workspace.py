@@ -53,7 +53,8 @@ class Workspace:
     ``schema`` is the source's schema as it was dumped under the round's snapshot, ``analyzed`` the tables whose
     statistics this process has gathered on the target, ``choices`` what the plan says of tables that can't be
     followed as they are, ``shield`` what holds back a signal meanwhile, ``steering`` what operators ask for now,
-    ``logins`` the passwords that this process gave to the roles of its subscriptions.
+    ``logins`` the passwords that this process gave to the roles of its subscriptions. ``may_give_up``: who waits for
+    the streams may drop them above the plan's budget of WAL; not inside a pause, nor for a command that only looks.
     """
 
     def __init__(  # noqa: PLR0913  # what a run is made of, each by its name
@@ -85,6 +86,7 @@ class Workspace:
         self.analyzed: set[str] = set()
         self.totals: Totals | None = None
         self.logins: dict[Side, Secret] = {}
+        self.may_give_up = False
         self._lease: Lease | None = None
         self._taking = threading.Lock()
 
@@ -156,6 +158,15 @@ class Workspace:
         """Record an effect in a transaction of its own."""
         with self.writing() as session:
             self.ledger.record_effect(session, step, name, detail or {})
+
+    @contextmanager
+    def giving_up(self) -> Iterator[None]:
+        """Hold to the budget of WAL for the length of the block, as while copying and following."""
+        self.may_give_up = True
+        try:
+            yield
+        finally:
+            self.may_give_up = False
 
     def let_go(self) -> None:
         """Give the snapshots back; harmless when there are none."""

@@ -150,8 +150,8 @@ def test_a_fence_that_gets_no_locks_yields_and_leaves_nothing(pair: Pair) -> Non
             dead_man=5,
         )
         session = space.source.open(read_only=False)
-        with pytest.raises(StepFailed, match="could not be locked"):
-            fence.raise_fence(space, session, wanted, patience=0.5)
+        with pytest.raises(StepFailed, match=r"could not be locked.*pid \d+ \("):
+            fence.raise_fence(space, space.source, session, wanted, patience=0.5)
         session.close()
         pair.execute("INSERT INTO plain VALUES (400, 'goes on')")
         assert not fence.there_is(space.source, space.names)
