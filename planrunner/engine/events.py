@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 from planrunner.errors import StateUnfit
 from planrunner.failpoints import failpoint
 from planrunner.masking import hushed, without_hushed
+from planrunner.reading import regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -152,7 +153,7 @@ def parsed(lines: BinaryIO | Sequence[bytes]) -> Iterator[Event]:
 
 def _opened(path: Path) -> BinaryIO:
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+        descriptor = regular(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
     except OSError as error:
         raise StateUnfit(
             f"cannot open journal {path}: {error.strerror}", remedy="Make its folder and file writable."

@@ -10,6 +10,7 @@ from planrunner import __version__
 from planrunner.engine.preview_json import step_json
 from planrunner.errors import ServerError, StateUnfit, UsageError
 from planrunner.masking import without_passwords
+from planrunner.reading import bounded
 from planrunner.replication.sighting import sighting
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 KIND = "planrunner preview"
 FORMAT_VERSION = 1
+# That of ten thousand tables has some ten megabytes.
+_LARGEST = 200_000_000
 _AGAIN = "Make another: planrunner preview PLAN --out FILE."
 
 
@@ -102,7 +105,8 @@ def read(path: Path) -> Saved:
     format.
     """
     try:
-        tree = json.loads(path.read_text("utf-8"))
+        data = bounded(path, _LARGEST)
+        tree = None if len(data) > _LARGEST else json.loads(data.decode("utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read the preview {path}: {error.strerror}", remedy=_AGAIN) from error
     except (ValueError, RecursionError) as error:
