@@ -20,11 +20,27 @@ SHORTEST = 6
 SHORTEST_SECRET = 12
 
 _PASSWORDS = (
-    (re.compile(r"(\w+://[^\s:/@]*):[^\s@/]+@"), r"\1:***@"),
-    # What is left out of a shape is no password.
-    (re.compile(r"(password\s*=\s*)(?!…)('(?:[^'\\]|\\.)*'|\S+)", re.IGNORECASE), r"\1***"),
-    (re.compile(r"(password\s+)(?!'…')'(?:[^']|'')*'", re.IGNORECASE), r"\1***"),
-    (re.compile(r"([\"']password[\"']\s*:\s*)(\"(?:[^\"\\]|\\.)*\"|'[^']*')", re.IGNORECASE), r"\1***"),
+    # libpq takes whatever stands before the @, spaces too; what is a port is no password.
+    (re.compile(r"(postgres(?:ql)?://[^\s:/@]*):(?!\d{1,5}(?:[/?,\s]|\Z))[^@/\n]+@"), r"\1:***@"),
+    (re.compile(r"(\w+://[^\s:/@]*):(?!\d{1,5}(?:[/?,\s]|\Z))[^\s]+@"), r"\1:***@"),
+    # A key of a URI that hides behind percent signs may be one.
+    (re.compile(r"([?&][^=&\s]*%[^=&\s]*=)[^&\s]+"), r"\1***"),
+    # What is left out of a shape is no password. In a statement the pairs stand in quotes, and theirs are doubled.
+    (
+        re.compile(
+            r"(password\s*=\s*)(?!…)"
+            r"(''(?:\\\\\\\\|\\\\''|[^'\\])+''|'(?:[^'\\]|\\.)*(?:'|\Z)|(?:\\.|''|'(?=[^\s'\",;:.)\]}>])|[^\s\\'])+)",
+            re.IGNORECASE | re.DOTALL,
+        ),
+        r"\1***",
+    ),
+    (re.compile(r"(password\s+)(?!'…')(?:E?'(?:[^']|'')*')", re.IGNORECASE), r"\1***"),
+    (
+        re.compile(
+            r"([\"']password[\"']\s*:\s*)(\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*')", re.IGNORECASE | re.DOTALL
+        ),
+        r"\1***",
+    ),
     # A login token of RDS is a signed URL.
     (re.compile(r"(X-Amz-(?:Signature|Security-Token|Credential)=)[^&\s]+", re.IGNORECASE), r"\1***"),
 )
