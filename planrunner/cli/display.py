@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, assert_never
 
 from planrunner.cli.options import Output
+from planrunner.cli.visible import visible
 from planrunner.engine.events import EventKind
 from planrunner.engine.preview_text import IGNORED, MARKS
 from planrunner.ignoring import told_finding
@@ -154,7 +155,7 @@ class LiveLines:
     def show(self, event: Event) -> None:
         """Take the event into its step's line."""
         if event.kind in _LASTING and self._console is not None:
-            self._console.print(line_of(event))
+            self._console.print(visible(line_of(event)))
         known = self._lines.get(event.step or "")
         if known is not None and event.step is not None:
             self._lines[event.step] = _advanced(known, event)
@@ -202,10 +203,10 @@ def _clock(line: _Line) -> str:
 
 def _text(line: _Line) -> str:
     if not line.tables:
-        return line.message or line.uses
-    return f"{line.tables} tables, {line.rows:,} rows, {human_bytes(line.bytes)}; {line.message}"
+        return visible(line.message) or line.uses
+    return f"{line.tables} tables, {line.rows:,} rows, {human_bytes(line.bytes)}; {visible(line.message)}"
 
 
 def _write(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(visible(text) + "\n")
     sys.stdout.flush()

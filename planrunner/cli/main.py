@@ -28,6 +28,7 @@ from planrunner.cli import (
     validate,
     verify,
 )
+from planrunner.cli.visible import visible
 from planrunner.errors import ChecksFailed, PlanInvalid, PlanrunnerError
 from planrunner.masking import hushed, masked
 
@@ -117,7 +118,7 @@ def _fail(error: PlanrunnerError) -> NoReturn:
     from planrunner.cli.screen import tell_error
 
     if isinstance(error, PlanInvalid):
-        typer.echo(hushed(error.message), err=True)
+        typer.echo(visible(hushed(error.message)), err=True)
         typer.echo(f"error: the plan is invalid, {len(error.problems)} problem(s)", err=True)
         sys.exit(error.exit_code)
     if isinstance(error, ChecksFailed):
@@ -129,7 +130,7 @@ def _fail(error: PlanrunnerError) -> NoReturn:
 def _show_findings(error: ChecksFailed) -> None:
     from planrunner.engine.preview_text import findings_text
 
-    typer.echo(hushed(findings_text(error.findings)), err=True)
+    typer.echo(visible(hushed(findings_text(error.findings))), err=True)
 
 
 def _admit_bug() -> NoReturn:

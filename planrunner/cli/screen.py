@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from planrunner.cli.visible import visible
 from planrunner.errors import UsageError
 from planrunner.masking import hushed
 
@@ -22,7 +23,7 @@ def out(text: str, path: Path | None = None) -> None:
     """Write text to stdout, or to ``path``; no sensitive value is in it."""
     text = hushed(text)
     if path is None:
-        typer.echo(text, nl=not text.endswith("\n"))
+        typer.echo(visible(text), nl=not text.endswith("\n"))
         return
     try:
         # A pipe that nobody reads would keep us waiting for ever.
@@ -38,13 +39,13 @@ def out(text: str, path: Path | None = None) -> None:
 
 def note(text: str) -> None:
     """Write a line to stderr, where it does not mix with results."""
-    typer.echo(hushed(text), err=True)
+    typer.echo(visible(hushed(text)), err=True)
 
 
 def tell_error(error: PlanrunnerError) -> None:
     """Write an error and its remedy to stderr."""
-    typer.echo(f"{paint('error:', typer.colors.RED)} {hushed(error.message)}", err=True)
-    for line in hushed(error.remedy or "").splitlines():
+    typer.echo(f"{paint('error:', typer.colors.RED)} {visible(hushed(error.message))}", err=True)
+    for line in visible(hushed(error.remedy or "")).splitlines():
         typer.echo(f"  {line}", err=True)
 
 
@@ -66,7 +67,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def agrees(question: str) -> bool:
     """Ask the person at the terminal; everything but a clear yes is a no."""
     try:
-        return typer.confirm(hushed(question), default=False)
+        return typer.confirm(visible(hushed(question)), default=False)
     except typer.Abort:
         return False
 
