@@ -28,7 +28,8 @@ from tests.servers import contrib_bin, server_bin
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.timeout(1500)
+# Minutes on a busy machine: only the soak runs it.
+pytestmark = [pytest.mark.timeout(1500), pytest.mark.soak]
 # In our environment for other programs' use; the plan's own commands may have them, PostgreSQL's need none.
 BYSTANDERS = (
     "GITHUB_TOKEN",
@@ -372,7 +373,7 @@ def _moved(place: Place) -> None:
     place.note_generated()
     for verb in ("pause", "resume"):
         place.run(verb, verb, *PLAN)
-    place.run("throttle", "throttle", *PLAN, "--off")
+    place.run("throttle", "throttle", *PLAN, "jobs=plan")
     place.run("status", "status", *PLAN, "--drift")
     place.run("status json", "status", *PLAN, "--output", "json")
     place.run("verify", "verify", *PLAN)
