@@ -204,8 +204,8 @@ def _clock(line: _Line) -> str:
 
 def _text(line: _Line) -> str:
     if not line.tables:
-        return line.message or line.uses
-    return f"{line.tables} tables, {line.rows:,} rows, {human_bytes(line.bytes)}; {line.message}"
+        return visible(line.message) or line.uses
+    return f"{line.tables} tables, {line.rows:,} rows, {human_bytes(line.bytes)}; {visible(line.message)}"
 
 
 def _write(text: str) -> None:

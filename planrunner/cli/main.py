@@ -87,6 +87,7 @@ def planrunner(
 
 def main() -> None:
     """Run the command line; every way out of it is an exit code and at most a few lines on stderr."""
+    _keep_memory_off_the_disk()
     try:
         app()
     except PlanrunnerError as error:
@@ -100,6 +101,17 @@ def main() -> None:
         sys.exit(0)
     except Exception:  # noqa: BLE001  # the boundary: a bug is saved to a file, not thrown at the user
         _admit_bug()
+
+
+def _keep_memory_off_the_disk() -> None:
+    """A crash of a library must not write the passwords that we hold into a core file."""
+    from contextlib import suppress
+
+    # Windows has no such limits.
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def _fail(error: PlanrunnerError) -> NoReturn:

@@ -97,6 +97,8 @@ def open_plan(
     flags += [f"--var={given}" for given in variables or ()]
     flags += [f"--var-file={given}" for given in var_files or ()]
     elsewhere = is_remote(state)
+    if state is not None and not elsewhere and not Path(state).name:
+        raise UsageError(f"--state {state!r} names no file", remedy="For example: --state orders.state.json")
     files = run_files(path, None if state is None or elsewhere else Path(state))
     opened = OpenedPlan(plan=plan, files=files, flags=tuple(map(shlex.quote, flags)), place=state)
     return replace(opened, files=replace(files, elsewhere=opened.home().place)) if elsewhere else opened

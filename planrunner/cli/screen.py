@@ -27,9 +27,15 @@ def out(text: str, path: Path | None = None) -> None:
         typer.echo(text, nl=not text.endswith("\n"))
         return
     try:
-        path.write_text(text if text.endswith("\n") else f"{text}\n", "utf-8")
+        # A pipe that nobody reads would keep us waiting for ever.
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        os.set_blocking(handle, True)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text if text.endswith("\n") else f"{text}\n")
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+        raise UsageError(
+            f"cannot write {path}: {error.strerror}", remedy="Name a file in a folder that you may write to."
+        ) from error
 
 
 def note(text: str) -> None:

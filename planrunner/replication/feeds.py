@@ -25,7 +25,7 @@ from planrunner.postgres.tls import encrypted, for_another_libpq
 from planrunner.postgres.wire import BLOCK_BYTES, Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from typing import IO
 
@@ -81,7 +81,7 @@ class PsqlFeed:
         tag = _TAG.search(told)
         if code != 0 or tag is None:
             self._words.seek(0)
-            raise tools.tool_failure("psql", code, self._words.read(), {"PGPASSWORD": self._secret})
+            raise tools.tool_failure("psql", code, self._words.read(), self._secret)
         return int(tag[1])
 
 
@@ -122,36 +122,32 @@ class Psql:
         self, source: Server, stream: int, words: IO[bytes], secret: Secret | None, script: bytes
     ) -> tuple[subprocess.Popen[bytes], str]:
         """A psql at work on ``script``; ToolFailed when it gets no session."""
-        hidden = secret.reveal() if secret else ""
-        with tools.dialling(for_another_libpq(source.parameters())) as (dial, named):
-            environment = {**named, "PGPASSWORD": hidden} if secret else named
-            child = self._spawn(dial, environment, stream, words)
+        with tools.dialling(for_another_libpq(source.parameters()), secret) as line:
+            child = self._spawn(line, stream, words)
             try:
                 _tell(child, script)
                 assert child.stdout is not None
                 # psql reads its script when it has a session, and so says the word only then.
                 if child.stdout.readline().strip() == _CONNECTED:
-                    return child, hidden
+                    return child, line.secret
                 code = child.wait(_END_SECONDS)
                 words.seek(0)
-                raise tools.tool_failure("psql", code, words.read(), {"PGPASSWORD": hidden})
+                raise tools.tool_failure("psql", code, words.read(), line.secret)
             except BaseException:
                 _end(child)
                 words.seek(0)
                 words.truncate()
                 raise
 
-    def _spawn(
-        self, dial: str, environment: Mapping[str, str], stream: int, words: IO[bytes]
-    ) -> subprocess.Popen[bytes]:
+    def _spawn(self, line: tools.Line, stream: int, words: IO[bytes]) -> subprocess.Popen[bytes]:
         try:
             return subprocess.Popen(
-                [self.program, "-X", "-v", "ON_ERROR_STOP=1", "-d", dial, "-f", "-"],
-                env=tools.tool_environment(environment),
+                [self.program, "-X", "-v", "ON_ERROR_STOP=1", "-d", line.dial, "-f", "-"],
+                env=tools.tool_environment(line.environment),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=words,
-                pass_fds=(stream,),
+                pass_fds=(stream, *line.handles),
             )
         except OSError as error:
             raise ToolFailed(f"local: psql could not be started: {error.strerror}: {self.program}") from error

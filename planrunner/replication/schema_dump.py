@@ -127,10 +127,10 @@ def _dump(
     arguments += [f"--exclude-table={_exactly(r.schema, r.name)}" for r in wishes.omitted.relations]
 
     def dump(secret: Secret | None) -> None:
-        with tools.dialling(for_another_libpq(source.parameters())) as (dial, environment):
+        with tools.dialling(for_another_libpq(source.parameters()), secret) as line:
             tools.run_tool(
-                [str(client.pg_dump), *arguments, f"--file={archive}", f"--dbname={dial}"],
-                environment={**environment, **({"PGPASSWORD": secret.reveal()} if secret else {})},
+                [str(client.pg_dump), *arguments, f"--file={archive}", f"--dbname={line.dial}"],
+                line=line,
                 what="dump the source's schema",
                 timeout=TIMEOUT_SECONDS,
             )
@@ -146,7 +146,6 @@ def _exactly(schema: str, name: str) -> str:
 def _listed(client: tools.ClientTools, archive: Path, section_name: str, wanted: Restorable) -> list[str]:
     listed = tools.run_tool(
         [str(client.pg_restore), "--list", f"--section={section_name}", str(archive)],
-        environment={},
         what="list the schema dump",
         timeout=TIMEOUT_SECONDS,
     )
@@ -159,7 +158,6 @@ def _listed(client: tools.ClientTools, archive: Path, section_name: str, wanted:
 def _script(client: tools.ClientTools, archive: Path, listing: Path) -> str:
     made = tools.run_tool(
         [str(client.pg_restore), f"--use-list={listing}", "--file=-", str(archive)],
-        environment={},
         what="read the schema dump",
         timeout=TIMEOUT_SECONDS,
     )

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from planrunner.errors import StateUnfit
+from planrunner.reading import regular
 from planrunner.state import control as controls
 from planrunner.state import lock as locks
 from planrunner.state.codec import from_json, to_json
@@ -208,7 +209,7 @@ class FileStore:
 
 def _read(path: Path) -> str | None:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        descriptor = regular(path, os.O_RDONLY)
     except FileNotFoundError:
         return None
     with os.fdopen(descriptor, encoding="utf-8") as file:

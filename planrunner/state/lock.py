@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from planrunner.errors import LockedByAnother, StateUnfit
+from planrunner.reading import regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,7 +83,7 @@ def locked(path: Path, clock: Clock) -> Iterator[None]:
 def holder(path: Path) -> Holder | None:
     """Who holds the lock right now; None when nobody does. A holder that can't be read is unnamed."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        descriptor = regular(path, os.O_RDONLY)
     except OSError:
         return None
     try:
@@ -97,7 +98,7 @@ def holder(path: Path) -> Holder | None:
 
 def _opened(path: Path) -> int:
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        return regular(path, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         raise StateUnfit(
             f"cannot open lock file {path}: {error.strerror}",

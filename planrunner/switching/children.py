@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from planrunner.switching.hooks import Destination, Surroundings
 
 _SHOWN = 1000
+# Enough for the longest secret before the part that is shown.
+_LOOKED_AT = 200_000
 # What a Python child needs to find its libraries, and libpq its files; nothing that may hold a password.
 _PLAIN = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "SYSTEMROOT")
 
@@ -115,9 +117,10 @@ def _settled(message: str, remedy: str) -> ToolFailed:
 
 def _said(file: IO[bytes], call: Call) -> str:
     file.seek(0, os.SEEK_END)
-    file.seek(max(0, file.tell() - _SHOWN))
+    file.seek(max(0, file.tell() - _LOOKED_AT))
     secrets = [*call.secrets, *_passwords(call.servers)]
-    text = condensed(file.read().decode("utf-8", "replace"), secrets)
+    # Only then is it cut: a half of a secret would not be known as one.
+    text = condensed(file.read().decode("utf-8", "replace"), secrets)[-_SHOWN:]
     return f": {text}" if text else ""
 
 
