@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import subprocess
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,6 +23,8 @@ from planrunner.postgres.tls import of_the_login
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from planrunner.postgres.line import Line
 
 _VERSION = re.compile(r"\(PostgreSQL\) ((\d+)(?:\.(\d+))?\S*)")
 _STDERR_LINES = 8
@@ -195,30 +197,43 @@ def dialling(parameters: Mapping[str, str]) -> Iterator[tuple[str, Mapping[str, 
 
 
 def run_tool(
-    argv: Sequence[str | Path], *, environment: Mapping[str, str], what: str, timeout: float | None = None
+    argv: Sequence[str | Path],
+    *,
+    environment: Mapping[str, str],
+    what: str,
+    timeout: float | None = None,
+    line: Line | None = None,
 ) -> bytes:
     """Run a client program to its end and return what it wrote to stdout.
 
     Secrets go into ``environment`` (PGPASSWORD), never into ``argv``, where every process can read
     them. Raises ToolFailed when the program is not there, ends with an error or takes longer than
-    ``timeout`` seconds; its error output is part of the message, without the secrets.
+    ``timeout`` seconds; its error output is part of the message, without the secrets. ConnectionFailed when
+    ``line``, that to its server, was cut meanwhile because it was silent.
     """
     try:
-        ended = subprocess.run(
+        child = subprocess.Popen(
             [str(word) for word in argv],
             env=tool_environment(environment),
             stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=timeout,
-            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
-    except subprocess.TimeoutExpired as error:
-        raise ToolFailed(f"local: {what} did not end within {timeout:g} s") from error
     except OSError as error:
         raise ToolFailed(f"local: {what} could not be started: {error.strerror}: {argv[0]}") from error
-    if ended.returncode != 0:
-        raise tool_failure(what, ended.returncode, ended.stderr, environment)
-    return ended.stdout
+    with child, nullcontext() if line is None else line.tethered(child.kill):
+        try:
+            told, words = child.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            child.kill()
+            raise ToolFailed(f"local: {what} did not end within {timeout:g} s") from error
+        except BaseException:
+            child.kill()
+            raise
+    if child.returncode != 0:
+        silenced = None if line is None else line.silenced()
+        raise silenced or tool_failure(what, child.returncode, words, environment)
+    return told
 
 
 def tool_failure(what: str, code: int, stderr: bytes, environment: Mapping[str, str]) -> ToolFailed:

@@ -131,6 +131,7 @@ def _dump(
                 environment={**environment, **({"PGPASSWORD": secret.reveal()} if secret else {})},
                 what="dump the source's schema",
                 timeout=TIMEOUT_SECONDS,
+                line=source.line,
             )
 
     with_password(source, dump)
