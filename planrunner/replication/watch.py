@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from planrunner.errors import PlanrunnerError, ServerError, StepFailed
 from planrunner.replication import apply_error, drift, logins, slots, subscriptions, tracker, troubles
 from planrunner.replication.health import Health, observe, wal_disk
+from planrunner.replication.silences import Silences
 from planrunner.units import human_bytes
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Watch:
         self._errors: dict[int, int] = {}
         self._explained: dict[int, int] = {}
         self._pids: dict[int, int | None] = {}
+        self._silences = Silences(workspace, acting=acting)
         self._told_at = self._told_room = 0
         self._paused = False
 
@@ -73,6 +75,7 @@ class Watch:
                 raise found.error()
             for generation in self._generations:
                 self._judge_worker(health, generation)
+                self._silences.judge(health, generation)
         if health.at >= self._next_check:
             self.check_catalogue()
         return health
