@@ -45,6 +45,10 @@ class World:
         with self.watch(self.source), self.watch(self.target):
             yield
 
+    def on_silence(self, tell: Callable[[str], None]) -> None:
+        """``tell`` hears of a line that was cut, at once and from another thread."""
+        self.source.line.told = self.target.line.told = tell
+
     def rename(self, label: str) -> None:
         """What the sessions are called from now on."""
         self.source.rename(label)

@@ -37,9 +37,13 @@ class Silence:
 
 
 class Line:
-    """Sessions and children of this process on one server; used by many threads."""
+    """Sessions and children of this process on one server; used by many threads.
+
+    ``told`` hears of a silence at once, from the thread that noticed it; whoever waited may have more to say.
+    """
 
     def __init__(self) -> None:
+        self.told: Callable[[str], None] = lambda _: None
         self._sessions: WeakSet[psycopg.Connection[Any]] = WeakSet()
         self._children: dict[int, Callable[[], None]] = {}
         self._lock = threading.Lock()
@@ -84,6 +88,8 @@ class Line:
         for end in children:
             with suppress(OSError):
                 end()
+        if silence is not None:
+            self.told(f"{silence.message}. {silence.remedy}")
 
     def silenced(self) -> ServerError | None:
         """The error of a session or child that broke because the line was cut for its silence; None otherwise."""
