@@ -149,6 +149,7 @@ def connector() -> Connect:
     from planrunner.authorities import Authorities
     from planrunner.engine.context import World
     from planrunner.postgres.connection import Server
+    from planrunner.postgres.heartbeat import watched
     from planrunner.reachability import Explainer
     from planrunner.secrets import SecretResolver
 
@@ -170,6 +171,7 @@ def connector() -> Connect:
             target=Server(plan.target, clock=clock, resolve=resolve, label=label, authority=authority),
             cloud=cloud,
             resolve=secrets.resolve_ref,
+            watch=watched,
         )
 
     return connect

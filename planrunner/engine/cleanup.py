@@ -59,6 +59,7 @@ def clean(setup: Setup, confirm: Callable[[tuple[Leftovers, ...]], None]) -> Cle
         setup.interruption.listening(),
         opened(setup.plan, setup.connect, setup.clock, book.known()) as context,
     ):
+        context.world.on_silence(setup.warn)
         lock = TargetLock(context.world.target, context.plan_id, setup.clock)
         context.held.put("target lock", lock)
         lock.hold()

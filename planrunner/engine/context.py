@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -12,6 +12,7 @@ from planrunner.step import Held, Run, nowhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from planrunner.aws.rds import Rds
     from planrunner.model import Json, Plan, Secret, SecretRef, StepSpec
@@ -29,13 +30,24 @@ _REFUSALS = ("28", "3D", "42")
 class World:
     """Both servers and the cloud of a plan; ``cloud`` is None when the plan names no RDS instance.
 
-    ``resolve`` looks up the secrets that steps refer to.
+    ``resolve`` looks up the secrets that steps refer to, ``watch`` cuts the line to a server that has fallen silent.
     """
 
     source: Server
     target: Server
     cloud: Rds | None
     resolve: Callable[[SecretRef], Secret] = nowhere
+    watch: Callable[[Server], AbstractContextManager[None]] = lambda _: nullcontext()
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Watch both lines for the length of the block."""
+        with self.watch(self.source), self.watch(self.target):
+            yield
+
+    def on_silence(self, tell: Callable[[str], None]) -> None:
+        """``tell`` hears of a line that was cut, at once and from another thread."""
+        self.source.line.told = self.target.line.told = tell
 
     def rename(self, label: str) -> None:
         """What the sessions are called from now on."""
@@ -104,13 +116,16 @@ def opened(plan: Plan, connect: Connect, clock: Clock, known: Mapping[str, Json]
     held = Held()
     world = connect(plan, _label(plan_id or plan.name))
     try:
-        found = identities(world, source_may_be_away=plan_id is not None)
-        refuse_strangers(found, known)
-        if plan_id is None:
-            # Only now it is known what the sessions are to be called.
-            plan_id = plan_id_of(plan.name, found)
-            world.rename(_label(plan_id))
-        yield Context(plan=plan, plan_id=str(plan_id), identities=found, world=world, clock=clock, held=held)
+        with world.watched():
+            found = identities(world, source_may_be_away=plan_id is not None)
+            refuse_strangers(found, known)
+            if plan_id is None:
+                # Only now it is known what the sessions are to be called.
+                plan_id = plan_id_of(plan.name, found)
+                world.rename(_label(plan_id))
+            yield Context(
+                plan=plan, plan_id=str(plan_id), identities=found, world=world, clock=clock, held=held
+            )
     finally:
         held.close()
         world.close()

@@ -76,6 +76,7 @@ def _do(
         setup.interruption.listening(),
         opened(setup.plan, setup.connect, setup.clock, book.known()) as context,
     ):
+        context.world.on_silence(setup.warn)
         lock = TargetLock(context.world.target, context.plan_id, setup.clock)
         context.held.put("target lock", lock)
         lock.hold()

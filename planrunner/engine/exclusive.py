@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from planrunner.errors import LockedByAnother, QueryFailed
+from planrunner.errors import LockedByAnother, ServerError
 
 if TYPE_CHECKING:
     from planrunner.ports import Clock
@@ -71,7 +71,7 @@ class TargetLock:
         try:
             with self._target.translated():
                 session.execute("SELECT 1")
-        except QueryFailed:
+        except ServerError:
             return False
         return True
 

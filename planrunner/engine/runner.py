@@ -78,6 +78,7 @@ def run_plan(setup: Setup, options: RunOptions) -> State:
         helm.looking(),
         opened(setup.plan, setup.connect, setup.clock, book.known()) as context,
     ):
+        context.world.on_silence(setup.warn)
         lock = TargetLock(context.world.target, context.plan_id, setup.clock, take_over=options.take_over)
         context.held.put("target lock", lock)
         lock.hold()

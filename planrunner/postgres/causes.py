@@ -32,8 +32,9 @@ TLS_CAUSES: tuple[Cause, ...] = (
         words=r"server does not support SSL",
         message="{place} does not support TLS and the plan asks for it",
         remedy=(
-            "Enable ssl on the server, or, only where the network itself is trusted, put sslmode=disable"
-            " into connections.{side}.dsn."
+            "Nothing was sent in clear. Enable ssl on the server; where it is on (SHOW ssl), a proxy or someone between"
+            " strips it: find out who. Only where the network itself is trusted put sslmode=disable into"
+            " connections.{side}.dsn."
         ),
     ),
     Cause(

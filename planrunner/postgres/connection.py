@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import socket
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, LiteralString, TypeAlias
-from weakref import WeakSet
 
 import psycopg
 from psycopg import conninfo, sql
@@ -23,6 +20,7 @@ from planrunner.postgres.failures import (
     query_failure,
     trouble_of,
 )
+from planrunner.postgres.line import Line
 from planrunner.postgres.occupant import Occupant
 from planrunner.postgres.passwords import refuses_password
 from planrunner.postgres.tls import secured, seen_from_elsewhere, shielded
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from planrunner.dialling import Trouble
-    from planrunner.errors import ConnectionFailed
+    from planrunner.errors import ConnectionFailed, ServerError
     from planrunner.ports import Clock
 
     Explain: TypeAlias = "Callable[[ConnectionFailed, Trouble, Mapping[str, str]], ConnectionFailed]"
@@ -130,7 +128,7 @@ class Server:
         self._occupant = occupant or Occupant(side=endpoint.side)
         self.fence: Callable[[], None] | None = None
         self.pids: set[int] = set()
-        self._sessions: WeakSet[Session] = WeakSet()
+        self.line = Line()
         self._reader: Session | None = None
         self._lock = threading.RLock()
 
@@ -167,7 +165,7 @@ class Server:
         """The same server and database for another login, whose password ``secret`` finds."""
         dsn = conninfo.make_conninfo(self.endpoint.dsn, user=name)
         endpoint = replace(self.endpoint, dsn=dsn, rds_iam=False)
-        return Server(
+        made = Server(
             endpoint,
             clock=self.clock,
             resolve=lambda _: secret(),
@@ -175,6 +173,8 @@ class Server:
             authority=self._authority,
             occupant=self._occupant,
         )
+        made.line = self.line
+        return made
 
     def replication_password(self) -> Secret | None:
         """The password of the login that the plan names for the other side's subscription, resolved now."""
@@ -202,7 +202,7 @@ class Server:
         except psycopg.Error as error:
             raise self._failure(error, parameters) from error
         self.pids.add(session.info.backend_pid)
-        self._sessions.add(session)
+        self.line.add(session)
         remains.session(self.side.value, session)
         self._pin(session, settings, replicates="replication" in extra)
         if self.fence is not None and not read_only:
@@ -245,7 +245,7 @@ class Server:
                 self._occupant.recognise(pinned[0], recovering=pinned[1])
         except psycopg.Error as error:
             session.close()
-            raise query_failure(error, self.side, "SET") from error
+            raise self._told(error, "SET") from error
         except ServerError:
             session.close()
             raise
@@ -253,7 +253,10 @@ class Server:
 
     @contextmanager
     def session(self, *, read_only: bool = False, autocommit: bool = True) -> Iterator[Session]:
-        """A session for the length of the block; psycopg's errors leave it as QueryFailed."""
+        """A session for the length of the block; psycopg's errors leave it as QueryFailed.
+
+        ConnectionFailed where its line was cut because nothing was heard over it.
+        """
         session = self.open(read_only=read_only, autocommit=autocommit)
         try:
             with self.translated():
@@ -273,7 +276,7 @@ class Server:
         try:
             yield
         except psycopg.Error as error:
-            raise query_failure(error, self.side, what) from error
+            raise self._told(error, what) from error
 
     def rows(self, query: Query, params: Sequence[Any] | Mapping[str, Any] | None = None) -> list[Row]:
         """All rows of a read-only query, on a session kept for such queries; reopened once if lost."""
@@ -283,9 +286,9 @@ class Server:
                 return reader.execute(query, params).fetchall()
             except psycopg.OperationalError as error:
                 if not reader.closed:
-                    raise query_failure(error, self.side, None) from error
+                    raise self._told(error, None) from error
             except psycopg.Error as error:
-                raise query_failure(error, self.side, None) from error
+                raise self._told(error, None) from error
             with self.translated():
                 return self._live_reader().execute(query, params).fetchall()
 
@@ -348,12 +351,19 @@ class Server:
                 self._reader.close()
             self._reader = None
 
+    def dial(self, **extra: str) -> Session:
+        """A bare session, neither pinned nor cut with the others; psycopg.Error when there is none."""
+        return self._connected(shielded({**self.parameters(), **extra}), autocommit=True)
+
     def sever(self) -> None:
         """Cut the line of every open session, so that whoever waits for an answer gets an error instead."""
-        for session in [one for one in self._sessions if not one.closed]:
-            # A copy of the descriptor: the session's own may be closed by its thread at the same moment.
-            with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(session.fileno())) as line:
-                line.shutdown(socket.SHUT_RDWR)
+        self.line.cut()
+
+    def _told(self, error: psycopg.Error, what: str | None) -> ServerError:
+        # A session that broke by itself gives no SQLSTATE; why its line was cut is the better answer.
+        broken = isinstance(error, psycopg.OperationalError) and error.sqlstate is None
+        silenced = self.line.silenced() if broken else None
+        return silenced or query_failure(error, self.side, what)
 
 
 def _dialled(parameters: Mapping[str, str], secret: Secret | None, *, autocommit: bool) -> Session:

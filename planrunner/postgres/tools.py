@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import subprocess
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from planrunner.model import Secret
+    from planrunner.postgres.line import Line
 
 _VERSION = re.compile(r"\(PostgreSQL\) ((\d+)(?:\.(\d+))?\S*)")
 _STDERR_LINES = 8
@@ -184,7 +185,7 @@ def tool_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class Handed:
     """How a child is told where to connect: ``dial`` for its arguments, and what it is handed besides.
 
     ``handles`` are open files that it must inherit; ``secret`` is the password, to be masked in what it says.
@@ -197,7 +198,7 @@ class Line:
 
 
 @contextmanager
-def dialling(parameters: Mapping[str, str], secret: Secret | None) -> Iterator[Line]:
+def dialling(parameters: Mapping[str, str], secret: Secret | None) -> Iterator[Handed]:
     """Hand over where to connect, for the length of the block.
 
     Arguments are read by every process, and an environment by whoever becomes the same user, long after: a password
@@ -216,7 +217,7 @@ def dialling(parameters: Mapping[str, str], secret: Secret | None) -> Iterator[L
             path, handle = files.enter_context(_handed_over(_service(parameters)))
             dial, environment = f"service={_SERVICE}", {"PGSERVICEFILE": path}
             handles += handle
-        yield Line(dial=dial, environment=environment, handles=tuple(handles), secret=password)
+        yield Handed(dial=dial, environment=environment, handles=tuple(handles), secret=password)
 
 
 def _service(parameters: Mapping[str, str]) -> str:
@@ -259,31 +260,44 @@ def _handed_over(text: str) -> Iterator[tuple[str, list[int]]]:
 
 
 def run_tool(
-    argv: Sequence[str | Path], *, what: str, line: Line | None = None, timeout: float | None = None
+    argv: Sequence[str | Path],
+    *,
+    what: str,
+    handed: Handed | None = None,
+    timeout: float | None = None,
+    line: Line | None = None,
 ) -> bytes:
     """Run a client program to its end and return what it wrote to stdout.
 
-    Secrets go by ``line``, never into ``argv``, where every process can read them. Raises ToolFailed when the
+    Secrets go by ``handed``, never into ``argv``, where every process can read them. Raises ToolFailed when the
     program is not there, ends with an error or takes longer than ``timeout`` seconds; its error output is part of
-    the message, without the secrets.
+    the message, without the secrets. ConnectionFailed when ``line``, that to its server, was cut meanwhile because
+    it was silent.
     """
     try:
-        ended = subprocess.run(
+        child = subprocess.Popen(
             [str(word) for word in argv],
-            env=tool_environment(line.environment if line else {}),
+            env=tool_environment(handed.environment if handed else {}),
             stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=timeout,
-            pass_fds=line.handles if line else (),
-            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=handed.handles if handed else (),
         )
-    except subprocess.TimeoutExpired as error:
-        raise ToolFailed(f"local: {what} did not end within {timeout:g} s") from error
     except OSError as error:
         raise ToolFailed(f"local: {what} could not be started: {error.strerror}: {argv[0]}") from error
-    if ended.returncode != 0:
-        raise tool_failure(what, ended.returncode, ended.stderr, line.secret if line else "")
-    return ended.stdout
+    with child, nullcontext() if line is None else line.tethered(child.kill):
+        try:
+            told, words = child.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            child.kill()
+            raise ToolFailed(f"local: {what} did not end within {timeout:g} s") from error
+        except BaseException:
+            child.kill()
+            raise
+    if child.returncode != 0:
+        silenced = None if line is None else line.silenced()
+        raise silenced or tool_failure(what, child.returncode, words, handed.secret if handed else "")
+    return told
 
 
 def tool_failure(what: str, code: int, stderr: bytes, secret: str) -> ToolFailed:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from planrunner.model import Secret
     from planrunner.postgres.connection import Server, Session
+    from planrunner.postgres.line import Line
 
 # Linux's number for F_SETPIPE_SZ; elsewhere the pipe keeps its size.
 _SETPIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031)
@@ -62,8 +63,11 @@ class SessionFeed:
 class PsqlFeed:
     """A COPY TO STDOUT by a psql child inside the snapshot; made by ``psql_feed``."""
 
-    def __init__(self, child: subprocess.Popen[bytes], stream: int, words: IO[bytes], secret: str) -> None:
+    def __init__(
+        self, child: subprocess.Popen[bytes], line: Line, stream: int, words: IO[bytes], secret: str
+    ) -> None:
         self._child = child
+        self._line = line
         self._stream = stream
         self._words = words
         self._secret = secret
@@ -71,17 +75,21 @@ class PsqlFeed:
     def blocks(self) -> Iterator[bytes]:
         """The stream in large blocks, up to the pipe's end."""
         while block := os.read(self._stream, BLOCK_BYTES):
+            self._line.heard()
             yield block
 
     def rows(self) -> int:
-        """The rows that the source sent; ToolFailed unless psql ended well and was told a count."""
+        """The rows that the source sent; ToolFailed unless psql ended well and was told a count.
+
+        ConnectionFailed when its line was cut because it was silent.
+        """
         assert self._child.stdout is not None
         told = self._child.stdout.read()
         code = self._child.wait(_END_SECONDS)
         tag = _TAG.search(told)
         if code != 0 or tag is None:
             self._words.seek(0)
-            raise tools.tool_failure("psql", code, self._words.read(), self._secret)
+            raise self._line.silenced() or tools.tool_failure("psql", code, self._words.read(), self._secret)
         return int(tag[1])
 
 
@@ -114,7 +122,8 @@ class Psql:
             finally:
                 os.close(writing)
             try:
-                yield PsqlFeed(child, reading, words, hidden)
+                with source.line.tethered(child.kill):
+                    yield PsqlFeed(child, source.line, reading, words, hidden)
             finally:
                 _end(child)
 
@@ -122,32 +131,33 @@ class Psql:
         self, source: Server, stream: int, words: IO[bytes], secret: Secret | None, script: bytes
     ) -> tuple[subprocess.Popen[bytes], str]:
         """A psql at work on ``script``; ToolFailed when it gets no session."""
-        with tools.dialling(for_another_libpq(source.parameters()), secret) as line:
-            child = self._spawn(line, stream, words)
+        with tools.dialling(for_another_libpq(source.parameters()), secret) as handed:
+            child = self._spawn(handed, stream, words)
             try:
                 _tell(child, script)
                 assert child.stdout is not None
                 # psql reads its script when it has a session, and so says the word only then.
-                if child.stdout.readline().strip() == _CONNECTED:
-                    return child, line.secret
+                with source.line.tethered(child.kill):
+                    if child.stdout.readline().strip() == _CONNECTED:
+                        return child, handed.secret
                 code = child.wait(_END_SECONDS)
                 words.seek(0)
-                raise tools.tool_failure("psql", code, words.read(), line.secret)
+                raise source.line.silenced() or tools.tool_failure("psql", code, words.read(), handed.secret)
             except BaseException:
                 _end(child)
                 words.seek(0)
                 words.truncate()
                 raise
 
-    def _spawn(self, line: tools.Line, stream: int, words: IO[bytes]) -> subprocess.Popen[bytes]:
+    def _spawn(self, handed: tools.Handed, stream: int, words: IO[bytes]) -> subprocess.Popen[bytes]:
         try:
             return subprocess.Popen(
-                [self.program, "-X", "-v", "ON_ERROR_STOP=1", "-d", line.dial, "-f", "-"],
-                env=tools.tool_environment(line.environment),
+                [self.program, "-X", "-v", "ON_ERROR_STOP=1", "-d", handed.dial, "-f", "-"],
+                env=tools.tool_environment(handed.environment),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=words,
-                pass_fds=(stream, *line.handles),
+                pass_fds=(stream, *handed.handles),
             )
         except OSError as error:
             raise ToolFailed(f"local: psql could not be started: {error.strerror}: {self.program}") from error

@@ -127,12 +127,13 @@ def _dump(
     arguments += [f"--exclude-table={_exactly(r.schema, r.name)}" for r in wishes.omitted.relations]
 
     def dump(secret: Secret | None) -> None:
-        with tools.dialling(for_another_libpq(source.parameters()), secret) as line:
+        with tools.dialling(for_another_libpq(source.parameters()), secret) as handed:
             tools.run_tool(
-                [str(client.pg_dump), *arguments, f"--file={archive}", f"--dbname={line.dial}"],
-                line=line,
+                [str(client.pg_dump), *arguments, f"--file={archive}", f"--dbname={handed.dial}"],
+                handed=handed,
                 what="dump the source's schema",
                 timeout=TIMEOUT_SECONDS,
+                line=source.line,
             )
 
     with_password(source, dump)

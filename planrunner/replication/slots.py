@@ -48,6 +48,8 @@ class Slot:
     lost: str | None
     reader: str | None
     failover: bool
+    # When its reader last replied, by the reader's own clock; None while the WAL sender works or may not be seen.
+    replied: str | None = None
 
 
 # to_jsonb: invalidation_reason and failover came with 17, conflicting with 16; an older server shows none.
@@ -62,7 +64,9 @@ SELECT s.slot_name::text, s.active_pid, s.confirmed_flush_lsn::text, s.wal_statu
             WHEN s.confirmed_flush_lsn IS NOT NULL AND s.restart_lsn IS NULL THEN 'wal_removed' END,
        (SELECT coalesce(nullif(a.application_name, ''), a.usename::text) FROM pg_stat_activity a
         WHERE a.pid = s.active_pid),
-       coalesce((to_jsonb(s) ->> 'failover')::boolean, false)
+       coalesce((to_jsonb(s) ->> 'failover')::boolean, false),
+       (SELECT coalesce(r.reply_time::text, 'never') FROM pg_stat_replication r JOIN pg_stat_activity a ON a.pid = r.pid
+        WHERE r.pid = s.active_pid AND starts_with(a.wait_event, 'WalSender'))
 FROM pg_replication_slots s
 WHERE starts_with(s.slot_name::text, %s) AND s.database = current_database()
 """
@@ -92,6 +96,7 @@ def shown(server: Server, prefix: str) -> dict[str, Slot]:
             lost=r[7],
             reader=r[8],
             failover=r[9],
+            replied=r[10],
         )
         for r in server.rows(_SLOTS, [prefix])
     )

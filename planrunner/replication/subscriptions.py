@@ -42,12 +42,16 @@ class Subscription:
     pid: int | None
     errors: int
     conflicts: Mapping[str, int]
+    # When its worker last received anything; None while it applies or dials.
+    received: str | None = None
 
 
 # A worker for parallel apply has a row of its own (leader_pid, since 16), a table's first copy one with relid.
 _SUBSCRIPTIONS: LiteralString = """
 SELECT s.oid::bigint, s.subname::text, s.subenabled, s.subslotname::text,
-       (SELECT string_agg(quote_ident(p), ',') FROM unnest(s.subpublications) p), w.pid, {counters}
+       (SELECT string_agg(quote_ident(p), ',') FROM unnest(s.subpublications) p), w.pid, {counters},
+       (SELECT coalesce(w.last_msg_receipt_time::text, 'never') FROM pg_stat_activity a
+        WHERE a.pid = w.pid AND a.wait_event = 'LogicalApplyMain')
 FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid AND d.datname = current_database()
 LEFT JOIN pg_stat_subscription w ON w.subid = s.oid AND w.relid IS NULL AND to_jsonb(w) ->> 'leader_pid' IS NULL
 {statistics}
@@ -94,6 +98,7 @@ def _subscription(row: Row) -> Subscription:
             for name, count in counters.items()
             if name.startswith("confl_") and count
         },
+        received=row[7],
     )
 
 

@@ -125,8 +125,23 @@ def subscription_troubles(
 
 def worker_missing(workspace: Workspace, health: Health, generation: int, seconds: float) -> Trouble:
     """Why no apply worker runs; asks both servers, so only once one was away for a while."""
+    name = health.subscriptions[generation].name
+    lead = f"target: subscription {name} has had no apply worker for {seconds:.0f} s"
+    return _standing_still(workspace, health, generation, lead)
+
+
+def unattached(workspace: Workspace, health: Health, generation: int, seconds: float) -> Trouble:
+    """Why an apply worker that runs has no session on the source; asks as ``worker_missing`` does."""
+    name = health.subscriptions[generation].name
+    lead = (
+        f"target: the apply worker of subscription {name} has been without a session on the source for {seconds:.0f} s:"
+        " the line from the target to the source is cut or silent"
+    )
+    return _standing_still(workspace, health, generation, lead)
+
+
+def _standing_still(workspace: Workspace, health: Health, generation: int, lead: str) -> Trouble:
     subscription, slot = health.subscriptions[generation], health.slots.get(generation)
-    lead = f"target: subscription {subscription.name} has had no apply worker for {seconds:.0f} s"
     full = exhausted(workspace)
     if full:
         used = "; ".join(f"{room.setting} = {room.limit}, {room.used} in use" for room in full)

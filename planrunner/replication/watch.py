@@ -22,6 +22,7 @@ from planrunner.replication import (
     troubles,
 )
 from planrunner.replication.health import Health, observe, wal_disk
+from planrunner.replication.silences import Silences
 from planrunner.units import human_bytes
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Watch:
         self._errors: dict[int, int] = {}
         self._explained: dict[int, int] = {}
         self._pids: dict[int, int | None] = {}
+        self._silences = Silences(workspace, acting=acting)
         self._told_at = self._told_room = 0
         self._paused = False
         self._told_replaced = False
@@ -83,6 +85,7 @@ class Watch:
                 raise found.error()
             for generation in self._generations:
                 self._judge_worker(health, generation)
+                self._silences.judge(health, generation)
         if health.at >= self._next_check:
             self.check_catalogue()
         return health

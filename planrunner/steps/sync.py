@@ -51,6 +51,7 @@ FAILOVER = Check(
     why="A slot that no standby has is lost in a failover, and with it the stream: the copy would begin anew.",
     mend="Use a source of PostgreSQL 17 or later, or set failover: false and plan no failover meanwhile.",
 )
+_ENDING = "SELECT pg_terminate_backend(…)"
 _GIVING_UP = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = …"
 
 
@@ -211,6 +212,8 @@ def _catch_up(limit: int) -> Action:
                 upkeep.MARKS.statements, described.SOURCE, "it is there when the target shows it"
             ),
             described.told(_GIVING_UP, described.SOURCE, "where max_wal_retained.give_up is passed"),
+            described.told(_ENDING, described.SOURCE, "where nothing is heard over the stream's line"),
+            described.told(_ENDING, described.TARGET, "the same for its worker"),
         ),
         locks=NO_LOCKS,
         needs=needs.on(Side.SOURCE, needs.CREATE),

@@ -90,20 +90,20 @@ def given(dial: str) -> dict[str, str]:
 
 def test_a_child_gets_the_password_by_a_file_and_its_failure_does_not_show_it() -> None:
     script = "import sys; print(open(sys.argv[1]).read()[8:], 'first\\nlast', file=sys.stderr); sys.exit(3)"
-    with dialling({"dbname": "x"}, Secret("geheim")) as line:
-        words = [sys.executable, "-c", script, given(line.dial)["passfile"]]
+    with dialling({"dbname": "x"}, Secret("geheim")) as handed:
+        words = [sys.executable, "-c", script, given(handed.dial)["passfile"]]
         with pytest.raises(ToolFailed) as caught:
-            run_tool(words, line=line, what="dump the schema")
+            run_tool(words, handed=handed, what="dump the schema")
     assert caught.value.message == "local: dump the schema failed with exit code 3: ***; first; last"
 
 
 def test_a_child_sees_no_password_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SOURCE_PASSWORD", "AWS_SECRET_ACCESS_KEY", "PLANRUNNER_VAR_token", "PGPASSWORD"):
         monkeypatch.setenv(name, "geheim-0815")
-    with dialling({"dbname": "x"}, Secret("another-0816")) as line:
+    with dialling({"dbname": "x"}, Secret("another-0816")) as handed:
         told = run_tool(
-            [sys.executable, "-c", "import os, sys; print(dict(os.environ), sys.argv)", line.dial],
-            line=line,
+            [sys.executable, "-c", "import os, sys; print(dict(os.environ), sys.argv)", handed.dial],
+            handed=handed,
             what="x",
         )
     assert b"PATH" in told
@@ -113,11 +113,11 @@ def test_a_child_sees_no_password_of_ours(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_shells_password_counts_where_the_plan_names_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGPASSWORD", "of the shell")
-    with dialling({"dbname": "x"}, None) as line:
-        assert Path(given(line.dial)["passfile"]).read_text() == "*:*:*:*:of the shell\n"
+    with dialling({"dbname": "x"}, None) as handed:
+        assert Path(given(handed.dial)["passfile"]).read_text() == "*:*:*:*:of the shell\n"
     monkeypatch.delenv("PGPASSWORD")
-    with dialling({"dbname": "x"}, None) as line:
-        assert line.dial == "dbname=x"
+    with dialling({"dbname": "x"}, None) as handed:
+        assert handed.dial == "dbname=x"
 
 
 def test_a_password_that_the_file_could_not_hold_is_refused() -> None:
@@ -129,9 +129,9 @@ def test_nothing_of_what_a_child_was_handed_is_left(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
     hush("host-that-is-sensitive")
-    with dialling({"host": "host-that-is-sensitive"}, Secret("geheim")) as line:
-        assert line.dial == "service=planrunner"
-        assert "host=host-that-is-sensitive" in Path(line.environment["PGSERVICEFILE"]).read_text()
+    with dialling({"host": "host-that-is-sensitive"}, Secret("geheim")) as handed:
+        assert handed.dial == "service=planrunner"
+        assert "host=host-that-is-sensitive" in Path(handed.environment["PGSERVICEFILE"]).read_text()
         if sys.platform == "linux":
             assert list(tmp_path.iterdir()) == []
     speak()
@@ -142,8 +142,8 @@ def test_where_memory_has_no_files_they_lie_on_the_disk_as_long_as_the_child_is_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delattr(os, "memfd_create", raising=False)
-    with dialling({"dbname": "x"}, Secret("ge:he\\im")) as line:
-        file = Path(given(line.dial)["passfile"])
+    with dialling({"dbname": "x"}, Secret("ge:he\\im")) as handed:
+        file = Path(given(handed.dial)["passfile"])
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert file.read_text() == "*:*:*:*:ge\\:he\\\\im\n"
     assert not file.exists()
