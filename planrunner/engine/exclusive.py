@@ -6,6 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from planrunner.errors import LockedByAnother, QueryFailed
+from planrunner.failpoints import failpoint
 
 if TYPE_CHECKING:
     from planrunner.ports import Clock
@@ -82,6 +83,7 @@ class TargetLock:
                 # Once: a second holder is not the one that we were told to take over from.
                 self._take_over = False
                 session.execute(_END_HOLDER, [self._key])
+                failpoint("takeover.holder_ended")
             if self._clock.monotonic() >= give_up:
                 raise LockedByAnother(
                     f"target: another run works on this plan: {self._holder()}",

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from psycopg import conninfo
 
 from planrunner.errors import ToolFailed
+from planrunner.failpoints import failpoint
 from planrunner.masking import hushed
 from planrunner.postgres.failures import condensed
 from planrunner.postgres.tls import of_the_login
@@ -203,6 +204,7 @@ def run_tool(
     them. Raises ToolFailed when the program is not there, ends with an error or takes longer than
     ``timeout`` seconds; its error output is part of the message, without the secrets.
     """
+    failpoint("tool.before_start")
     try:
         ended = subprocess.run(
             [str(word) for word in argv],
@@ -216,6 +218,7 @@ def run_tool(
         raise ToolFailed(f"local: {what} did not end within {timeout:g} s") from error
     except OSError as error:
         raise ToolFailed(f"local: {what} could not be started: {error.strerror}: {argv[0]}") from error
+    failpoint("tool.ended")
     if ended.returncode != 0:
         raise tool_failure(what, ended.returncode, ended.stderr, environment)
     return ended.stdout

@@ -16,6 +16,7 @@ from planrunner.errors import (
     StepConflict,
     ToolFailed,
 )
+from planrunner.failpoints import failpoint
 from planrunner.replication.copy import Courier
 from planrunner.replication.snapshot import begin_within
 
@@ -135,6 +136,7 @@ class StreamSession:
         _, writer = self._sessions
         pid = writer.info.backend_pid
         self.close()
+        failpoint("copy.before_end_writer")
         try:
             # A COMMIT whose reply was lost may still be under way; ended, it has either happened or never will.
             for _ in range(100):

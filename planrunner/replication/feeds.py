@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from planrunner.errors import ToolFailed
+from planrunner.failpoints import failpoint
 from planrunner.postgres import tools
 from planrunner.postgres.connection import PINNED
 from planrunner.postgres.passwords import with_password
@@ -114,6 +115,7 @@ class Psql:
             finally:
                 os.close(writing)
             try:
+                failpoint("psql.started")
                 yield PsqlFeed(child, reading, words, hidden)
             finally:
                 _end(child)
@@ -125,6 +127,7 @@ class Psql:
         hidden = secret.reveal() if secret else ""
         with tools.dialling(for_another_libpq(source.parameters())) as (dial, named):
             environment = {**named, "PGPASSWORD": hidden} if secret else named
+            failpoint("psql.before_start")
             child = self._spawn(dial, environment, stream, words)
             try:
                 _tell(child, script)

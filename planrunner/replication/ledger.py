@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 from psycopg import sql
 
 from planrunner.errors import LeaseLost
+from planrunner.failpoints import failpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -227,6 +228,8 @@ class Ledger:
                     session.execute(statement)
                 _drop_empty_schema(session)
                 self.removed = True
+            failpoint("ledger.before_forget")
+        failpoint("ledger.forgotten")
 
     def _proof_tables(self) -> tuple[str, ...]:
         # A ledger that an older release made has none until its lease is taken again.
@@ -282,6 +285,8 @@ class Lease:
                 " heartbeat = clock_timestamp() RETURNING epoch",
                 [plan_id, f"{session.info.user} pid {session.info.backend_pid}"],
             ).fetchone()
+            failpoint("lease.before_commit")
+        failpoint("lease.taken")
         assert row is not None
         return cls(plan_id, row[0])
 

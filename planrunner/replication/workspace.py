@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from planrunner.errors import StepFailed
+from planrunner.failpoints import failpoint
 from planrunner.replication import selection_record
 from planrunner.replication.choices import Choices
 from planrunner.replication.ledger import Lease, Ledger
@@ -156,6 +157,8 @@ class Workspace:
         """Record an effect in a transaction of its own."""
         with self.writing() as session:
             self.ledger.record_effect(session, step, name, detail or {})
+            failpoint("ledger.before_effect")
+        failpoint("ledger.effect_recorded")
 
     def let_go(self) -> None:
         """Give the snapshots back; harmless when there are none."""
@@ -180,4 +183,5 @@ def end_stale_sessions(server: Server, plan_id: str) -> int:
         " AND application_name LIKE %(label)s AND application_name <> %(ours)s",
         {"label": f"planrunner/{plan_id}%", "ours": server.name},
     )
+    failpoint("takeover.sessions_ended")
     return len(ended)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from planrunner.errors import LockedByAnother, StateUnfit
+from planrunner.failpoints import failpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,6 +75,7 @@ def locked(path: Path, clock: Clock) -> Iterator[None]:
     try:
         _take(descriptor, path, clock)
         _sign(descriptor, clock)
+        failpoint("lock.signed")
         yield
     finally:
         os.close(descriptor)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from planrunner.errors import StepFailed
+from planrunner.failpoints import failpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -94,6 +95,7 @@ def write(change: Change) -> None:
                 file.write(change.text)
                 file.flush()
                 os.fsync(file.fileno())
+            failpoint("switch.before_replace")
             Path(temporary).replace(path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
