@@ -45,7 +45,16 @@ _VERBS = re.compile(
 )
 _CHILDREN = {"Popen", "run", "check_call", "check_output", "call", "system", "execv", "posix_spawn"}
 _SIGNALS = {"kill", "killpg", "send_signal", "terminate"}
-_FILES = {"write_text", "write_bytes", "unlink", "fsync", "fdatasync", "symlink_to", "hardlink_to", "ftruncate"}
+_FILES = {
+    "write_text",
+    "write_bytes",
+    "unlink",
+    "fsync",
+    "fdatasync",
+    "symlink_to",
+    "hardlink_to",
+    "ftruncate",
+}
 _FILES_OF_OS = {"replace", "rename", "link", "remove", "symlink", "truncate", "fdopen"}
 _FILES_OF_SHUTIL = {"copy", "copy2", "copyfile", "copytree", "move", "rmtree"}
 _REQUESTS = {"urlopen"}
@@ -93,7 +102,9 @@ class Module:
 class Sources:
     """The modules by dotted name."""
 
-    def __init__(self, texts: Mapping[str, str], called_from: Mapping[str, tuple[str, ...]] | None = None) -> None:
+    def __init__(
+        self, texts: Mapping[str, str], called_from: Mapping[str, tuple[str, ...]] | None = None
+    ) -> None:
         """``called_from`` says who calls a method that is only known behind a Protocol."""
         self._called_from = called_from or {}
         self.modules = {name: _module(name, text) for name, text in texts.items()}
@@ -159,9 +170,7 @@ class Sources:
             )
         for where, name in callers:
             # A session that is handed on makes no level: the caller's transaction is what counts.
-            yield from self._climbed(
-                effect, where, name, seen, climbed=climbed or not borrowed
-            )
+            yield from self._climbed(effect, where, name, seen, climbed=climbed or not borrowed)
 
     def _borrows(self, m: Module, function: str) -> bool:
         """Whether it works in its caller's transaction; so does a function that stands inside such a one."""
@@ -222,7 +231,7 @@ class Sources:
             if owner is not None:
                 return [(owner.name, node.attr)] if node.attr in owner.functions else []
             if node.value.id in {"self", "cls"}:
-                own = f"{inside.split('.')[0]}.{node.attr}"
+                own = f"{inside.split('.', maxsplit=1)[0]}.{node.attr}"
                 if own in m.functions:
                     return [(m.name, own)]
         return [one for one in methods.get(node.attr, []) if self._fits(one, node)]
@@ -233,7 +242,9 @@ class Sources:
         if call is None:
             return False
         function = self.modules[target[0]].functions[target[1]]
-        if _borrows_session(function) and not any(_SESSION_NAMES.search(ast.unparse(one)) for one in call.args):
+        if _borrows_session(function) and not any(
+            _SESSION_NAMES.search(ast.unparse(one)) for one in call.args
+        ):
             return False
         if any(isinstance(one, ast.Starred) for one in call.args):
             return True
@@ -242,7 +253,8 @@ class Sources:
         given = len(call.args) + len(call.keywords)
         fewest = most - len(arguments.defaults)
         return fewest <= given and (
-            arguments.vararg is not None or len(call.args) <= most and given <= most + len(arguments.kwonlyargs)
+            arguments.vararg is not None
+            or (len(call.args) <= most and given <= most + len(arguments.kwonlyargs))
         )
 
     def _function_of(self, m: Module, name: str) -> tuple[str, str] | None:
@@ -260,7 +272,9 @@ class Sources:
             if kind:
                 yield call.lineno, kind, what
 
-    def _kind(self, m: Module, name: str, function: Function, call: ast.Call) -> tuple[str, str]:
+    def _kind(  # noqa: C901, PLR0911, PLR0912  # one rule after the other, as they are told above
+        self, m: Module, name: str, function: Function, call: ast.Call
+    ) -> tuple[str, str]:
         called = call.func
         if isinstance(called, ast.Name):
             if called.id == "open" and _writes(call, 1):
@@ -272,7 +286,11 @@ class Sources:
             return "", ""
         if not isinstance(called, ast.Attribute):
             return "", ""
-        if isinstance(called.value, ast.Name) and self._named(m, name, called, {}) and called.value.id != "self":
+        if (
+            isinstance(called.value, ast.Name)
+            and self._named(m, name, called, {})
+            and called.value.id != "self"
+        ):
             # A function of ours that is only called like that: what it does is seen where it stands.
             return "", ""
         owner = called.value.id if isinstance(called.value, ast.Name) else ""
@@ -280,7 +298,7 @@ class Sources:
             return self._sql(m, name, function, call, reading=called.attr in READING)
         if called.attr == "copy" and call.args and owner not in {"shutil", "copy", "dict"}:
             return self._sql(m, name, function, call, reading=False)
-        if called.attr == "run" and owner == "subprocess" or called.attr in _CHILDREN - {"run", "call"}:
+        if (called.attr == "run" and owner == "subprocess") or called.attr in _CHILDREN - {"run", "call"}:
             return "child", f"{owner}.{called.attr}"
         if called.attr in _SIGNALS and owner != "signal":
             return "child", called.attr
@@ -290,9 +308,9 @@ class Sources:
             return "request", called.attr
         if called.attr == "rename" and self._methods("rename") and _server(called.value):
             return "", ""
-        if m.name.startswith("planrunner.aws") and _VERBS.match(called.attr) and owner not in {"self", "cls"}:
-            if not self._named(m, name, called, {}) and call.keywords:
-                return "aws", called.attr
+        of_client = m.name.startswith("planrunner.aws") and owner not in {"self", "cls"} and bool(call.keywords)
+        if of_client and _VERBS.match(called.attr) and not self._named(m, name, called, {}):
+            return "aws", called.attr
         return _file(called.attr, owner, call)
 
     def _sql(
@@ -311,7 +329,7 @@ class Sources:
                 return "sql", " ".join(text.split())[:80]
         return "", ""
 
-    def texts(
+    def texts(  # noqa: C901, PLR0911, PLR0912  # one kind of expression after the other
         self, m: Module, name: str, function: Function | None, node: ast.expr, seen: set[int]
     ) -> set[str | None]:
         """The texts that an expression may be; None among them for what can't be told."""
@@ -345,14 +363,16 @@ class Sources:
                 return set().union(*map(deeper, values)) if values else {""}
             case ast.Name(id=short):
                 return self._of_name(m, name, function, short, seen)
-            case ast.Attribute(value=ast.Name(id=short), attr=attr) if m.imports.get(short, "") in self.modules:
+            case ast.Attribute(value=ast.Name(id=short), attr=attr) if (
+                m.imports.get(short, "") in self.modules
+            ):
                 there = self.modules[m.imports[short]]
                 return self._of_constant(there, attr, seen)
             case ast.Call():
                 return self._of_call(m, name, function, node, seen)
         return {None}
 
-    def _of_call(
+    def _of_call(  # noqa: C901, PLR0911  # one way to put SQL together after the other
         self, m: Module, name: str, function: Function | None, node: ast.Call, seen: set[int]
     ) -> set[str | None]:
         def deeper(one: ast.expr) -> set[str | None]:
@@ -384,7 +404,10 @@ class Sources:
 
     def _methods(self, short: str) -> list[tuple[str, str]]:
         return [
-            (m.name, name) for m in self.modules.values() for name in m.functions if name.endswith(f".{short}")
+            (m.name, name)
+            for m in self.modules.values()
+            for name in m.functions
+            if name.endswith(f".{short}")
         ]
 
     def _returned(self, m: Module, name: str, seen: set[int]) -> set[str | None]:
@@ -448,20 +471,28 @@ def _joined(parts: list[set[str | None]]) -> set[str | None]:
 
 
 def _file(attr: str, owner: str, call: ast.Call) -> tuple[str, str]:
-    if attr == "open" and (owner == "os" and "O_CREAT" in ast.unparse(call) or owner != "os" and _writes(call, 0)):
+    if attr == "open" and (
+        (owner == "os" and "O_CREAT" in ast.unparse(call)) or (owner != "os" and _writes(call, 0))
+    ):
         return "file", f"{owner}.open"
     if attr == "fdopen" and not _writes(call, 1):
         return "", ""
-    if attr in {"replace", "rename"} and not owner == "os" and len(call.args) == 1 and not call.keywords:
+    if attr in {"replace", "rename"} and owner != "os" and len(call.args) == 1 and not call.keywords:
         return "file", f"{owner}.{attr}"
-    if attr in _FILES or (owner == "os" and attr in _FILES_OF_OS) or (owner == "shutil" and attr in _FILES_OF_SHUTIL):
+    if (
+        attr in _FILES
+        or (owner == "os" and attr in _FILES_OF_OS)
+        or (owner == "shutil" and attr in _FILES_OF_SHUTIL)
+    ):
         return "file", f"{owner}.{attr}"
     return "", ""
 
 
 def _writes(call: ast.Call, place: int) -> bool:
     modes = [k.value for k in call.keywords if k.arg == "mode"] + call.args[place : place + 1]
-    return any(not isinstance(m, ast.Constant) or bool(set(str(m.value)) & set("wax+")) for m in modes) and any(
+    return any(
+        not isinstance(m, ast.Constant) or bool(set(str(m.value)) & set("wax+")) for m in modes
+    ) and any(
         isinstance(m, ast.IfExp) or (isinstance(m, ast.Constant) and isinstance(m.value, str)) for m in modes
     )
 
@@ -531,7 +562,9 @@ def _mentions(function: Function) -> Iterator[ast.AST]:
 
 @cache
 def _calls(function: Function) -> list[ast.Call]:
-    return sorted((n for n in _own(function) if isinstance(n, ast.Call)), key=lambda n: (n.lineno, n.col_offset))
+    return sorted(
+        (n for n in _own(function) if isinstance(n, ast.Call)), key=lambda n: (n.lineno, n.col_offset)
+    )
 
 
 @cache
@@ -546,9 +579,7 @@ def _assigned(function: Function, short: str) -> list[ast.expr]:
     for node in _own(function):
         match node:
             case ast.Assign(targets=targets, value=value):
-                for target in targets:
-                    if short in _names(target):
-                        found.append(value)
+                found += [value for target in targets if short in _names(target)]
             case ast.AnnAssign(target=target, value=ast.expr() as value) if short in _names(target):
                 found.append(value)
             case ast.AugAssign(target=target, value=value) if short in _names(target):

@@ -113,7 +113,9 @@ def test_every_side_effect_passes_a_named_point(sources: Sources) -> None:
 def test_no_exception_is_left_over(sources: Sources) -> None:
     bare = {f"{e.module}.{e.function}" for e in sources.effects()}
     unused = [
-        name for name in EXCEPTIONS if not any(one == name or one.startswith(name.rstrip("*")) for one in bare)
+        name
+        for name in EXCEPTIONS
+        if not any(one == name or one.startswith(name.rstrip("*")) for one in bare)
     ]
     assert unused == []
     known = {f"{m.name}.{name}" for m in sources.modules.values() for name in m.functions}
@@ -165,7 +167,8 @@ BARE = {
     "a request": "def f(opener):\n    opener.open('https://example.org')",
     "a session that is borrowed": "def f(session: Session):\n    session.execute(DROP)\ndef g(s):\n    f(s)",
     "a helper one level up": "def _f(s):\n    s.execute(DROP)\ndef g(s):\n    _f(s)",
-    "one caller of two": "def _f(s):\n    s.execute(DROP)\ndef g(s):\n    failpoint('a.b')\n    _f(s)\ndef h(s):\n    _f(s)",
+    "one caller of two": "def _f(s):\n    s.execute(DROP)\ndef g(s):\n    failpoint('a.b')\n    _f(s)\n"
+    "def h(s):\n    _f(s)",
 }
 SOUND = {
     "a point": "def f(s):\n    failpoint('a.b')\n    s.execute(DROP)",
@@ -210,7 +213,12 @@ def test_a_changing_request_to_aws_needs_a_point(call: str) -> None:
     source = f"class A:\n    def f(self):\n        {call}"
     assert len(bare(source, "planrunner.aws.module")) == 1
     assert bare(source.replace("self.client", "failpoint('a.b'); self.client"), "planrunner.aws.module") == []
-    assert bare("class A:\n    def f(self):\n        self.client.describe_db_instances(A='a')", "planrunner.aws.m") == []
+    assert (
+        bare(
+            "class A:\n    def f(self):\n        self.client.describe_db_instances(A='a')", "planrunner.aws.m"
+        )
+        == []
+    )
 
 
 def test_a_request_whose_name_is_put_together_counts_as_a_change() -> None:
@@ -225,8 +233,6 @@ def test_a_point_that_is_removed_is_missed(sources: Sources) -> None:
         for path in (Path(planrunner.__file__).parent / "state").glob("*.py")
     }
     assert any("failpoint(" in text for text in texts.values())
-    without = {
-        name: re.sub(r"^\s*failpoint\(.*\)$", lambda m: m.group().split("failpoint")[0] + "pass", text, flags=re.M)
-        for name, text in texts.items()
-    }
+    call = re.compile(r"^( *)failpoint\(.*\)$", re.MULTILINE)
+    without = {name: call.sub(r"\1pass", text) for name, text in texts.items()}
     assert len(Sources(without).uncovered()) > len(Sources(texts).uncovered())
