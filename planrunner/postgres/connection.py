@@ -124,6 +124,8 @@ class Server:
         self._explain = explain
         self._label = label
         self.fence: Callable[[], None] | None = None
+        # Where the plan's lease stood when this process last knew; None where nobody has looked.
+        self.known_epoch: int | None = None
         self.pids: set[int] = set()
         self._sessions: WeakSet[Session] = WeakSet()
         self._reader: Session | None = None

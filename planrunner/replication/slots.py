@@ -222,7 +222,9 @@ def drop_named(workspace: Workspace, server: Server, name: str) -> None:
             remains.gone(server.side.value, "slot", name)
             return
         if slot.active_pid is not None:
-            server.rows("SELECT pg_terminate_backend(%s)", [slot.active_pid])
+            # In a session that asks the fence: a runner that was taken over must not end its successor's stream.
+            with server.session() as session:
+                session.execute("SELECT pg_terminate_backend(%s)", [slot.active_pid])
         workspace.clock.sleep(0.1)
     raise StepFailed(
         f"{server.side.value}: slot {name} stays in use",

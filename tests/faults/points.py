@@ -260,7 +260,10 @@ ENDURED: Mapping[str, int] = {
 }
 # A runner that is frozen there while another takes over; the soak does it at every point of a run.
 FROZEN: tuple[tuple[str, str], ...] = (
+    ("steps", "note.script.before"),
     ("steps", "sql.before_commit"),
+    ("whole", "takeover.sessions_ended"),
+    ("whole", "lease.before_commit"),
     ("whole", "lease.taken"),
     ("whole", "ledger.before_effect"),
     ("whole", "publication.before_create"),
@@ -284,5 +287,61 @@ FROZEN: tuple[tuple[str, str], ...] = (
     ("lost", "merge.stopped"),
     ("lost", "late.before_commit"),
 )
+_AWS = ("faults/test_points_aws.py", "needs the stand-in for RDS")
+_POOL = ("faults/test_points_switch.py", "needs PgBouncer before the servers")
 # What no route comes by: the module of the tests that breaks off there, or none, and why.
-ELSEWHERE: Mapping[str, tuple[str, str]] = {}
+ELSEWHERE: Mapping[str, tuple[str, str]] = {
+    **dict.fromkeys(("opening.before", "opening.after", "ingress.after_call", "ingress.after_revoke"), _AWS),
+    **dict.fromkeys(
+        (
+            *("rds.before_create_call", "rds.after_create_call", "rds.before_set_call", "rds.after_set_call"),
+            *(
+                "rds.before_attach_call",
+                "rds.after_attach_call",
+                "rds.before_reboot_call",
+                "rds.after_reboot_call",
+            ),
+            *("rds.before_reattach_call", "rds.after_reattach_call"),
+            *("rds.before_delete_call", "rds.after_delete_call"),
+            *("grant.recorded", "grant.given", "grant.taken_back"),
+        ),
+        _AWS,
+    ),
+    **dict.fromkeys(
+        (
+            *("switch.guardian_started", "switch.guarded", "switch.paused", "switch.after_commit"),
+            *(
+                "switch.before_replace",
+                "switch.rewritten",
+                "switch.reloaded",
+                "switch.resumed",
+                "switch.switched",
+            ),
+        ),
+        _POOL,
+    ),
+    "wait.asked": ("acceptance/test_flow.py", "comes where the query is not true at once"),
+    "fix.before": ("integration/cli/test_validate_verb.py", "validate --fix, where something can be mended"),
+    "fix.after": ("", "the finding is looked at anew by the next validate"),
+    "switch.route53": ("", "an UPSERT; the next run reads the record first"),
+    "switch.secretsmanager": ("", "the next run reads the secret first"),
+    "rds.before_set_back_call": ("", "of a group of the owner's; as rds.before_set_call"),
+    "rds.after_set_back_call": ("", "of a group of the owner's; as rds.after_set_call"),
+    "rds.reboot_withdrawn": ("", "where AWS refuses the reboot"),
+    "own_server.before_alter_system": ("", "a source of one's own whose settings have to change"),
+    "own_server.before_set_back": ("", "a source of one's own whose settings were changed"),
+    "authorities.keep": ("", "a download from AWS"),
+    "apply_error.slot_copied": ("", "where an apply worker fails; the copy goes with its session"),
+    "copy.before_end_writer": ("", "where the line to the target breaks in mid-copy"),
+    "login.renewed": ("", "where the password of the subscriptions comes to its end"),
+    "repair.before_commit": ("", "verify --repair; one transaction on the target"),
+    "repair.after_commit": ("", "verify --repair; one transaction on the target"),
+    "control.replaced": ("", "pause, resume and throttle; the last word counts"),
+    "control.remote_written": ("", "pause, resume and throttle; the last word counts"),
+    "state.set_aside": ("", "state rebuild"),
+    "state.remote_set_aside": ("", "state rebuild"),
+    "mirror.levelled": ("", "a run on another machine; the journal there is written anew"),
+    "lock.lease_taken": ("", "a state in S3"),
+    "lock.lease_renewed": ("", "a state in S3"),
+    "takeover.holder_ended": ("", "run --take-over"),
+}

@@ -111,7 +111,9 @@ ROUTES = {
         later=UNLINK + "  - {id: same, uses: verify}\n  - {id: figures, uses: analyze}\n",
     ),
     # The state lies on the target, not beside the plan.
-    "home": Route(options=("--yes", "--no-input", "--state", "target", "--until", "copy"), serves="source", moves=False),
+    "home": Route(
+        options=("--yes", "--no-input", "--state", "target", "--until", "copy"), serves="source", moves=False
+    ),
     "split": Route(copy=COPY % ", split_above: 128kB, streams: 2"),
     "lost": Route(copy=CHOSEN % "", killed=("copy.after_commit#1",)),
     "begun": Route(copy=COPY % "", killed=("copy.after_commit#3",)),

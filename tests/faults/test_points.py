@@ -52,8 +52,14 @@ def _lines() -> list[tuple[tuple[str, int, int], str, str]]:
 
 LINES = _lines()
 ALONE = [(route, point, mode) for (route, _, _), point, mode in LINES]
+# Before it has the lock on the target a runner holds nothing that could be taken over.
+UNLOCKED = {"lock.signed", "lock.row_signed", "journal.opened", "secret.before_command"}
 STOPS = [
-    (route, point) for route, points in REACHED.items() if ROUTES[route].verb == "run" for point in points
+    (route, point)
+    for route, points in REACHED.items()
+    if ROUTES[route].verb == "run"
+    for point in points
+    if point not in UNLOCKED
 ]
 
 

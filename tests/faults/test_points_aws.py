@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 # In the order in which a run, and then a cleanup, passes them.
 IN = (
-    *("opening.before", "ingress.after_call", "opening.after", "rds.before_create_call", "rds.after_create_call"),
+    *(
+        "opening.before",
+        "ingress.after_call",
+        "opening.after",
+        "rds.before_create_call",
+        "rds.after_create_call",
+    ),
     *("rds.before_set_call", "rds.after_set_call", "rds.before_attach_call", "rds.after_attach_call"),
     *("rds.before_reboot_call", "rds.after_reboot_call", "grant.recorded", "grant.given"),
 )
@@ -105,7 +111,9 @@ def moved(request: pytest.FixtureRequest) -> Iterator[Account]:
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(("moved", "verb", "point"), CASES, indirect=["moved"])
-def test_what_was_asked_of_aws_is_asked_once_whatever_breaks_off(moved: Account, verb: str, point: str) -> None:
+def test_what_was_asked_of_aws_is_asked_once_whatever_breaks_off(
+    moved: Account, verb: str, point: str
+) -> None:
     moved.turn_to(verb)
     moved.broken_off(point)
 
