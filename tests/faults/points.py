@@ -257,6 +257,8 @@ REACHED: Mapping[str, tuple[str, ...]] = {
 ENDURED: Mapping[str, int] = {
     # Whoever can't be told of a run is no reason to end it.
     "webhook.before_post": 0,
+    # The journal beside the plan has it; it is pushed with the next events.
+    "mirror.pushed": 0,
 }
 # A runner that is frozen there while another takes over; the soak does it at every point of a run.
 FROZEN: tuple[tuple[str, str], ...] = (

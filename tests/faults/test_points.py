@@ -45,7 +45,8 @@ def _lines() -> list[tuple[tuple[str, int, int], str, str]]:
             for turn in range(2):
                 for place, point in enumerate(points[number::count]):
                     mode = MODES[(place + turn) % 2]
-                    if (route, point, mode) not in ANYWHERE:
+                    endured = mode == "raise" and point in ENDURED
+                    if not endured and (route, point, mode) not in ANYWHERE:
                         found.append(((route, number, turn), point, mode))
     return found
 
@@ -102,6 +103,18 @@ def broken_off(way: Way, point: str, mode: str) -> None:
 )
 def test_a_run_broken_off_on_its_way_can_go_on(way: Way, point: str, mode: str) -> None:
     broken_off(way, point, mode)
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("route", "point"), [(r, point) for r, points in REACHED.items() for point in points if point in ENDURED]
+)
+def test_an_error_that_is_no_reason_to_end_a_run_does_not_end_it(
+    pair: tuple[PostgresServer, PostgresServer], tmp_path: Path, route: str, point: str
+) -> None:
+    with on_the_way(pair, tmp_path, f"endured_{route}", ROUTES[route]) as way:
+        broken_off(way, point, "raise")
+        way.finish()
 
 
 @pytest.mark.soak
