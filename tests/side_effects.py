@@ -308,7 +308,9 @@ class Sources:
             return "request", called.attr
         if called.attr == "rename" and self._methods("rename") and _server(called.value):
             return "", ""
-        of_client = m.name.startswith("planrunner.aws") and owner not in {"self", "cls"} and bool(call.keywords)
+        of_client = (
+            m.name.startswith("planrunner.aws") and owner not in {"self", "cls"} and bool(call.keywords)
+        )
         if of_client and _VERBS.match(called.attr) and not self._named(m, name, called, {}):
             return "aws", called.attr
         return _file(called.attr, owner, call)
