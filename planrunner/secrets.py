@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 from planrunner.errors import SecretUnavailable
+from planrunner.failpoints import failpoint
 from planrunner.loading.dsn import parse
 from planrunner.masking import hush_secret
 from planrunner.model import RdsInstance, Secret, SecretKind, SecretRef
@@ -94,6 +95,7 @@ class SecretResolver:
         return self._environ[ref.locator]
 
     def _command(self, ref: SecretRef) -> str:
+        failpoint("secret.before_command")
         try:
             child = subprocess.Popen(
                 shlex.split(ref.locator),

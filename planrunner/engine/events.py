@@ -85,6 +85,7 @@ class Journal:
         self._listeners = tuple(listeners)
         self._lock = threading.Lock()
         self._file = None if path is None else _opened(path)
+        failpoint("journal.opened")
         self._serial = 0 if path is None else _last_serial(path)
 
     def write(

@@ -6,6 +6,9 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from planrunner.errors import LockedByAnother, ServerError
+from planrunner.failpoints import failpoint
+from planrunner.replication.ledger import Lease, lease_lost
+from planrunner.replication.workspace import end_stale_sessions
 
 if TYPE_CHECKING:
     from planrunner.ports import Clock
@@ -36,6 +39,25 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
 """
 
 
+def fence_off(source: Server, target: Server, plan_id: str, *, take_over: bool) -> None:
+    """Let no session of ours that may write be opened once another runner has taken over, whatever step opens it.
+
+    With ``take_over`` it is the other runner that is fenced off: the epoch is raised and its sessions are ended at
+    once, not only when the data plane first writes. It may be frozen within a script of the plan's own.
+    """
+
+    def refuse() -> None:
+        if Lease.is_anothers(target, plan_id):
+            raise lease_lost()
+
+    for server in (source, target):
+        server.fence = refuse
+    if take_over:
+        Lease.take(target, plan_id)
+        for server in (source, target):
+            end_stale_sessions(server, plan_id)
+
+
 class TargetLock:
     """Held by a session of its own; PostgreSQL frees it when that session ends, however it ends.
 
@@ -47,6 +69,7 @@ class TargetLock:
         self._target = target
         self._clock = clock
         self._take_over = take_over
+        self._plan_id = plan_id
         digest = hashlib.sha256(f"planrunner {plan_id}".encode()).digest()
         self._key = int.from_bytes(digest[:8]) >> 1
         self._session: Session | None = None
@@ -60,6 +83,10 @@ class TargetLock:
         with self._target.translated():
             session.execute(_LIVENESS)
             self._take(session)
+        # From here on nobody raises it but this process, or one that takes over.
+        Lease.look(self._target, self._plan_id)
+        if Lease.is_anothers(self._target, self._plan_id):
+            raise lease_lost()
 
     def close(self) -> None:
         """Free the lock; safe to call twice."""
@@ -82,6 +109,7 @@ class TargetLock:
                 # Once: a second holder is not the one that we were told to take over from.
                 self._take_over = False
                 session.execute(_END_HOLDER, [self._key])
+                failpoint("takeover.holder_ended")
             if self._clock.monotonic() >= give_up:
                 raise LockedByAnother(
                     f"target: another run works on this plan: {self._holder()}",

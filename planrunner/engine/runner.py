@@ -10,7 +10,7 @@ from planrunner.engine.book import Book, fresh_state
 from planrunner.engine.context import opened
 from planrunner.engine.course import Course
 from planrunner.engine.events import EventKind
-from planrunner.engine.exclusive import TargetLock
+from planrunner.engine.exclusive import TargetLock, fence_off
 from planrunner.engine.expectation import refuse_stale
 from planrunner.engine.facts import known_skip, skipped
 from planrunner.engine.fit import fitted, refuse_unready
@@ -82,6 +82,7 @@ def run_plan(setup: Setup, options: RunOptions) -> State:
         lock = TargetLock(context.world.target, context.plan_id, setup.clock, take_over=options.take_over)
         context.held.put("target lock", lock)
         lock.hold()
+        fence_off(context.world.source, context.world.target, context.plan_id, take_over=options.take_over)
         with setup.interruption.interruptible():
             refuse_lost_state(setup, context)
         if options.expected is not None:

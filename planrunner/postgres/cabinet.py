@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from planrunner.errors import LockedByAnother
+from planrunner.failpoints import failpoint
 from planrunner.ports import Kept
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ class AdvisoryLock:
         with self._server.session() as session:
             self._take(session, clock)
             self._table.put(self._name, signature)
+            failpoint("lock.row_signed")
             self._session = session
             try:
                 yield

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from planrunner.dialling import Trouble
-    from planrunner.errors import ConnectionFailed, ServerError
+    from planrunner.errors import ConnectionFailed
     from planrunner.ports import Clock
 
     Explain: TypeAlias = "Callable[[ConnectionFailed, Trouble, Mapping[str, str]], ConnectionFailed]"
@@ -127,6 +127,8 @@ class Server:
         self._label = label
         self._occupant = occupant or Occupant(side=endpoint.side)
         self.fence: Callable[[], None] | None = None
+        # Where the plan's lease stood when this process last knew; None where nobody has looked.
+        self.known_epoch: int | None = None
         self.pids: set[int] = set()
         self.line = Line()
         self._reader: Session | None = None

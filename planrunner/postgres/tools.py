@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from psycopg import conninfo
 
 from planrunner.errors import ToolFailed
+from planrunner.failpoints import failpoint
 from planrunner.masking import hushed
 from planrunner.postgres.failures import condensed
 from planrunner.postgres.tls import of_the_login
@@ -274,6 +275,7 @@ def run_tool(
     the message, without the secrets. ConnectionFailed when ``line``, that to its server, was cut meanwhile because
     it was silent.
     """
+    failpoint("tool.before_start")
     try:
         child = subprocess.Popen(
             [str(word) for word in argv],
@@ -294,6 +296,7 @@ def run_tool(
         except BaseException:
             child.kill()
             raise
+    failpoint("tool.ended")
     if child.returncode != 0:
         silenced = None if line is None else line.silenced()
         raise silenced or tool_failure(what, child.returncode, words, handed.secret if handed else "")

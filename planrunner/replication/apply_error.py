@@ -14,6 +14,7 @@ import psycopg
 from psycopg import sql
 
 from planrunner.errors import PlanrunnerError
+from planrunner.failpoints import failpoint
 from planrunner.postgres.failures import query_failure
 from planrunner.postgres.lsn import Lsn
 from planrunner.replication import pgoutput
@@ -106,6 +107,7 @@ def _copied_slot(source: Server, plan_id: str, slot: str) -> Iterator[tuple[Sess
         name = f"pr_{plan_id}_look_{session.info.backend_pid}"
         session.execute("SELECT set_config('statement_timeout', %s, false)", [f"{_DECODING_SECONDS}s"])
         session.execute("SELECT pg_copy_logical_replication_slot(%s, %s, true)", [slot, name])
+        failpoint("apply_error.slot_copied")
         yield session, name
     finally:
         session.close()

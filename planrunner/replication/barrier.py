@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from planrunner.errors import StepFailed
+from planrunner.failpoints import failpoint
 from planrunner.replication.health import observe
 from planrunner.replication.names import SCHEMA
 from planrunner.replication.watch import Watch
@@ -74,6 +75,7 @@ def mark(publisher: Server, barrier: str) -> uuid.UUID:
     with publisher.transaction() as session:
         for statement in marking(barrier, str(token)):
             session.execute(statement)
+    failpoint("barrier.marked")
     return token
 
 

@@ -13,6 +13,7 @@ from planrunner.errors import (
     StepConflict,
     ToolFailed,
 )
+from planrunner.failpoints import failpoint
 from planrunner.replication import outcome
 from planrunner.replication.copy import Courier
 from planrunner.replication.snapshot import begin_within
@@ -128,6 +129,7 @@ class StreamSession:
         if self._sessions is None:
             return
         self.close()
+        failpoint("copy.before_end_writer")
         try:
             outcome.ended(self._workspace.target, self._workspace.clock, self._writing_pid)
         except ServerError:

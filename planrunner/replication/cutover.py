@@ -187,6 +187,7 @@ def _forget_former(workspace: Workspace) -> None:
         workspace.ledger.forget_effects(
             session, STEP, crossing.OPENED, crossing.SWITCHED, crossing.RETURNED, crossing.ALIGNED
         )
+    failpoint("cutover.former_forgotten")
 
 
 def arrive(workspace: Workspace, terms: Terms, pause: Pause | None = None) -> None:

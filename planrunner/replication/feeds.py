@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from planrunner.errors import ToolFailed
+from planrunner.failpoints import failpoint
 from planrunner.postgres import tools
 from planrunner.postgres.connection import PINNED
 from planrunner.postgres.passwords import with_password
@@ -122,6 +123,7 @@ class Psql:
             finally:
                 os.close(writing)
             try:
+                failpoint("psql.started")
                 with source.line.tethered(child.kill):
                     yield PsqlFeed(child, source.line, reading, words, hidden)
             finally:
@@ -132,6 +134,7 @@ class Psql:
     ) -> tuple[subprocess.Popen[bytes], str]:
         """A psql at work on ``script``; ToolFailed when it gets no session."""
         with tools.dialling(for_another_libpq(source.parameters()), secret) as handed:
+            failpoint("psql.before_start")
             child = self._spawn(handed, stream, words)
             try:
                 _tell(child, script)

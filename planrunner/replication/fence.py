@@ -232,7 +232,9 @@ def close_quietly(workspace: Workspace, server: Server, tables: Sequence[Table],
     groups = [todo[place : place + _AT_ONCE] for place in range(0, len(todo), _AT_ONCE)] or [[]]
     for group in groups:
         made = statements(workspace.names, group, message, there)
+        failpoint("guard.before_close")
         _in_turns(workspace, server, made, [table.oid for table in group])
+        failpoint("guard.closed")
 
 
 def _in_turns(
@@ -287,7 +289,9 @@ def lower(workspace: Workspace, server: Server) -> tuple[str, ...]:
     names = workspace.names
     if not there_is(server, names):
         return ()
+    failpoint("fence.before_open")
     server.execute(opening(names))
+    failpoint("fence.opened")
     held = standing(server, names).tables
     left = [t for t in catalog.tables(server) if t.qualified in held]
     give_up = workspace.clock.monotonic() + LOCK_PATIENCE_SECONDS
@@ -300,7 +304,9 @@ def lower(workspace: Workspace, server: Server) -> tuple[str, ...]:
             if workspace.clock.monotonic() > give_up:
                 return tuple(table.qualified for table in left)
             workspace.clock.sleep(random.uniform(0.05, 0.4))  # noqa: S311  # jitter, not a secret
+        failpoint("fence.triggers_dropped")
         session.execute(lower_statements(server, names)[-1])
+        failpoint("fence.lowered")
     return ()
 
 

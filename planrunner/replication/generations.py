@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from planrunner.errors import StepFailed
+from planrunner.failpoints import failpoint
 from planrunner.postgres import catalog
 from planrunner.replication import (
     drift,
@@ -196,6 +197,7 @@ def barrier_on_target(workspace: Workspace, generation: int) -> None:
     with workspace.writing() as session:
         session.execute("SET LOCAL client_min_messages = warning")
         session.execute(table)
+    failpoint("barrier.made_on_target")
 
 
 def follow(workspace: Workspace, tables: Sequence[Table], generation: int) -> int:
@@ -224,6 +226,7 @@ def subscribe(workspace: Workspace, tables: Sequence[Table], generation: int, al
     with workspace.writing() as session:
         subscriptions.create_in(workspace, session, generation, owned)
         subscriptions.begin_at(session, workspace.names.stream(generation), aligned)
+    failpoint("subscription.created_aligned")
 
 
 def _copied_by(workspace: Workspace, tables: Sequence[Table], generation: int) -> list[Unit]:
@@ -288,3 +291,5 @@ def truncate_begun(workspace: Workspace, units: Sequence[Unit]) -> None:
             if name in by_id:
                 session.execute(emptying(by_id[name].table))
             workspace.ledger.drop_chunks(session, name)
+            failpoint("copy.before_emptied")
+        failpoint("copy.emptied")

@@ -85,6 +85,7 @@ def analyze(workspace: Workspace, tables: Sequence[Table]) -> None:
         for place in range(0, len(todo), _ANALYZE_AT_ONCE):
             named = [table_name(table) for table in todo[place : place + _ANALYZE_AT_ONCE]]
             session.execute(sql.SQL("ANALYZE {}").format(sql.SQL(", ").join(named)))
+            failpoint("analyze.batch")
     workspace.done(STEP, ANALYZED, {"tables": len(tables)})
 
 
@@ -132,4 +133,6 @@ def refresh(workspace: Workspace, views: Sequence[tuple[str, str]], *, step: str
         with workspace.writing() as session:
             for statement in _refreshing(view):
                 session.execute(statement)
+            failpoint("views.before_commit")
+        failpoint("views.refreshed")
     workspace.done(step, "materialized views", {"refreshed": len(views)})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, LiteralString
 
 from psycopg import sql
 
+from planrunner.failpoints import failpoint
 from planrunner.replication import decisions
 from planrunner.replication.attempts import attempted
 from planrunner.replication.decisions import Decision
@@ -242,6 +243,8 @@ def create(workspace: Workspace, roles: tuple[Role, ...]) -> None:
                         f" target: {refusal}",
                     )
                 )
+        failpoint("roles.before_commit")
+    failpoint("roles.made")
     decisions.tell(workspace, found)
 
 

@@ -9,6 +9,7 @@ from psycopg import errors, sql
 
 from planrunner import remains
 from planrunner.errors import StepFailed
+from planrunner.failpoints import failpoint
 from planrunner.postgres.lsn import Lsn
 
 if TYPE_CHECKING:
@@ -152,10 +153,12 @@ def create_named(workspace: Workspace, server: Server, name: str) -> None:
         with server.session() as session:
             session.execute("SET lock_timeout = '3s'")
             try:
+                failpoint("slot.before_create")
                 session.execute(made)
             except errors.LockNotAvailable as error:
                 _tell_blockers(workspace, server, deadline, error)
             else:
+                failpoint("slot.created")
                 return
 
 
@@ -189,7 +192,9 @@ def advance_to_now(server: Server, name: str, *, timeout: float) -> Lsn:
         session.execute("SELECT set_config('statement_timeout', %s, false)", [str(int(timeout * 1000))])
         waiting, moving = advancing(name)
         session.execute(waiting)
+        failpoint("slot.before_advance")
         row = session.execute(moving).fetchone()
+    failpoint("slot.advanced")
     assert row is not None
     return Lsn.parse(row[0])
 
@@ -216,11 +221,15 @@ def drop_named(workspace: Workspace, server: Server, name: str) -> None:
         slot = shown(server, name).get(name)
         if slot is None:
             return
+        failpoint("slot.before_drop")
         if slot.active_pid is None and _dropped(server, name):
+            failpoint("slot.dropped")
             remains.gone(server.side.value, "slot", name)
             return
         if slot.active_pid is not None:
-            server.rows("SELECT pg_terminate_backend(%s)", [slot.active_pid])
+            # In a session that asks the fence: a runner that was taken over must not end its successor's stream.
+            with server.session() as session:
+                session.execute("SELECT pg_terminate_backend(%s)", [slot.active_pid])
         workspace.clock.sleep(0.1)
     raise StepFailed(
         f"{server.side.value}: slot {name} stays in use",

@@ -9,6 +9,7 @@ from psycopg import conninfo, sql
 
 from planrunner import remains
 from planrunner.errors import StepFailed
+from planrunner.failpoints import failpoint
 from planrunner.postgres import quiet
 from planrunner.replication import logins, slots
 from planrunner.replication.names import SCHEMA, STOP_TRIGGER
@@ -141,6 +142,8 @@ def create(workspace: Workspace, generation: int, owned: Owned, *, also: Sequenc
     logins.ready(workspace, workspace.source)
     with workspace.writing() as session:
         create_in(workspace, session, generation, owned, also=also)
+        failpoint("subscription.before_create")
+    failpoint("subscription.created")
 
 
 def create_in(
@@ -177,6 +180,8 @@ def enable(workspace: Workspace, generation: int) -> None:
         session.execute("SET LOCAL client_min_messages = warning")
         for made in enabling(workspace.names, generation):
             session.execute(made)
+        failpoint("subscription.before_enable")
+    failpoint("subscription.enabled")
 
 
 def enabling(names: Names, generation: int) -> tuple[sql.Composed, ...]:
@@ -228,6 +233,7 @@ def drop_named(workspace: Workspace, server: Server, name: str) -> None:
         return
     with workspace.writing_to(server) as session:
         session.execute(dropping(name)[0])
+    failpoint("subscription.disabled")
     for _ in range(300):
         if shown(server, name)[name].pid is None:
             break
@@ -239,6 +245,7 @@ def drop_named(workspace: Workspace, server: Server, name: str) -> None:
         )
     with workspace.writing_to(server) as session:
         _drop_disabled(session, name)
+    failpoint("subscription.dropped")
 
 
 def drop_in(workspace: Workspace, session: Session, generation: int) -> None:

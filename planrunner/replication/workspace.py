@@ -9,9 +9,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from planrunner.errors import StepFailed
+from planrunner.failpoints import failpoint
 from planrunner.replication import selection_record
 from planrunner.replication.choices import Choices
-from planrunner.replication.ledger import Lease, Ledger
+from planrunner.replication.ledger import Lease, Ledger, lease_lost
 from planrunner.replication.names import Names
 from planrunner.replication.pulse import Pulse
 from planrunner.replication.selection import EVERYTHING, Selection
@@ -108,6 +109,7 @@ class Workspace:
         # Several threads may need it first: taken twice, the second would fence off the first.
         with self._taking:
             if self._lease is None:
+                self._refuse_latecomer()
                 self._end_stale_sessions()
                 lease = Lease.take(self.target, self.names.plan_id)
                 # Once more: those that a former runner opened meanwhile had not seen the new epoch. Whatever it opens
@@ -117,6 +119,11 @@ class Workspace:
                     server.fence = partial(self._refuse_zombie, lease)
                 self._lease = lease
             return self._lease
+
+    def _refuse_latecomer(self) -> None:
+        # Before anybody's sessions are ended: they may be those of the runner that took over from this one.
+        if Lease.is_anothers(self.target, self.names.plan_id):
+            raise lease_lost()
 
     def _end_stale_sessions(self) -> None:
         """Until none is left: one that is in mid-commit may still be through with it."""
@@ -158,6 +165,8 @@ class Workspace:
         """Record an effect in a transaction of its own."""
         with self.writing() as session:
             self.ledger.record_effect(session, step, name, detail or {})
+            failpoint("ledger.before_effect")
+        failpoint("ledger.effect_recorded")
 
     @contextmanager
     def giving_up(self) -> Iterator[None]:
@@ -191,4 +200,5 @@ def end_stale_sessions(server: Server, plan_id: str) -> int:
         " AND application_name LIKE %(label)s AND application_name <> %(ours)s",
         {"label": f"planrunner/{plan_id}%", "ours": server.name},
     )
+    failpoint("takeover.sessions_ended")
     return len(ended)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from planrunner.errors import StateUnfit
+from planrunner.failpoints import failpoint
 from planrunner.reading import regular
 from planrunner.state import control as controls
 from planrunner.state import lock as locks
@@ -85,8 +86,11 @@ class FileStore:
                 raise overtaken(f"state file {self.path}")
             self._remove_stale()
             temporary = _written(self.path, text)
+            failpoint("state.before_backup")
             self._keep_previous()
+            failpoint("state.before_replace")
             temporary.replace(self.path)
+            failpoint("state.replaced")
             _sync_folder(self.path.parent)
         self._known, self._last = text, state
 
@@ -103,6 +107,7 @@ class FileStore:
             numbers = itertools.count(1)
             aside = next(free for n in numbers if not os.path.lexists(free := self._beside(f"aside.{n}")))
             self.path.rename(aside)
+            failpoint("state.set_aside")
             _sync_folder(self.path.parent)
         return str(aside)
 
@@ -126,6 +131,7 @@ class FileStore:
         path = self._beside("control.json")
         with self._translated("write"):
             _written(path, controls.to_json(control)).replace(path)
+            failpoint("control.replaced")
             _sync_folder(path.parent)
 
     def events(self) -> bytes | None:

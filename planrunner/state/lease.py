@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from planrunner.errors import LockedByAnother, PlanrunnerError
+from planrunner.failpoints import failpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,6 +79,7 @@ class Lease:
                 raise LockedByAnother(found.text)
             tag = self._cabinet.write(self._name, signature, over=found.tag if found else None)
             if tag is not None:
+                failpoint("lock.lease_taken")
                 return tag
             clock.sleep(0.1 * (attempt + 1))
         raise LockedByAnother(self.signature() or "")
@@ -95,6 +97,7 @@ class Lease:
     def _written(self, text: str, tag: str) -> str | None:
         try:
             written = self._cabinet.write(self._name, text, over=tag)
+            failpoint("lock.lease_renewed")
             if written is not None:
                 return written
             # The reply to a write of ours may have been lost, and the write repeated below us.

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from planrunner.errors import LockedByAnother, StateUnfit
+from planrunner.failpoints import failpoint
 from planrunner.reading import regular
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def locked(path: Path, clock: Clock) -> Iterator[None]:
     try:
         _take(descriptor, path, clock)
         _sign(descriptor, clock)
+        failpoint("lock.signed")
         yield
     finally:
         os.close(descriptor)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from planrunner.errors import SecretUnavailable, ToolFailed
+from planrunner.failpoints import failpoint
 from planrunner.masking import masked
 from planrunner.postgres.failures import condensed
 from planrunner.postgres.tls import of_the_login
@@ -76,6 +77,7 @@ def called(call: Call) -> str:
     had to be ended.
     """
     shown = masked(shlex.join(call.command))
+    failpoint("child.before_start")
     with tempfile.TemporaryFile() as output:
         try:
             child = subprocess.Popen(
@@ -100,6 +102,7 @@ def called(call: Call) -> str:
             ) from error
         finally:
             _end(child)
+        failpoint("child.ended")
         said = _said(output, call)
         if code != 0:
             raise _settled(

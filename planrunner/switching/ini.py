@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from planrunner.errors import StepFailed
+from planrunner.failpoints import failpoint
 from planrunner.reading import bounded
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ def write(change: Change) -> None:
                 file.write(change.text)
                 file.flush()
                 os.fsync(file.fileno())
+            failpoint("switch.before_replace")
             Path(temporary).replace(path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)

@@ -167,17 +167,20 @@ def migration(
 
 def _drop(one: Migration) -> None:
     # Whatever a test that failed has left behind: the next one finds the servers as it expects them.
-    for server in (one.target, one.source):
-        if not server.running:
-            continue
+    running = [server for server in (one.target, one.source) if server.running]
+    # Those of both sides before any slot: a stream to either side may be there, and takes its slot again at once.
+    for server in running:
         with psycopg.connect(server.superuser_dsn, autocommit=True) as session:
-            _end_replication(session, server, one.name)
+            _end_subscriptions(session, server, one.name)
+    for server in running:
+        with psycopg.connect(server.superuser_dsn, autocommit=True) as session:
+            _drop_slots(session, one.name)
             session.execute(
                 sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(one.name))
             )
 
 
-def _end_replication(session: psycopg.Connection[Any], server: PostgresServer, database: str) -> None:
+def _end_subscriptions(session: psycopg.Connection[Any], server: PostgresServer, database: str) -> None:
     subscriptions = session.execute(
         "SELECT subname FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE d.datname = %s",
         [database],
@@ -191,6 +194,9 @@ def _end_replication(session: psycopg.Connection[Any], server: PostgresServer, d
                 inside.execute(sql.SQL("ALTER SUBSCRIPTION {} DISABLE").format(named))
                 inside.execute(sql.SQL("ALTER SUBSCRIPTION {} SET (slot_name = NONE)").format(named))
                 inside.execute(sql.SQL("DROP SUBSCRIPTION {}").format(named))
+
+
+def _drop_slots(session: psycopg.Connection[Any], database: str) -> None:
     session.execute(
         "SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots"
         " WHERE database = %s AND active_pid IS NOT NULL",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from tests.faults.broken import LEGS, RUN_SECONDS, Broken, broken
+from tests.faults.legs import LEGS, RUN_SECONDS, Broken, broken
 from tests.faults.scene import CLOCK, PATIENCE_SECONDS, frozen, servers
 
 if TYPE_CHECKING:

@@ -1,0 +1,128 @@
+"""The points of what AWS is told, and of what is granted on RDS: each killed and raised once, on the way in and out."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+
+from planrunner.sandbox.writer import Writer
+from tests.acceptance.helpers import contents, slots, state_of
+from tests.acceptance.test_network import Walled, walled
+from tests.acceptance.test_resume import application_dsn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# In the order in which a run, and then a cleanup, passes them.
+IN = (
+    *(
+        "opening.before",
+        "ingress.after_call",
+        "opening.after",
+        "rds.before_create_call",
+        "rds.after_create_call",
+    ),
+    *("rds.before_set_call", "rds.after_set_call", "rds.before_attach_call", "rds.after_attach_call"),
+    *("rds.before_reboot_call", "rds.after_reboot_call", "grant.recorded", "grant.given"),
+)
+OUT = (
+    *("grant.taken_back", "rds.before_reattach_call", "rds.after_reattach_call"),
+    *("rds.before_delete_call", "rds.after_delete_call", "ingress.after_revoke"),
+)
+POINTS = [("run", point) for point in IN] + [("cleanup", point) for point in OUT]
+CASES = [(mode, verb, point) for mode in ("kill", "raise") for verb, point in POINTS]
+RUN = ("--yes", "--no-input")
+
+
+@dataclass
+class Account:
+    """One migration out of the account, broken off again and again by one mode."""
+
+    walled: Walled
+    writer: Writer
+    mode: str
+    cases: list[str] = field(default_factory=list)
+    verb: str = "run"
+
+    def turn_to(self, verb: str) -> None:
+        """Before the first case of the cleanup the run must have come to its end."""
+        if verb == "cleanup" and self.verb == "run":
+            self.finish_run()
+        self.verb = verb
+
+    def broken_off(self, point: str) -> None:
+        self.cases.append(point)
+        options = RUN if self.verb == "run" else ("--yes",)
+        child = self.walled.run(*options, verb=self.verb, failpoints=f"{point}:{self.mode}")
+        told = f"{self.cases}: {child.stdout[-3000:]} {child.stderr}"
+        assert child.returncode == (-signal.SIGKILL if self.mode == "kill" else 1), told
+        assert "Traceback" not in told
+        if self.mode == "raise":
+            assert f"failpoint {point} was reached" in " ".join(told.split())
+
+    def finish_run(self) -> None:
+        """The run's end: everything there, one reboot, one rule, one grant."""
+        scene = self.walled.scene
+        child = self.walled.run(*RUN)
+        assert child.returncode == 0, f"after {self.cases}: {child.stdout[-3000:]} {child.stderr}"
+        self.writer.stop()
+        source, target = scene.source_database.superuser_dsn, scene.target_database.superuser_dsn
+        assert self.writer.check(target) == []
+        assert contents(source) == contents(target)
+        assert slots(source) == []
+        assert scene.api.reboots == 1
+        assert {step["status"] for step in state_of(scene)["steps"].values()} == {"done"}
+        assert self.walled.calls("AuthorizeSecurityGroupIngress") == 1
+        for call in ("CreateDBParameterGroup", "ModifyDBInstance"):
+            assert scene.api.changes.count(call) == 1, scene.api.changes
+
+    def finish(self) -> None:
+        """The cleanup's end: the account is as it was."""
+        scene = self.walled.scene
+        self.turn_to("cleanup")
+        child = self.walled.run("--yes", verb="cleanup")
+        assert child.returncode == 0, f"after {self.cases}: {child.stdout[-3000:]} {child.stderr}"
+        # Not rebooted again: the former group is in force with the owner's next reboot.
+        assert scene.api.reboots == 1
+        assert scene.api.changes.count("DeleteDBParameterGroup") <= 1
+        assert self.walled.ranges() == ["198.51.100.0/24"]
+        assert slots(scene.source_database.superuser_dsn) == []
+
+
+@contextmanager
+def account(mode: str) -> Iterator[Account]:
+    with walled() as found:
+        found.say("true")
+        with Writer(application_dsn(found.scene), threads=1, rate=40) as writer:
+            yield Account(found, writer, mode)
+
+
+@pytest.fixture(scope="module")
+def moved(request: pytest.FixtureRequest) -> Iterator[Account]:
+    """A migration that the cases of one mode break off in turn; at the end nothing of it is left."""
+    with account(request.param) as found:
+        yield found
+        found.finish()
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(("moved", "verb", "point"), CASES, indirect=["moved"])
+def test_what_was_asked_of_aws_is_asked_once_whatever_breaks_off(
+    moved: Account, verb: str, point: str
+) -> None:
+    moved.turn_to(verb)
+    moved.broken_off(point)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(("mode", "verb", "point"), CASES)
+def test_one_break_alone_changes_nothing(mode: str, verb: str, point: str) -> None:
+    with account(mode) as found:
+        found.turn_to(verb)
+        found.broken_off(point)
+        found.finish()

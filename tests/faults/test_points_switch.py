@@ -1,0 +1,72 @@
+"""The points around a switch of traffic by PgBouncer: broken off at each, its clients never see an error."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.acceptance.test_switch import Traffic, bench, cut_over, followed, traffic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.bouncer import Bench
+
+# In the order in which a cutover passes them; the COMMIT lies between.
+HOLDING = ("switch.before_fence", "switch.guardian_started", "switch.guarded", "switch.paused", "switch.held")
+LEADING = (
+    *(
+        "switch.after_commit",
+        "switch.before_replace",
+        "switch.rewritten",
+        "switch.reloaded",
+        "switch.resumed",
+    ),
+    "switch.switched",
+)
+CASES = [(mode, point) for mode in ("kill", "raise") for point in (*HOLDING, *LEADING)]
+
+
+@dataclass
+class Pool:
+    """Both servers behind a pooler, with a client that writes through it; what broke the cutover off so far."""
+
+    traffic: Traffic
+    client: Bench
+    mode: str
+    cases: list[str] = field(default_factory=list)
+
+    def broken_off(self, point: str) -> None:
+        self.cases.append(point)
+        code = -signal.SIGKILL if self.mode == "kill" else 1
+        said = cut_over(self.traffic, failpoints=f"{point}:{self.mode}", code=code)
+        assert "Traceback" not in said
+        if point in HOLDING:
+            # Whoever held the clients back lets them go.
+            self.client.wait_for(20)
+
+    def finish(self) -> None:
+        cut_over(self.traffic)
+        self.client.wait_for(50)
+
+
+@pytest.fixture(scope="module")
+def pool(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
+    """A cutover that the cases of one mode break off in turn; in the end every transaction is on the target."""
+    with traffic(tmp_path_factory.mktemp(request.param)) as scene:
+        followed(scene)
+        with bench(scene, "simple") as client:
+            found = Pool(scene, client, request.param)
+            yield found
+            found.finish()
+        assert client.failed == 0, f"after {found.cases}: {client.output}"
+        assert scene.rows(scene.target) == client.acknowledged, found.cases
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(("pool", "point"), CASES, indirect=["pool"])
+def test_a_switch_broken_off_costs_no_client_an_error(pool: Pool, point: str) -> None:
+    pool.broken_off(point)
