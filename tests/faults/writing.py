@@ -29,9 +29,18 @@ class Writing:
     ledger: Path
     child: subprocess.Popen[str]
     told: dict[str, Any]
+    _read: int = 0
+    _answers: int = 0
 
     def acknowledged(self) -> int:
-        return self.ledger.read_text().count(f'"{End.ACKNOWLEDGED}"') if self.ledger.exists() else 0
+        """How many answers there are; only what is new is read, for the ledger grows long."""
+        if self.ledger.exists():
+            with self.ledger.open("rb") as file:
+                file.seek(self._read)
+                whole, end, _ = file.read().rpartition(b"\n")
+            self._read += len(whole + end)
+            self._answers += whole.count(f'"{End.ACKNOWLEDGED}"'.encode())
+        return self._answers
 
     def until(self, more: int) -> None:
         """Wait for so many further answers."""
