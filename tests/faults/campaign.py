@@ -262,7 +262,7 @@ class Campaign:
         if self.rebuild:
             self.rebuild = False
             self._ended("state rebuild", *self._start("state rebuild", armed=None).ended())
-        if armed is not None and (code == -signal.SIGKILL or "failpoint " in text):
+        if armed is not None and not runner.hit and (code == -signal.SIGKILL or "failpoint " in text):
             self._note(armed, f"passage {armed.passage} of the runner")
         self._wake()
         return code
@@ -298,6 +298,7 @@ class Campaign:
                 self._note(fault, hit)
             return runner
         self._note(fault, f"{verb}, process {runner.child.pid}")
+        runner.hit = True
         match fault.kind:
             case "SIGKILL":
                 runner.child.kill()
@@ -409,6 +410,8 @@ class Runner:
 
     def __init__(self, child: subprocess.Popen[str]) -> None:
         self.child = child
+        # It was ended or frozen from outside: what it was armed with is not what ended it.
+        self.hit = False
         self._said: list[str] = []
         # A pipe that nobody reads would stop it.
         self._reader = threading.Thread(target=self._read, daemon=True)

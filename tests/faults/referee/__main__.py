@@ -18,7 +18,7 @@ def main() -> None:
     given.add_argument("verb", choices=("write", "judge"))
     given.add_argument("ledger", type=Path)
     given.add_argument("--rate", type=float, default=450)
-    given.add_argument("--workers", type=int, default=4)
+    given.add_argument("--workers", type=int, default=8)
     given.add_argument("--seed", type=int, default=0)
     options = given.parse_args()
     source, target = os.environ.get("REFEREE_SOURCE", ""), os.environ.get("REFEREE_TARGET", "")
