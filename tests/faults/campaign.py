@@ -171,7 +171,7 @@ def campaign(
         )
         try:
             run.whole()
-        except AssertionError as error:
+        except Exception as error:
             log = "\n".join(outcome.faults)
             said = "\n".join(run.said[-6:])
             raise CampaignFailed(f"{script}\n{log}\n{said}\n{error}\nseed {seed}", outcome) from error
@@ -200,6 +200,7 @@ class Campaign:
     rebuild: bool = False
     _next: int = 0
     _arms: list[Fault] = field(default_factory=list)
+    _runners: list[Runner] = field(default_factory=list)
     _frozen: list[Runner] = field(default_factory=list)
 
     def whole(self) -> None:
@@ -322,7 +323,9 @@ class Campaign:
         self.outcome.attempts += 1
         self.tell(f"{CLOCK.monotonic() - self.began:6.1f} s  {verb} {' '.join(options)} begins {how}")
         sure = ("--yes", "--no-input")
-        return Runner(self.one.start(verb, *sure, *options, failpoints=how, folder=self.folder))
+        runner = Runner(self.one.start(verb, *sure, *options, failpoints=how, folder=self.folder))
+        self._runners.append(runner)
+        return runner
 
     def _taken_over(self, frozen: Runner, verb: str, *options: str) -> Runner:
         """Another runner with a copy of the plan and its state, as on another machine."""
@@ -360,9 +363,12 @@ class Campaign:
         assert "Traceback" not in text, text
 
     def end_all(self) -> None:
-        for runner in self._frozen:
-            runner.child.send_signal(signal.SIGCONT)
-            runner.child.kill()
+        """No process outlives a campaign that failed."""
+        for runner in self._runners:
+            if runner.child.poll() is None:
+                runner.child.send_signal(signal.SIGCONT)
+                runner.child.kill()
+                runner.child.wait()
 
     # The last word.
 

@@ -101,7 +101,7 @@ def on_server(kind: str, chance: random.Random, side: Side) -> str:
 
 def _end_sessions(kind: str, chance: random.Random, side: Side) -> str:
     with _session(side) as session:
-        found = [row[0] for row in session.execute(_SESSIONS[kind]).fetchall()]
+        found: list[int] = [row[0] for row in session.execute(_SESSIONS[kind]).fetchall()]
         if kind in _ONE_OF and found:
             found = [chance.choice(found)]
         for number, pid in enumerate(found):
