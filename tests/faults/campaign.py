@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +17,12 @@ from typing import TYPE_CHECKING
 
 from planrunner.clock import SystemClock
 from tests.faults.forwarder import Forwarder
-from tests.faults.injecting import BALLAST, ON_RUNNER, ON_SERVERS, Side, on_server, sides
+from tests.faults.injecting import BALLAST, ON_SERVERS, Side, on_server, sides
 from tests.faults.referee.judge import Verdict
 from tests.faults.referee.tables import digests, prepare
+from tests.faults.runner import PATIENCE_SECONDS, Runner
 from tests.faults.scene import Migration, migration
+from tests.faults.script import Fault, Script
 from tests.faults.writing import Writing, writing
 
 if TYPE_CHECKING:
@@ -31,81 +32,13 @@ if TYPE_CHECKING:
 
 CLOCK = SystemClock()
 ROOT = Path(__file__).parents[2]
-# How long anything may take that is waited for, on a slow machine.
-PATIENCE_SECONDS = 420
 ATTEMPTS = 12
-# A run passes so many failpoints where not much is left to do, where some is, and from the beginning.
-PASSAGES = (20, 60, 130)
-# So many are drawn for each fault that is to hit: not every one finds something to break.
-_DRAWN = 6
 # Done, failed and resumable, locked by the one that is frozen, interrupted, killed.
 MAY_END_WITH = frozenset({0, 1, 5, 130, -signal.SIGKILL, -signal.SIGTERM})
 STATE_UNFIT = 6
 FROZEN = "the frozen one"
 _PIECES = 24
 SETTINGS = {"wal_retrieve_retry_interval": "200ms", "max_connections": "80"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fault:
-    """What is to be broken ``after`` so many seconds; ``seed`` draws the rest."""
-
-    kind: str
-    after: float
-    side: int
-    seed: int
-    passage: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Script:
-    """Everything that chance decides, drawn before anything begins, so that it hangs on nothing but the seed."""
-
-    seed: int
-    streams: int
-    split: bool
-    reverse: bool
-    rollbacks: int
-    without_identity: str
-    wanted: int
-    faults: tuple[Fault, ...]
-
-    @classmethod
-    def drawn(cls, seed: int, faults: int) -> Script:
-        chance = random.Random(seed)
-        reverse = chance.random() < 0.5
-        kinds = {**ON_SERVERS, **ON_RUNNER}
-        return cls(
-            seed=seed,
-            streams=chance.choice([1, 1, 2]),
-            split=chance.random() < 0.6,
-            reverse=reverse,
-            rollbacks=chance.randint(0, 2) if reverse else 0,
-            without_identity="full" if reverse else chance.choice(["full", "insert_only"]),
-            faults=tuple(_fault(chance, kinds) for _ in range(faults * _DRAWN)),
-            wanted=faults,
-        )
-
-    def options(self) -> dict[str, str]:
-        """The steps' ``with``."""
-        split = ", split_above: 1MB" if self.split else ""
-        copy = f"jobs: 3, streams: {self.streams}, chunk_above: 1MB{split}"
-        over = f"reverse: {str(self.reverse).lower()}, write_pause_budget: 10s"
-        return {
-            "copy": f"{{{copy}, without_replica_identity: {self.without_identity}}}",
-            "follow": "{timeout: 3m}",
-            "over": f"{{{over}}}",
-        }
-
-
-def _fault(chance: random.Random, kinds: dict[str, int]) -> Fault:
-    return Fault(
-        kind=chance.choices(list(kinds), list(kinds.values()))[0],
-        after=chance.uniform(0.1, 1.2),
-        side=chance.randrange(2),
-        seed=chance.randrange(1 << 30),
-        passage=chance.randint(2, chance.choice(PASSAGES)),
-    )
 
 
 @dataclass(kw_only=True)
@@ -414,47 +347,6 @@ class Campaign:
         )
         assert ended.returncode == 0, ended.stderr
         return Verdict(**json.loads(ended.stdout))
-
-
-class Runner:
-    """A process of planrunner's whose words are collected while it runs."""
-
-    def __init__(self, child: subprocess.Popen[str]) -> None:
-        self.child = child
-        # It was ended or frozen from outside: what it was armed with is not what ended it.
-        self.hit = False
-        self._said: list[str] = []
-        # A pipe that nobody reads would stop it.
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    @property
-    def spoke(self) -> bool:
-        return bool(self._said)
-
-    def stopped(self) -> bool:
-        try:
-            words = Path(f"/proc/{self.child.pid}/stat").read_text().rpartition(")")[2].split()
-        except FileNotFoundError:
-            return False
-        return words[0] == "T"
-
-    def ended(self) -> tuple[int, str]:
-        """The exit code and everything that was said; killed where it does not end."""
-        try:
-            self.child.wait(PATIENCE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.child.kill()
-            self.child.wait()
-            self._reader.join(10)
-            raise AssertionError(f"it does not end: {''.join(self._said)[-3000:]}") from None
-        self._reader.join(10)
-        return self.child.returncode, "".join(self._said)
-
-    def _read(self) -> None:
-        assert self.child.stdout is not None
-        for line in self.child.stdout:
-            self._said.append(line)
 
 
 # Some seconds of copying in units of every kind: ranges, chunks, whole tables, many small ones, one without a key.
