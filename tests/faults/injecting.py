@@ -37,11 +37,11 @@ ON_SERVERS: Mapping[str, int] = {
 }
 # What befalls the runner.
 ON_RUNNER: Mapping[str, int] = {
-    "SIGKILL": 5,
-    "SIGTERM": 3,
-    "frozen, another takes over": 3,
-    "failpoint kill": 5,
-    "failpoint raise": 5,
+    "SIGKILL": 3,
+    "SIGTERM": 2,
+    "frozen, another takes over": 2,
+    "failpoint kill": 3,
+    "failpoint raise": 3,
     "failpoint stop": 2,
 }
 _SESSIONS: Mapping[str, bytes] = {

@@ -68,7 +68,7 @@ class Script:
 def _fault(chance: random.Random, kinds: dict[str, int]) -> Fault:
     return Fault(
         kind=chance.choices(list(kinds), list(kinds.values()))[0],
-        after=chance.uniform(0.1, 1.2),
+        after=chance.uniform(0.1, 0.8),
         side=chance.randrange(2),
         seed=chance.randrange(1 << 30),
         passage=chance.randint(2, chance.choice(PASSAGES)),
