@@ -231,13 +231,15 @@ def test_a_sequence_that_was_set_back_is_found(written: Written, spoilt: psycopg
 
 
 def test_a_digest_tells_of_every_row(written: Written) -> None:
-    before = digests(written.dsn())
-    _execute(written.dsn(), "INSERT INTO referee.pile SELECT * FROM referee.pile LIMIT 1")
-    after = digests(written.dsn())
-    _execute(written.dsn(), "DELETE FROM referee.pile WHERE ctid = (SELECT max(ctid) FROM referee.pile)")
+    found = [digests(written.dsn())]
+    for _ in range(2):
+        _execute(written.dsn(), "INSERT INTO referee.pile VALUES (0, 'same')")
+        found.append(digests(written.dsn()))
+    _execute(written.dsn(), "DELETE FROM referee.pile WHERE tx = 0")
 
-    assert {table for table in before if before[table] != after[table]} == {"referee.pile"}
-    assert digests(written.dsn()) == before
+    assert len({one["referee.pile"] for one in found}) == 3
+    assert {table for table in found[0] if found[0][table] != found[2][table]} == {"referee.pile"}
+    assert digests(written.dsn()) == found[0]
 
 
 def test_a_refused_transaction_that_is_there_is_found(written: Written, tmp_path: Path) -> None:
