@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-matrix servers check bench bench-pause bench-compare bench-preflight docs docs-site clean
+.PHONY: demo test test-matrix soak servers check bench bench-pause bench-compare bench-preflight docs docs-site clean
 
 demo: $(VENV)/.sandbox
 	$(BIN)/planrunner demo $(DEMO_ARGS)
@@ -17,6 +17,11 @@ test: check servers
 # Every pair of a source and a target of the same or a later major.
 test-matrix: servers
 	$(BIN)/python -m pytest -q -n 2 --matrix tests/acceptance/test_matrix.py
+
+# Every fault test, those that only run here too, then random faults over whole migrations for hours. Each prints its
+# seed and how to replay it; e.g. SOAK_ARGS='--hours 8', or PLANRUNNER_SEED=7 for one seed alone.
+soak: servers
+	PLANRUNNER_SOAK=1 $(BIN)/python -m tests.faults.soak $(if $(PLANRUNNER_SEED),--seeds 1 --seed $(PLANRUNNER_SEED),$(if $(SOAK_ARGS),$(SOAK_ARGS),--tests))
 
 # Servers of the majors that the sandbox wheel lacks, for the tests only.
 servers: $(VENV)/.dev

@@ -1,10 +1,18 @@
-"""What is run only where it is asked for: every pair of versions, and the many cases of the soak."""
+"""What runs only where it is asked for (every pair of versions, the cases of the soak), and the figures of faults."""
 
 from __future__ import annotations
 
 import os
 
 import pytest
+
+from tests.figures import Figures
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A process of xdist's sends its reports to the one that prints them.
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Figures())
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -80,7 +80,7 @@ class Migration:
         """``planrunner VERB plan.yaml`` in the plan's folder, or in another that holds a copy of it."""
         secrets = {"SOURCE_PASSWORD": self.source.password, "TARGET_PASSWORD": self.target.password}
         return subprocess.Popen(
-            [sys.executable, "-m", "planrunner", verb, "plan.yaml", *options],
+            [sys.executable, "-m", "planrunner", *verb.split(), "plan.yaml", *options],
             cwd=folder or self.folder,
             env={**os.environ, **secrets, "PLANRUNNER_FAILPOINTS": failpoints},
             stdin=subprocess.DEVNULL,
