@@ -301,7 +301,7 @@ def test_the_report_is_a_page_that_runs_nothing(width: int, story: Story, tmp_pa
 
 def test_nothing_was_executed(story: Story) -> None:
     one = story.one
-    assert one.left() == []
+    assert [left for left in one.left() if left.removeprefix("publication ") not in world.WORDS] == []
     for dsn in (one.ours, one.theirs):
         assert sung(dsn) == ["silence"]
     folders = (one.folder, one.source.folder, one.target.folder)
