@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from planrunner.engine.preview import Preview
-    from planrunner.shown import in_one_line
 from planrunner.model import Json
 
 _CLEANUP = "cleanup"
