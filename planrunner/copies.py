@@ -10,6 +10,7 @@ from planrunner.postgres import catalog, needs
 from planrunner.replication import (
     capacity,
     described,
+    drift,
     generations,
     indexes,
     load,
@@ -244,5 +245,6 @@ def terms(run: Run) -> indexes.Terms:
 def _perform_copy(run: Run) -> None:
     space = workspace(run)
     tables = verify.followed_tables(space)
-    load.copy_everything(space, tables, jobs=jobs(run), division=division(run), terms=terms(run))
+    with drift.explaining(space):
+        load.copy_everything(space, tables, jobs=jobs(run), division=division(run), terms=terms(run))
     space.let_go()

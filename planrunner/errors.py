@@ -7,6 +7,7 @@
     │   ├── StepBlocked             1   something outside planrunner has to happen first
     │   ├── StepConflict            1   something of our name differs from the wish
     │   ├── SnapshotLost            1   the copy's snapshot is gone; the rest needs another generation
+    │   │   └── SnapshotOutdated    1   it lives, and does not show a table's rows any more
     │   ├── StepTimedOut            1   a step took longer than its timeout and was stopped
     │   └── ChecksFailed            1   the preflight found problems; carries the findings
     ├── ServerError                 1   a PostgreSQL server refused or was not there
@@ -83,6 +84,10 @@ class StepConflict(StepFailed):
 
 class SnapshotLost(StepFailed):
     """The sessions that held a generation's snapshot are gone; what was copied under it stays copied."""
+
+
+class SnapshotOutdated(SnapshotLost):
+    """A table was rewritten or replaced under the snapshot, which does not show its rows any more."""
 
 
 class StepTimedOut(StepFailed):

@@ -13,6 +13,7 @@ from planrunner.errors import (
     QueryFailed,
     ServerError,
     SnapshotLost,
+    SnapshotOutdated,
     StepConflict,
     ToolFailed,
 )
@@ -36,7 +37,7 @@ _END = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AN
 
 def mendable(error: Exception) -> bool:
     """True when the same attempt may succeed once the line or the server is back."""
-    if isinstance(error, LeaseLost):
+    if isinstance(error, LeaseLost | SnapshotOutdated):
         return False
     if isinstance(error, QueryFailed):
         # No SQLSTATE: the session broke; 08 connection, 57P ended by an administrator or a crash.

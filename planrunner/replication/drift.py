@@ -6,18 +6,19 @@ without this comparison the rows of a new table would be missing and nobody woul
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from planrunner.errors import StepFailed
+from planrunner.errors import QueryFailed, ServerError, StepFailed, ToolFailed
 from planrunner.postgres import catalog
-from planrunner.replication import logins, publications, relations, shape
+from planrunner.replication import logins, publications, relations, restore, shape
 from planrunner.replication.shape_changes import CARRIED_ON, Change, Kind, changes
 from planrunner.replication.snapshot import begin_within
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from planrunner.replication.shape import Shape, TableShape
     from planrunner.replication.workspace import Workspace
@@ -29,14 +30,30 @@ _NEW = frozenset({Kind.TABLE_ADDED, Kind.TABLE_REPLACED})
 
 
 def refuse(workspace: Workspace) -> None:
-    """StepFailed when the source differs from what finished units rely on; nothing before the first of them.
+    """StepFailed when the source differs from what the target's schema relies on; nothing before that is there.
 
     Call it before a further generation begins: what is there, rows and the target's schema, follows the
     earlier shape, so a difference must be settled before another slot keeps WAL.
     """
     known = recorded(workspace)
-    if known is not None and workspace.ledger.generations():
+    built = restore.PRE_DATA in workspace.ledger.effects(restore.STEP)
+    if known is not None and (built or workspace.ledger.generations()):
         check(workspace, known, following=False, records=True)
+
+
+@contextmanager
+def explaining(workspace: Workspace) -> Iterator[None]:
+    """Raise, instead of what a server or tool refused inside the block, the DDL on the source that explains it."""
+    try:
+        yield
+    except (QueryFailed, ToolFailed) as error:
+        try:
+            refuse(workspace)
+        except StepFailed as drifted:
+            raise drifted from error
+        except ServerError:
+            pass  # what was refused is the news, not that a server is away now
+        raise
 
 
 def remember(workspace: Workspace) -> None:
