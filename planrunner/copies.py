@@ -192,8 +192,14 @@ def creating_schema(blocked: str | None) -> Action:
         undo="DROP SCHEMA … CASCADE, by hand",
         lasting="the schema on the target with its types, functions and extensions, which the migration is for",
         blocked=blocked,
-        perform=lambda run: restore.pre_data(workspace(run), wishes(run)),
+        perform=_perform_pre_data,
     )
+
+
+def _perform_pre_data(run: Run) -> None:
+    space = workspace(run)
+    with drift.beginning(space):
+        restore.pre_data(space, wishes(run))
 
 
 def copy_action(run: Run, todo: Sequence[Unit]) -> Action:

@@ -16,6 +16,7 @@
     │   └── LeaseLost               1   another runner took over; this one may not write
     ├── CloudError                  1   the cloud's API refused or was not there
     ├── ToolFailed                  1   pg_dump or another child process failed
+    ├── MachineExhausted            1   memory, descriptors or room on this machine are used up
     ├── SecretUnavailable           1   a secret reference could not be resolved
     ├── AuthorityUnavailable        1   the certificates to check a server by can't be had
     ├── DecisionNeeded              4   waits for an approval or an answer
@@ -136,6 +137,12 @@ class CloudError(PlanrunnerError):
 
 class ToolFailed(PlanrunnerError):
     """A child process (pg_dump, pg_restore) is missing or ended with an error."""
+
+    exit_code = 1
+
+
+class MachineExhausted(PlanrunnerError):
+    """This machine, or a limit of this process, leaves no memory, descriptors, threads or room on a disk."""
 
     exit_code = 1
 

@@ -42,6 +42,27 @@ def refuse(workspace: Workspace) -> None:
 
 
 @contextmanager
+def beginning(workspace: Workspace) -> Iterator[None]:
+    """The same as ``explaining`` while nothing is on the target yet: the next snapshot sees the change."""
+    try:
+        yield
+    except (QueryFailed, ToolFailed) as error:
+        known = recorded(workspace)
+        if known is None:
+            raise
+        try:
+            found = changes(known, shape.read(workspace.source))
+        except ServerError:
+            found = ()
+        if not found:
+            raise
+        raise StepFailed(
+            f"source: {_shown(found)}",
+            remedy="Nothing of it is on the target yet. Run again: it begins with a snapshot of what is there now.",
+        ) from error
+
+
+@contextmanager
 def explaining(workspace: Workspace) -> Iterator[None]:
     """Raise, instead of what a server or tool refused inside the block, the DDL on the source that explains it."""
     try:
@@ -163,13 +184,16 @@ def _carried(workspace: Workspace, found: Sequence[Change], *, following: bool) 
 
 def _drifted(found: Sequence[Change], stream: str | None, reader: str | None) -> StepFailed:
     """``stream`` is the publication that a new table goes to; None while rows are copied."""
-    shown = [change.text for change in found[:_SHOWN]]
-    more = [f"and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
     remedies = dict.fromkeys(_remedy(change, stream, reader) for change in found[:_SHOWN])
     return StepFailed(
-        f"source: {'; '.join(shown + more)}",
+        f"source: {_shown(found)}",
         remedy="\n".join((*remedies, "Then run `planrunner run` again.")),
     )
+
+
+def _shown(found: Sequence[Change]) -> str:
+    shown = [change.text for change in found[:_SHOWN]]
+    return "; ".join(shown + ([f"and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []))
 
 
 def _remedy(change: Change, stream: str | None, reader: str | None) -> str:

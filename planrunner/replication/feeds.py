@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
+from planrunner import scarcity
 from planrunner.errors import ToolFailed
 from planrunner.postgres import tools
 from planrunner.postgres.connection import PINNED
@@ -154,6 +155,8 @@ class Psql:
                 pass_fds=(stream,),
             )
         except OSError as error:
+            if scarcity.short(error):
+                raise
             raise ToolFailed(f"local: psql could not be started: {error.strerror}: {self.program}") from error
 
     def _script(self, snapshot: str, statement: sql.Composed, *, stream: int) -> bytes:

@@ -57,8 +57,8 @@ def refuse(found: PGresult, units: Sequence[Unit], rows: Mapping[str, int], *, p
     ]
     if gone:
         raise SnapshotOutdated(
-            f"source: {', '.join(gone)}: rewritten or replaced while it was to be copied (VACUUM FULL, CLUSTER, TRUNCATE or"
-            " ALTER TABLE): the copy's snapshot does not show its rows any more",
+            f"source: {', '.join(gone)}: rewritten or replaced while it was to be copied (VACUUM FULL, CLUSTER, TRUNCATE"
+            " or ALTER TABLE): the copy's snapshot does not show its rows any more",
             remedy="Run again: what was copied stays copied, the rest goes to another generation.",
         )
 

@@ -102,7 +102,8 @@ def subscription_troubles(
             yield Trouble(
                 code="subscription_disabled",
                 what=f"target: subscription {name} is disabled; nothing is applied and slot {name} keeps WAL",
-                remedy=f"Find out who disabled it. `planrunner run` enables it again: ALTER SUBSCRIPTION {name} ENABLE;",
+                remedy=f"Find out who disabled it. On the target: ALTER SUBSCRIPTION {name} ENABLE; and `planrunner run`"
+                " again.",
             )
         elif found.slot != name:
             yield Trouble(

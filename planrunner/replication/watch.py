@@ -11,7 +11,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from planrunner.errors import PlanrunnerError, ServerError, StepFailed
-from planrunner.replication import apply_error, drift, logins, slots, subscriptions, tracker, troubles
+from planrunner.replication import (
+    apply_error,
+    drift,
+    logins,
+    published,
+    slots,
+    subscriptions,
+    tracker,
+    troubles,
+)
 from planrunner.replication.health import Health, observe, wal_disk
 from planrunner.units import human_bytes
 
@@ -88,6 +97,8 @@ class Watch:
             self._shape = drift.check(
                 self._workspace, self._shape, following=self._following, records=self._acting
             )
+            for found in published.lacking(self._workspace, self._generations):
+                raise found.error()
 
     def _judge_worker(self, health: Health, generation: int) -> None:
         subscription = health.subscriptions[generation]

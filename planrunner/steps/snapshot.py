@@ -199,7 +199,8 @@ def _analyzing(count: str) -> Action:
 
 def _perform_analyze(run: Run) -> None:
     space = workspace(run)
-    restore.analyze(space, verify.followed_tables(space))
+    with drift.explaining(space):
+        restore.analyze(space, verify.followed_tables(space))
 
 
 def _filters(run: Run) -> Sequence[Action]:
