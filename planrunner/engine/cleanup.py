@@ -11,9 +11,9 @@ from planrunner.engine.events import EventKind
 from planrunner.engine.exclusive import TargetLock
 from planrunner.engine.opening import SPEC, ingress_in, shut
 from planrunner.engine.performing import Answers, Performer
-from planrunner.errors import CloudError
+from planrunner.errors import CloudError, PlanrunnerError
 from planrunner.model import Approval, Belongs
-from planrunner.step import Cleaning, Scanning
+from planrunner.step import Cleaning, Crossing, Scanning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -68,7 +68,7 @@ def clean(setup: Setup, confirm: Callable[[tuple[Leftovers, ...]], None]) -> Cle
             confirm(found)
             book.identify(context)
             setup.journal.write(EventKind.RUN_STARTED, f"cleanup of plan {setup.plan.name} begins")
-            _remove(setup, book, context)
+            _remove(setup, book, context, anew=_before_cutover(setup, context))
         # The way to the source is shut last, after the last look at it.
         left = (*_left(setup, context), *shut(setup, book, rules))
         if found:
@@ -79,12 +79,28 @@ def clean(setup: Setup, confirm: Callable[[tuple[Leftovers, ...]], None]) -> Cle
         return Cleaned(removed=found, left=left)
 
 
-def _remove(setup: Setup, book: Book, context: Context) -> None:
+def _before_cutover(setup: Setup, context: Context) -> bool:
+    """True while writers are on the source for certain: what is taken away has to be done again."""
+    try:
+        return not any(
+            step.crossed(context.run(spec, _unheard))
+            for spec in setup.plan.steps
+            if isinstance(step := setup.find(spec.uses), Crossing)
+        )
+    except PlanrunnerError:
+        return False
+
+
+def _remove(setup: Setup, book: Book, context: Context, *, anew: bool) -> None:
+    """``anew``: a step whose work is taken away is not done any more, so that the next run begins with it."""
     tell = _teller(book)
     performer = Performer(setup=setup, book=book, answers=Answers(yes=True))
     for spec, step in _cleaning_steps(setup):
         run = context.run(spec, tell)
+        removals = len(step.leftovers(run))
         performer.perform_all(step.leftovers, run, approval=Approval.AUTO)
+        if removals and anew:
+            book.undo(spec, removals)
 
 
 def _leftovers(setup: Setup, context: Context) -> Iterator[Leftovers]:

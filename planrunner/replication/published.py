@@ -56,7 +56,7 @@ def _generation(workspace: Workspace, schema: str, table: str, generations: Sequ
     name = catalog.qualified(schema, table)
     copied = workspace.ledger.units().get(name)
     known = copied.generation if copied is not None else None
-    return known if known in generations else max(generations)
+    return known if known is not None and known in generations else max(generations)
 
 
 def _missing(name: str) -> Trouble:
