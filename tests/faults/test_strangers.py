@@ -145,7 +145,12 @@ def test_strangers_on_the_target_are_named_before_the_cutover_and_the_remedies_w
         execute(one.theirs, "INSERT INTO called VALUES (1000, 'not ours', 0)")
         execute(one.ours, "INSERT INTO called VALUES (1000, 'ours', 1)")
         said = stops(one, 1, "can't apply INSERT of public.called, key (id)=(1000)")
-        remedy = """DELETE FROM "public"."called" WHERE "id" = '1000';"""
+        # The target is closed to writers by now: the remedy is one that passes.
+        remedy = (
+            'BEGIN; ALTER TABLE "public"."called" DISABLE TRIGGER "planrunner_fence";'
+            """ DELETE FROM "public"."called" WHERE "id" = '1000';"""
+            ' ALTER TABLE "public"."called" ENABLE ALWAYS TRIGGER "planrunner_fence"; COMMIT;'
+        )
         assert remedy in said
         execute(one.theirs, remedy)
 
@@ -154,8 +159,10 @@ def test_strangers_on_the_target_are_named_before_the_cutover_and_the_remedies_w
         stops(one, 1, "can't apply INSERT of public.called, key (id)=(2000)", "drop that constraint")
         execute(one.theirs, "ALTER TABLE called DROP CONSTRAINT stricter")
 
+        # Somebody who knows how to get past the guard.
         execute(
             one.theirs,
+            "ALTER TABLE called DISABLE TRIGGER planrunner_fence",
             "DELETE FROM called WHERE id = 1",
             "UPDATE called SET v = 'stray' WHERE id = 2",
             "INSERT INTO called VALUES (3000, 'stray', 0)",
