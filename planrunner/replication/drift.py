@@ -29,7 +29,7 @@ _SHOWN = 20
 _NEW = frozenset({Kind.TABLE_ADDED, Kind.TABLE_REPLACED})
 
 
-def refuse(workspace: Workspace) -> None:
+def refuse(workspace: Workspace, *, following: bool = False) -> None:
     """StepFailed when the source differs from what the target's schema relies on; nothing before that is there.
 
     Call it before a further generation begins: what is there, rows and the target's schema, follows the
@@ -38,7 +38,7 @@ def refuse(workspace: Workspace) -> None:
     known = recorded(workspace)
     built = restore.PRE_DATA in workspace.ledger.effects(restore.STEP)
     if known is not None and (built or workspace.ledger.generations()):
-        check(workspace, known, following=False, records=True)
+        check(workspace, known, following=following, records=True)
 
 
 @contextmanager
@@ -63,13 +63,13 @@ def beginning(workspace: Workspace) -> Iterator[None]:
 
 
 @contextmanager
-def explaining(workspace: Workspace) -> Iterator[None]:
+def explaining(workspace: Workspace, *, following: bool = False) -> Iterator[None]:
     """Raise, instead of what a server or tool refused inside the block, the DDL on the source that explains it."""
     try:
         yield
     except (QueryFailed, ToolFailed) as error:
         try:
-            refuse(workspace)
+            refuse(workspace, following=following)
         except StepFailed as drifted:
             raise drifted from error
         except ServerError:
