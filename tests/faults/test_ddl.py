@@ -270,9 +270,8 @@ INSERT INTO parts_4 VALUES (1, 4, 'was there');
 )
 
 
-@pytest.mark.parametrize(
-    "moment", ["following", pytest.param("copy.before_commit#1", marks=pytest.mark.soak), "cutover.guarded"]
-)
+@pytest.mark.soak
+@pytest.mark.parametrize("moment", ["following", "copy.before_commit#1", "cutover.guarded"])
 def test_partitions_that_come_and_go_are_told_and_followed_once_the_target_has_them(
     pair: Pair, tmp_path: Path, moment: str
 ) -> None:

@@ -170,7 +170,7 @@ def test_strangers_on_the_target_are_named_before_the_cutover_and_the_remedies_w
         stops(one, 7, "public.called: 52 rows on both sides, but their contents differ")
         code, said = one.run("verify")
         assert code == 7, said
-        for row in ("id='1': missing on the target", "id='2': changed", "id='3000': only on the target"):
+        for row in ("id='1': missing on the target", "id='2': changed", "id='3000': extra on the target"):
             assert row in flat(said), said
         one.succeeds("verify", "--repair", "--yes")
         client.goes_on()
@@ -187,17 +187,20 @@ def test_strangers_on_the_target_are_named_before_the_cutover_and_the_remedies_w
         )
         execute(one.ours, "INSERT INTO called VALUES (4000, 'ours', 1)")
         said = stops(one, 7, "public.called: 53 rows on both sides, but their contents differ")
-        assert all(name in said for name in ("changing", "called_v", "few")), said
+        assert all(name in said for name in ("changing", "called_v")), said
         client.goes_on()
         execute(
             one.theirs,
             "DROP TRIGGER changing ON called",
             "DROP FUNCTION change()",
-            "DROP POLICY few ON called",
-            "ALTER TABLE called DISABLE ROW LEVEL SECURITY",
             "CREATE INDEX called_v ON called (v)",
         )
-        one.succeeds("verify", "--repair", "--yes")
+        code, said = one.run("verify", "--repair", "--yes")
+        assert code in {0, 7}, said
+        # What is compared once the rows agree.
+        stops(one, 7, "few")
+        client.goes_on()
+        execute(one.theirs, "DROP POLICY few ON called", "ALTER TABLE called DISABLE ROW LEVEL SECURITY")
         one.succeeds("run")
         one.assert_moved()
         client.kept(one.theirs)
