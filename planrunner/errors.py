@@ -7,6 +7,7 @@
     │   ├── StepBlocked             1   something outside planrunner has to happen first
     │   ├── StepConflict            1   something of our name differs from the wish
     │   ├── SnapshotLost            1   the copy's snapshot is gone; the rest needs another generation
+    │   │   └── SnapshotOutdated    1   it lives, and does not show a table's rows any more
     │   ├── StepTimedOut            1   a step took longer than its timeout and was stopped
     │   └── ChecksFailed            1   the preflight found problems; carries the findings
     ├── ServerError                 1   a PostgreSQL server refused or was not there
@@ -16,6 +17,7 @@
     │   └── LeaseLost               1   another runner took over; this one may not write
     ├── CloudError                  1   the cloud's API refused or was not there
     ├── ToolFailed                  1   pg_dump or another child process failed
+    ├── MachineExhausted            1   memory, descriptors or room on this machine are used up
     ├── SecretUnavailable           1   a secret reference could not be resolved
     ├── AuthorityUnavailable        1   the certificates to check a server by can't be had
     ├── DecisionNeeded              4   waits for an approval or an answer
@@ -86,6 +88,10 @@ class SnapshotLost(StepFailed):
     """The sessions that held a generation's snapshot are gone; what was copied under it stays copied."""
 
 
+class SnapshotOutdated(SnapshotLost):
+    """A table was rewritten or replaced under the snapshot, which does not show its rows any more."""
+
+
 class StepTimedOut(StepFailed):
     """A step took longer than the plan allows; it was stopped as a signal would have stopped it."""
 
@@ -139,6 +145,12 @@ class CloudError(PlanrunnerError):
 
 class ToolFailed(PlanrunnerError):
     """A child process (pg_dump, pg_restore) is missing or ended with an error."""
+
+    exit_code = 1
+
+
+class MachineExhausted(PlanrunnerError):
+    """This machine, or a limit of this process, leaves no memory, descriptors, threads or room on a disk."""
 
     exit_code = 1
 

@@ -6,7 +6,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from planrunner import __version__
+from planrunner import __version__, scarcity
 from planrunner.cli import (
     approve,
     cleanup,
@@ -99,7 +99,10 @@ def main() -> None:
         # The reader of our output went away; nothing is left to be said to it.
         sys.stderr.close()
         sys.exit(0)
-    except Exception:  # noqa: BLE001  # the boundary: a bug is saved to a file, not thrown at the user
+    except Exception as error:  # noqa: BLE001  # the boundary: a bug is saved to a file, not thrown at the user
+        short = scarcity.explained(error)
+        if short is not None:
+            _fail(short)
         _admit_bug()
 
 
@@ -138,12 +141,16 @@ def _admit_bug() -> NoReturn:
 
     kind = sys.exc_info()[0]
     text = masked(traceback.format_exc())
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="planrunner-", suffix=".txt", delete=False, encoding="utf-8"
-    ) as file:
-        file.write(f"planrunner {__version__}, Python {sys.version}\n{text}")
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="planrunner-", suffix=".txt", delete=False, encoding="utf-8"
+        ) as file:
+            file.write(f"planrunner {__version__}, Python {sys.version}\n{text}")
+        where = f"the details are in {file.name}"
+    except OSError as error:
+        where = f"the details could not be saved ({error.strerror})"
     name = kind.__name__ if kind else "error"
-    typer.echo(f"error: a bug in planrunner ({name}); the details are in {file.name}", err=True)
+    typer.echo(f"error: a bug in planrunner ({name}); {where}", err=True)
     typer.echo(
         "  What was done is on record: planrunner status PLAN. Please report it with that file.", err=True
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from planrunner import scarcity
 from planrunner.engine.attempts import Attempts
 from planrunner.engine.book import Book, fresh_state
 from planrunner.engine.context import opened
@@ -207,6 +208,10 @@ class _Runner:
             self._record(spec, self._told(error))
             raise
         except Exception as error:
+            short = scarcity.explained(error)
+            if short is not None:
+                self._record(spec, short)
+                raise short from error
             self._book.crash(spec, error)
             raise
         self._notifier.tell(Occasion.STEP_DONE, f"step {spec.id} ({spec.uses}) is done", step=spec)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import conninfo
 
+from planrunner import scarcity
 from planrunner.errors import ToolFailed
 from planrunner.failpoints import failpoint
 from planrunner.masking import hushed
@@ -133,7 +134,10 @@ def _speaks_tls(program: Path) -> bool:
             timeout=20,
             check=False,
         )
-    except (OSError, subprocess.SubprocessError):
+    except OSError as error:
+        _refuse_short(error)
+        return False
+    except subprocess.SubprocessError:
         return False
     return b"not compiled in" not in answer.stderr
 
@@ -165,10 +169,19 @@ def _version(pg_dump: Path) -> tuple[str, int, int] | None:
         answer = subprocess.run(
             [pg_dump, "--version"], env=tool_environment({}), capture_output=True, timeout=20, check=True
         )
-    except (OSError, subprocess.SubprocessError):
+    except OSError as error:
+        _refuse_short(error)
+        return None
+    except subprocess.SubprocessError:
         return None
     match = _VERSION.search(answer.stdout.decode("utf-8", "replace"))
     return (match[1], int(match[2]), int(match[3] or 0)) if match else None
+
+
+def _refuse_short(error: OSError) -> None:
+    # A program that could not be started for want of descriptors is not a program that is missing.
+    if scarcity.short(error):
+        raise error
 
 
 def tool_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -286,6 +299,7 @@ def run_tool(
             pass_fds=handed.handles if handed else (),
         )
     except OSError as error:
+        _refuse_short(error)
         raise ToolFailed(f"local: {what} could not be started: {error.strerror}: {argv[0]}") from error
     with child, nullcontext() if line is None else line.tethered(child.kill):
         try:

@@ -7,7 +7,7 @@ and tried on the target in a transaction that is rolled back: the change that th
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -17,7 +17,7 @@ from planrunner.errors import PlanrunnerError
 from planrunner.failpoints import failpoint
 from planrunner.postgres.failures import query_failure
 from planrunner.postgres.lsn import Lsn
-from planrunner.replication import pgoutput
+from planrunner.replication import fence, pgoutput
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -45,7 +45,7 @@ class Refusal:
 
     ``change`` is None when no single change was refused in the trial (a passing cause, or a trial that
     the login may not make); ``words`` and ``sqlstate`` are the target's. ``colliding`` holds the columns
-    of the unique key that is taken, empty for other causes.
+    of the unique key that is taken, empty for other causes. ``closed``: our guard keeps writers off the target.
     """
 
     transaction: Transaction
@@ -53,6 +53,7 @@ class Refusal:
     words: str
     sqlstate: str | None
     colliding: tuple[str, ...] = ()
+    closed: bool = False
 
 
 def explain(workspace: Workspace, subscription: Subscription) -> Refusal | None:
@@ -62,7 +63,12 @@ def explain(workspace: Workspace, subscription: Subscription) -> Refusal | None:
     """
     try:
         following = _next_transaction(workspace, subscription)
-        return None if following is None else _tried(workspace.target, following)
+        if following is None:
+            return None
+        closed = fence.standing(workspace.target, workspace.names).closed
+        # Opened within the trial alone: the worker passes the guard, the trial's statements would be refused by it.
+        opening = fence.opening(workspace.names) if closed else None
+        return replace(_tried(workspace.target, following, opening), closed=closed)
     except (PlanrunnerError, psycopg.Error):
         # No free slot for the copy, a login that may not: the caller says what it knows without.
         return None
@@ -113,7 +119,7 @@ def _copied_slot(source: Server, plan_id: str, slot: str) -> Iterator[tuple[Sess
         session.close()
 
 
-def _tried(target: Server, transaction: Transaction) -> Refusal:
+def _tried(target: Server, transaction: Transaction, opening: sql.Composed | None) -> Refusal:
     session = target.open(read_only=False, autocommit=False)
     try:
         session.execute(
@@ -122,6 +128,8 @@ def _tried(target: Server, transaction: Transaction) -> Refusal:
         )
         # As the apply worker does it: ordinary triggers, rules and foreign keys don't fire.
         session.execute("SET LOCAL session_replication_role = replica")
+        if opening is not None:
+            session.execute(opening)
         until = target.clock.monotonic() + _SECONDS
         for tried, change in enumerate(transaction.changes):
             if tried >= MOST_CHANGES or target.clock.monotonic() > until:

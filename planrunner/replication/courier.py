@@ -10,6 +10,7 @@ from planrunner import remains
 from planrunner.errors import (
     ServerError,
     SnapshotLost,
+    SnapshotOutdated,
     StepConflict,
     ToolFailed,
 )
@@ -34,6 +35,8 @@ _PAUSE_SECONDS = 1.0
 
 def mendable(error: Exception) -> bool:
     """True when the same attempt may succeed once the line or the server is back."""
+    if isinstance(error, SnapshotOutdated):
+        return False
     if isinstance(error, ToolFailed):
         return any(word in error.message for word in ("connection", "terminat", "snapshot"))
     return isinstance(error, SnapshotLost) or outcome.broke(error)

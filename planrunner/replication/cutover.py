@@ -12,6 +12,7 @@ from planrunner.postgres import catalog
 from planrunner.replication import (
     barrier,
     crossing,
+    drift,
     fence,
     gate,
     generations,
@@ -143,7 +144,7 @@ def _crossed(workspace: Workspace, terms: Terms, *, rehearse: bool) -> Pause:
 
 def _led(workspace: Workspace, terms: Terms, *, rehearse: bool) -> Pause:
     # The gate may wait for hours while the slots keep WAL: the plan's budget holds here as it does in sync.
-    with workspace.giving_up():
+    with workspace.giving_up(), drift.explaining(workspace, following=True):
         entered = gate.passed(workspace, terms.gate, budget=terms.budget)
     if terms.large_objects is not None:
         # Most of what changed is carried before the pause, so that little is left for it.
@@ -219,6 +220,10 @@ class _Settling:
 
     def settle(self, session: Session, pause: Pause) -> None:
         """Wait for the barrier, bring what no stream carries, compare, carry sequences; record it."""
+        with drift.explaining(self.workspace, following=True):
+            self._settled(session, pause)
+
+    def _settled(self, session: Session, pause: Pause) -> None:
         workspace = self.workspace
         with pause.part("barrier"):
             barrier.wait(workspace, workspace.ledger.generations(), timeout=pause.left(), poll=0.002)

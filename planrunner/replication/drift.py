@@ -6,18 +6,19 @@ without this comparison the rows of a new table would be missing and nobody woul
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from planrunner.errors import StepFailed
+from planrunner.errors import QueryFailed, ServerError, StepFailed, ToolFailed
 from planrunner.postgres import catalog
-from planrunner.replication import logins, publications, relations, shape
+from planrunner.replication import logins, publications, relations, restore, shape
 from planrunner.replication.shape_changes import CARRIED_ON, Change, Kind, changes
 from planrunner.replication.snapshot import begin_within
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from planrunner.replication.shape import Shape, TableShape
     from planrunner.replication.workspace import Workspace
@@ -28,15 +29,52 @@ _SHOWN = 20
 _NEW = frozenset({Kind.TABLE_ADDED, Kind.TABLE_REPLACED})
 
 
-def refuse(workspace: Workspace) -> None:
-    """StepFailed when the source differs from what finished units rely on; nothing before the first of them.
+def refuse(workspace: Workspace, *, following: bool = False) -> None:
+    """StepFailed when the source differs from what the target's schema relies on; nothing before that is there.
 
     Call it before a further generation begins: what is there, rows and the target's schema, follows the
     earlier shape, so a difference must be settled before another slot keeps WAL.
     """
     known = recorded(workspace)
-    if known is not None and workspace.ledger.generations():
-        check(workspace, known, following=False, records=True)
+    built = restore.PRE_DATA in workspace.ledger.effects(restore.STEP)
+    if known is not None and (built or workspace.ledger.generations()):
+        check(workspace, known, following=following, records=True)
+
+
+@contextmanager
+def beginning(workspace: Workspace) -> Iterator[None]:
+    """The same as ``explaining`` while nothing is on the target yet: the next snapshot sees the change."""
+    try:
+        yield
+    except (QueryFailed, ToolFailed) as error:
+        known = recorded(workspace)
+        if known is None:
+            raise
+        try:
+            found = changes(known, shape.read(workspace.source))
+        except ServerError:
+            found = ()
+        if not found:
+            raise
+        raise StepFailed(
+            f"source: {_shown(found)}",
+            remedy="Nothing of it is on the target yet. Run again: it begins with a snapshot of what is there now.",
+        ) from error
+
+
+@contextmanager
+def explaining(workspace: Workspace, *, following: bool = False) -> Iterator[None]:
+    """Raise, instead of what a server or tool refused inside the block, the DDL on the source that explains it."""
+    try:
+        yield
+    except (QueryFailed, ToolFailed) as error:
+        try:
+            refuse(workspace, following=following)
+        except StepFailed as drifted:
+            raise drifted from error
+        except ServerError:
+            pass  # what was refused is the news, not that a server is away now
+        raise
 
 
 def remember(workspace: Workspace) -> None:
@@ -146,13 +184,16 @@ def _carried(workspace: Workspace, found: Sequence[Change], *, following: bool) 
 
 def _drifted(found: Sequence[Change], stream: str | None, reader: str | None) -> StepFailed:
     """``stream`` is the publication that a new table goes to; None while rows are copied."""
-    shown = [change.text for change in found[:_SHOWN]]
-    more = [f"and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
     remedies = dict.fromkeys(_remedy(change, stream, reader) for change in found[:_SHOWN])
     return StepFailed(
-        f"source: {'; '.join(shown + more)}",
+        f"source: {_shown(found)}",
         remedy="\n".join((*remedies, "Then run `planrunner run` again.")),
     )
+
+
+def _shown(found: Sequence[Change]) -> str:
+    shown = [change.text for change in found[:_SHOWN]]
+    return "; ".join(shown + ([f"and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []))
 
 
 def _remedy(change: Change, stream: str | None, reader: str | None) -> str:

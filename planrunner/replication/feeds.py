@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
+from planrunner import scarcity
 from planrunner.errors import ToolFailed
 from planrunner.failpoints import failpoint
 from planrunner.postgres import tools
@@ -163,6 +164,8 @@ class Psql:
                 pass_fds=(stream, *handed.handles),
             )
         except OSError as error:
+            if scarcity.short(error):
+                raise
             raise ToolFailed(f"local: psql could not be started: {error.strerror}: {self.program}") from error
 
     def _script(self, snapshot: str, statement: sql.Composed, *, stream: int) -> bytes:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Self
 from psycopg import sql
 
 from planrunner import remains
-from planrunner.errors import Interrupted, QueryFailed
+from planrunner.errors import Interrupted, QueryFailed, StepConflict
 from planrunner.failpoints import failpoint
 from planrunner.postgres import catalog
 from planrunner.postgres.wire import Wire
@@ -50,6 +50,7 @@ _NAMED = re.compile(rf"ALTER TABLE (?:ONLY )?{_WORD}\.{_WORD}\s+ADD CONSTRAINT {
 _PRIMARY = re.compile(rf"\s*ALTER TABLE (?:ONLY )?{_WORD}\.{_WORD}\s+ADD CONSTRAINT {_WORD} PRIMARY KEY ")
 _UNCHECKED = re.compile(r" NOT VALID;\s*\Z")
 _ENDING = re.compile(r";\s*\Z")
+_THERE_ALREADY = frozenset({"42P07", "42710"})  # a relation or a constraint of that name
 # Two builders that want each other's locks: the server ends one of them, which then has free way.
 _DEADLOCK_ATTEMPTS = 5
 
@@ -236,6 +237,8 @@ class Builder:
                     remains.purpose(session, "builds indexes")
                     self._send(Wire(session, self._while_building), pieces, analyzing)
             except QueryFailed as error:
+                if error.sqlstate in _THERE_ALREADY:
+                    raise _in_the_way(error, pieces) from error
                 if error.sqlstate != "40P01" or attempt == _DEADLOCK_ATTEMPTS:
                     raise
             else:
@@ -298,6 +301,15 @@ def unique(entry: Entry) -> bool:
     if entry.type == "INDEX":
         return entry.sql.lstrip().startswith("CREATE UNIQUE")
     return _PRIMARY.match(entry.sql) is None
+
+
+def _in_the_way(error: QueryFailed, pieces: Sequence[Piece]) -> StepConflict:
+    statement = pieces[0].sql.strip() if len(pieces) == 1 else f"one of {len(pieces)} statements"
+    return StepConflict(
+        f"{error.message}, and this plan did not make it as the source has it now ({statement})",
+        remedy="Someone made it on the target, or its definition was changed on the source since the copy began. Drop it"
+        " on the target, then run `planrunner run` again, which makes it as on the source.",
+    )
 
 
 def _checking(entry: Entry) -> str:

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from planrunner.errors import Interrupted, ServerError, ServerReplaced, SnapshotLost, ToolFailed
+from planrunner.errors import (
+    Interrupted,
+    ServerError,
+    ServerReplaced,
+    SnapshotLost,
+    SnapshotOutdated,
+    ToolFailed,
+)
 from planrunner.failpoints import failpoint
 from planrunner.replication import copy, generations, indexes, ranges
 from planrunner.replication.courier import StreamSession, mendable
@@ -87,8 +94,11 @@ def copy_rest(workspace: Workspace, tables: Sequence[Table], ways: Ways) -> None
         except (ServerError, ToolFailed, SnapshotLost) as error:
             still = _left_after(workspace, tables, error)
             failures = 0 if still < before else failures + 1
-            if not mendable(error) or failures == MOST_FAILURES:
+            outdated = isinstance(error, SnapshotOutdated)
+            if not (mendable(error) or outdated) or failures == MOST_FAILURES:
                 raise
+            if outdated:
+                workspace.let_go()
             workspace.tell(f"the copy goes on after: {error.message}", {"units_left": still})
 
 

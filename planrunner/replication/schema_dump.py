@@ -33,6 +33,8 @@ _KIND = re.compile(r"; Type: (?P<type>[A-Z ]+); Schema: ")
 _OWNER = re.compile(r"; Owner: ")
 _RESTRICT = re.compile(r"^\\restrict (\S+)$", re.MULTILINE)
 _SETTING = re.compile(r"^SET (\w+) = [^\n]*;\n", re.MULTILINE)
+# CLUSTER leaves this mark with an index that is otherwise the same.
+_CLUSTERED = re.compile(r"^ALTER TABLE [^\n]* CLUSTER ON [^\n]*;$", re.MULTILINE)
 TIMEOUT_SECONDS = 3600.0
 
 
@@ -48,7 +50,8 @@ class Entry:
     @property
     def key(self) -> str:
         """A name that is the same in every dump of the same thing."""
-        return f"{self.type} {self.schema}.{self.name} {hashlib.sha256(self.sql.encode()).hexdigest()[:12]}"
+        same = _CLUSTERED.sub("", self.sql).rstrip() + "\n\n\n" if _CLUSTERED.search(self.sql) else self.sql
+        return f"{self.type} {self.schema}.{self.name} {hashlib.sha256(same.encode()).hexdigest()[:12]}"
 
 
 @dataclass(frozen=True, kw_only=True)

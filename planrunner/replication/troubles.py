@@ -13,6 +13,7 @@ from planrunner.postgres.preflight_line import dialing
 from planrunner.postgres.preflight_section import Needs
 from planrunner.replication import apply_error, logins, timeline
 from planrunner.replication.health import exhausted
+from planrunner.replication.names import FENCE_TRIGGER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -112,7 +113,8 @@ def subscription_troubles(
             yield Trouble(
                 code="subscription_disabled",
                 what=f"target: subscription {name} is disabled; nothing is applied and slot {name} keeps WAL",
-                remedy=f"Find out who disabled it. `planrunner run` enables it again: ALTER SUBSCRIPTION {name} ENABLE;",
+                remedy=f"Find out who disabled it. On the target: ALTER SUBSCRIPTION {name} ENABLE; and `planrunner run`"
+                " again.",
             )
         elif found.slot != name:
             yield Trouble(
@@ -232,6 +234,17 @@ def refused(subscription: Subscription, refusal: Refusal) -> Trouble:
     )
 
 
+def _past_guard(statement: sql.Composed, table: sql.Identifier, refusal: Refusal) -> sql.Composed:
+    """``statement`` as it passes the guard that keeps writers off the target before the cutover."""
+    if not refusal.closed:
+        return statement
+    trigger = sql.Identifier(FENCE_TRIGGER)
+    return sql.SQL(
+        "BEGIN; ALTER TABLE {table} DISABLE TRIGGER {trigger}; {statement} ALTER TABLE {table} ENABLE ALWAYS TRIGGER"
+        " {trigger}; COMMIT;"
+    ).format(table=table, trigger=trigger, statement=statement)
+
+
 def _mending(refusal: Refusal) -> str:
     change = refusal.change
     assert change is not None
@@ -243,7 +256,9 @@ def _mending(refusal: Refusal) -> str:
         ]
         where = sql.SQL(" AND ").join(terms)
         look = sql.SQL("SELECT * FROM {} WHERE {};").format(table, where).as_string()
-        remove = sql.SQL("DELETE FROM {} WHERE {};").format(table, where).as_string()
+        remove = _past_guard(
+            sql.SQL("DELETE FROM {} WHERE {};").format(table, where), table, refusal
+        ).as_string()
         return (
             "Someone else wrote that row on the target. Find out who, and stop it. Look at the row on the target:"
             f" {look} If the source's row is the right one: {remove}"

@@ -15,6 +15,7 @@ from planrunner.replication import (
     apply_error,
     drift,
     logins,
+    published,
     slots,
     subscriptions,
     timeline,
@@ -102,6 +103,8 @@ class Watch:
             self._shape = drift.check(
                 self._workspace, self._shape, following=self._following, records=self._acting
             )
+            for found in published.lacking(self._workspace, self._generations):
+                raise found.error()
 
     def _judge_timeline(self) -> None:
         # The slots are there, so a standby that had them goes on; what it had not received yet is no reason to stop.

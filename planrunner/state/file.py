@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import itertools
 import os
@@ -203,6 +204,8 @@ class FileStore:
         try:
             yield
         except OSError as error:
+            if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
+                raise  # nothing is wrong with the file: the boundary says what lacks
             raise StateUnfit(
                 f"cannot {verb} state file {self.path}: {error.strerror}",
                 remedy="Make its folder and file accessible, or name another file with --state.",

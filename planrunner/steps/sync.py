@@ -12,6 +12,7 @@ from planrunner.postgres.preflight_section import FOLLOWING, Check
 from planrunner.replication import (
     barrier,
     described,
+    drift,
     generations,
     indexes,
     merge,
@@ -195,7 +196,8 @@ def _subscribing(names: Names, generation: int, statements: tuple[str, ...], *, 
 
 def _perform_subscribe(run: Run, generation: int) -> None:
     space = workspace(run)
-    count = generations.follow(space, verify.followed_tables(space), generation)
+    with drift.explaining(space):
+        count = generations.follow(space, verify.followed_tables(space), generation)
     run.tell(
         f"following {count} units from slot {space.names.stream(generation)}",
         {"units": count, "generation": generation},
@@ -332,7 +334,8 @@ def _withheld() -> Action:
 
 def _perform_withheld(run: Run) -> None:
     terms = indexes.Terms(jobs=2, memory="512MB", wishes=Wishes())
-    with indexes.Builder(workspace(run), terms, lambda: None) as builder:
+    space = workspace(run)
+    with drift.explaining(space), indexes.Builder(space, terms, lambda: None) as builder:
         builder.withheld()
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 CLOCK = SystemClock()
-PATIENCE_SECONDS = 300
+PATIENCE_SECONDS = int(os.environ.get("PLANRUNNER_PATIENCE", "300"))
 PLAN = """
 apiVersion: planrunner/v1
 kind: MigrationPlan
