@@ -14,7 +14,6 @@ from planrunner.errors import (
     StepConflict,
     ToolFailed,
 )
-from planrunner.failpoints import failpoint
 from planrunner.replication import outcome
 from planrunner.replication.copy import Courier
 from planrunner.replication.snapshot import begin_within
@@ -132,7 +131,6 @@ class StreamSession:
         if self._sessions is None:
             return
         self.close()
-        failpoint("copy.before_end_writer")
         try:
             outcome.ended(self._workspace.target, self._workspace.clock, self._writing_pid)
         except ServerError:

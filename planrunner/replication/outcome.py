@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from planrunner.errors import LeaseLost, QueryFailed, ServerError
+from planrunner.failpoints import failpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +42,7 @@ def broke(error: Exception) -> bool:
 
 def ended(server: Server, clock: Clock, pid: int) -> bool:
     """End our session ``pid``, and wait until it is gone; False when it would not go. ServerError as of a query."""
+    failpoint("outcome.before_end")
     for _ in range(_LOOKS):
         if not server.rows(_END, [pid, server.name]):
             return True

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from planrunner.errors import QueryFailed
+from planrunner.failpoints import failpoint
 from planrunner.replication import troubles
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Silences:
 
     def _end(self, server: Server, pid: int | None) -> None:
         if self._acting and pid is not None:
+            failpoint("stream.before_end")
             # Without the right to, the servers' own limits do it, later.
             with suppress(QueryFailed):
                 server.rows(_END, [pid])
