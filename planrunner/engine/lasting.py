@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from planrunner.engine.preview import Preview
-from planrunner.model import Json
+    from planrunner.model import Json
 
 _CLEANUP = "cleanup"
 _FILES = "state file with its backups, journal of events and reports: they hold no secret"
