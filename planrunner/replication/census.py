@@ -101,6 +101,9 @@ SELECT 'row security', format('%s.%I', r.label, o.polname), r.label, format('%s 
        format('%s %s', pg_get_expr(o.polqual, o.polrelid), pg_get_expr(o.polwithcheck, o.polrelid)), true
 FROM rel r JOIN pg_policy o ON o.polrelid = r.oid
 UNION ALL
+SELECT 'inheritance', format('%s from %s', r.label, m.label), r.label, pg_get_expr(r.relpartbound, r.oid), '', true
+FROM pg_inherits h JOIN rel r ON r.oid = h.inhrelid JOIN rel m ON m.oid = h.inhparent WHERE r.relkind IN ('r', 'p', 'f')
+UNION ALL
 SELECT 'owner', label, of, pg_get_userbyid(owner), '', true FROM owned
 UNION ALL
 SELECT 'grant', g.label, g.of, coalesce((SELECT jsonb_object_agg(x.who, x.what) FROM (

@@ -30,6 +30,7 @@ KINDS = {
     "function": ("functions", "with the same bodies and attributes", ""),
     "type": ("types", "of the same definitions", ""),
     "row security": ("row security", "the same tables and policies", ""),
+    "inheritance": ("inheritance", "of the same partitions and children, with the same bounds", ""),
 }
 _SHOWN = 50
 
@@ -109,6 +110,9 @@ def _texts(kind: str, both: list[tuple[str, Entry, Entry]], *, same_major: bool)
 
 def _left_out(label: str, entry: Entry, omitted: Omitted) -> bool:
     if entry.table in omitted.quoted:
+        return True
+    # What is said of a child whose parent stays behind.
+    if any(label == f"{entry.table} from {parent}" for parent in omitted.quoted):
         return True
     return any(label == f"{key.table}.{key.name}" for key in omitted.foreign_keys)
 

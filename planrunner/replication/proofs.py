@@ -34,6 +34,7 @@ STOPPING: Mapping[str, str] = {
     "functions": "the application calls them",
     "types": "values could come in that the source refuses",
     "row security": "rows would be shown to whom they are hidden from",
+    "inheritance": "queries of the whole would lack what hangs elsewhere",
     "owners": "the owner's rights would be another's, and migrations of the application fail",
     "grants": "the application would be refused",
     "extensions": "what they bring is missing",

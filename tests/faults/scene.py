@@ -220,8 +220,12 @@ def wait_stopped(child: subprocess.Popen[str]) -> None:
 def frozen(
     one: Migration, failpoint: str, verb: str = "run", *options: str
 ) -> Iterator[subprocess.Popen[str]]:
-    """A runner that has stopped itself at that point; ended with the block, unless it has been woken and waited for."""
-    child = one.start(verb, *options, failpoints=f"{failpoint}:stop")
+    """A runner that has stopped itself at that point; ended with the block, unless it has been woken and waited for.
+
+    Where no passage is named it is the first: at each it would stop again once it is woken.
+    """
+    passage = failpoint if "#" in failpoint else f"{failpoint}#1"
+    child = one.start(verb, *options, failpoints=f"{passage}:stop")
     try:
         wait_stopped(child)
         yield child

@@ -270,7 +270,6 @@ INSERT INTO parts_4 VALUES (1, 4, 'was there');
 )
 
 
-@pytest.mark.soak
 @pytest.mark.parametrize("moment", ["following", "copy.before_commit#1", "cutover.guarded"])
 def test_partitions_that_come_and_go_are_told_and_followed_once_the_target_has_them(
     pair: Pair, tmp_path: Path, moment: str
@@ -278,7 +277,7 @@ def test_partitions_that_come_and_go_are_told_and_followed_once_the_target_has_t
     changes = (
         "CREATE TABLE parts_3 PARTITION OF parts FOR VALUES IN (3)",
         "INSERT INTO parts VALUES (1, 3, 'new')",
-        "ALTER TABLE parts DETACH PARTITION parts_2 CONCURRENTLY",
+        "ALTER TABLE parts DETACH PARTITION parts_2",
         "ALTER TABLE parts ATTACH PARTITION parts_4 FOR VALUES IN (4)",
         "INSERT INTO parts VALUES (2, 4, 'attached')",
         "UPDATE parts_2 SET v = 'detached'",
@@ -298,13 +297,13 @@ def test_partitions_that_come_and_go_are_told_and_followed_once_the_target_has_t
         code, said = one.run("run")
         assert code == 7, said
         assert "parts_2" in said
-        assert "parts_4" in said
         client.goes_on()
-        execute(
-            one.theirs,
-            "ALTER TABLE parts DETACH PARTITION parts_2",
-            "ALTER TABLE parts ATTACH PARTITION parts_4 FOR VALUES IN (4)",
-        )
+        execute(one.theirs, "ALTER TABLE parts DETACH PARTITION parts_2")
+        code, said = one.run("run")
+        assert code == 7, said
+        assert "inheritance public.parts_4 from public.parts: missing" in said
+        client.goes_on()
+        execute(one.theirs, "ALTER TABLE parts ATTACH PARTITION parts_4 FOR VALUES IN (4)")
         one.succeeds("run")
         one.assert_moved()
         assert rows(one.theirs, "SELECT count(*) FROM parts_4") == [(2,)]

@@ -255,6 +255,12 @@ DEFECTS = [
         "ALTER TABLE identified DISABLE ROW LEVEL SECURITY",
     ),
     (
+        "inheritance",
+        "inheritance public.derived from public.base: missing",
+        "ALTER TABLE derived NO INHERIT base",
+        "ALTER TABLE derived INHERIT base",
+    ),
+    (
         "views",
         "view public.first_mat: missing",
         "ALTER MATERIALIZED VIEW first_mat RENAME TO gone",
