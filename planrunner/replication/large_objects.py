@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from planrunner.replication.workspace import Workspace
 
 STEP = "large objects"
-COPIED = "copied"
+BEGUN, COPIED = "begun", "copied"
 # Objects a transaction: each takes a few locks, and the lock table is not endless.
 _AT_ONCE = 500
 _READ = 262144  # INV_READ of libpq/libpq-fs.h
