@@ -97,9 +97,18 @@ def broken_off(way: Way, point: str, mode: str) -> None:
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     ("way", "point", "mode"),
-    LINES,
+    [
+        pytest.param(
+            (route, number, turn),
+            point,
+            mode,
+            # The other way of breaking off at the same point.
+            marks=pytest.mark.soak if turn else [],
+            id=f"{route}-{number}{'ab'[turn]}-{point}-{mode}",
+        )
+        for (route, number, turn), point, mode in LINES
+    ],
     indirect=["way"],
-    ids=[f"{route}-{number}{'ab'[turn]}-{point}-{mode}" for (route, number, turn), point, mode in LINES],
 )
 def test_a_run_broken_off_on_its_way_can_go_on(way: Way, point: str, mode: str) -> None:
     broken_off(way, point, mode)
@@ -139,7 +148,7 @@ def test_a_runner_frozen_there_changes_nothing_after_another_took_over(
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
     with on_the_way(pair, here, f"frozen_{route}", ROUTES[route]) as way:
-        child = way.one.start("run", *way.route.options, failpoints=f"{point}:stop")
+        child = way.one.start("run", *way.route.options, failpoints=f"{point}#1:stop")
         try:
             wait_stopped(child)
             way.cases.append(f"{point}:stop")
@@ -184,5 +193,7 @@ def test_a_point_that_no_route_reaches_is_named_where_it_is_broken_off(point: st
 
 
 def test_the_matrix_is_as_large_as_it_is_meant_to_be() -> None:
-    assert len(LINES) + len(FROZEN) + len(test_crash_anywhere.CASES) >= 180
+    each_once = [line for (_, _, turn), *line in LINES if not turn]
+    assert len(each_once) + len(FROZEN) + len(test_crash_anywhere.CASES) >= 180
+    assert len(LINES) > 2 * len(each_once) - 20
     assert set(FROZEN) <= set(STOPS)
