@@ -150,7 +150,8 @@ class Courier:
             self.workspace.pulse.add(size)
             moved[unit.id] = _agreed(unit, source.copied(), target.end_copy()), size
         looked = next(source.results())
-        rewrites.refuse(looked, units, {name: rows for name, (rows, _) in moved.items()})
+        taken = {name: rows for name, (rows, _) in moved.items()}
+        rewrites.refuse(looked, units, taken, source=self.workspace.source)
         list(source.results())
         list(target.results())
         each = (time.monotonic() - begun) / len(units)
@@ -212,7 +213,8 @@ class Courier:
                 self.check()
             sent = feed.rows()
         looked = reader.run(rewrites.look([unit]), rewrites.END)[0]
-        rewrites.refuse(looked, [unit], {unit.id: sent}, pages=chunk is not None)
+        source, pages = self.workspace.source, chunk is not None
+        rewrites.refuse(looked, [unit], {unit.id: sent}, source=source, pages=pages)
         rows = _agreed(unit, sent, target.end_copy())
         list(target.results())
         return Copied(
