@@ -180,7 +180,7 @@ def _parse(text: str, known: frozenset[str], lines: Sequence[str], theirs: Provi
     if len(heads) != len(lines):
         whole = Entry(name="section", type="SECTION", schema="-", sql=text[first:])
         return Script(preamble=preamble, entries=(whole,) if found else ())
-    ends = [head.start for head in heads[1:]] + [len(text)]
+    ends = [*(head.start for head in heads[1:]), len(text)][: len(heads)]
     entries: Sequence[Entry] = [
         Entry(
             name=h.name, type=h.type, schema=h.schema, sql=theirs.cleaned(h.type, h.owner, text[h.end : end])
