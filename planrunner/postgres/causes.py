@@ -309,6 +309,18 @@ QUERY_CAUSES: tuple[Cause, ...] = (
     *(
         Cause(
             sqlstate=code,
+            words=r"server does not support SSL",
+            message="the server that the {side} dialled does not support TLS, and the plan asks for it",
+            remedy=(
+                "Nothing was sent in clear. Enable ssl on the source; where it is on (SHOW ssl), a proxy or someone between"
+                " the two servers strips it: find out who."
+            ),
+        )
+        for code in ("08001", "08006")
+    ),
+    *(
+        Cause(
+            sqlstate=code,
             words=r"could not connect|could not establish",
             message="the {side} could not dial the other server",
             remedy=(

@@ -203,13 +203,21 @@ class _Head:
 
 
 def _heads(found: Sequence[re.Match[str]], lines: Sequence[str]) -> list[_Head]:
-    """The heads that belong to ``lines``, in their order; what only looks like one stands in a name or a text."""
+    """The heads that belong to ``lines``; what only looks like one stands in a name or a text."""
     heads: list[_Head] = []
+    expected = sorted((line.split(";", 1)[1].split(None, 2)[2] for line in lines), key=_turn)
     for match in found:
-        if len(heads) < len(lines):
-            described = lines[len(heads)].split(";", 1)[1].split(None, 2)[2]
-            heads += [head for head in _readings(match) if _fits(head, described)][:1]
+        if len(heads) < len(expected):
+            heads += [head for head in _readings(match) if _fits(head, expected[len(heads)])][:1]
     return heads
+
+
+def _turn(described: str) -> int:
+    """In which of pg_restore's three passes over the list an entry is written: grants come behind all else."""
+    if described.startswith(("ACL ", "DEFAULT ACL ")):
+        return 1
+    late = ("EVENT TRIGGER ", "COMMENT - EVENT TRIGGER ", "MATERIALIZED VIEW DATA ", "STATISTICS DATA ")
+    return 2 if described.startswith(late) else 0
 
 
 def _readings(match: re.Match[str]) -> Iterator[_Head]:

@@ -233,7 +233,7 @@ def test_owners_that_change_and_drop_what_they_own_are_told(pair: Pair, tmp_path
         execute(one.ours, "REASSIGN OWNED BY stranger_one TO stranger_two")
         stops(one, 7, "owners", "called", "stranger_two")
         client.goes_on()
-        execute(one.theirs, "ALTER TABLE called OWNER TO stranger_two")
+        execute(one.theirs, "CREATE ROLE stranger_two", "ALTER TABLE called OWNER TO stranger_two")
         execute(one.ours, "DROP OWNED BY stranger_two")
         stops(one, 1, "table public.called was dropped after the copy began")
         client.goes_on()

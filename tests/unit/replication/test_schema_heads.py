@@ -39,6 +39,20 @@ def test_names_that_hold_what_stands_between_the_parts() -> None:
     assert parsed(*told) == [("TABLE", "s", odd), ("VIEW", odd, "t"), ("TABLE", "s", "t")]
 
 
+def test_grants_stand_behind_all_else_and_event_triggers_behind_them_whatever_the_lists_order() -> None:
+    told = [
+        entry("SCHEMA s", "ACL", "-", "o", "CREATE: no, GRANT"),
+        entry("watch", "EVENT TRIGGER", "-", "o", "CREATE"),
+        entry("t", "TABLE", "s", "o", "CREATE"),
+        entry("DEFAULT PRIVILEGES FOR TABLES", "DEFAULT ACL", "s", "o", "CREATE: no, ALTER DEFAULT"),
+    ]
+    grants, trigger, table, defaults = (text for text, _ in told)
+    script = "".join((table, grants, defaults, trigger))
+    found = _parse(script, frozenset(), [line for _, line in told], NOBODY)
+    assert [e.type for e in found.entries] == ["TABLE", "ACL", "DEFAULT ACL", "EVENT TRIGGER"]
+    assert "".join(e.sql for e in found.entries).count("CREATE") == len(told)
+
+
 def test_a_script_that_does_not_fit_its_list_is_one_entry() -> None:
     one = entry("t", "TABLE", "s", "o", "CREATE")
     found = _parse(one[0], frozenset(), [one[1], "13; 1 2 VIEW s v o"], NOBODY)
