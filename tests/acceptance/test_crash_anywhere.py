@@ -249,7 +249,8 @@ def test_a_crossing_broken_off_loses_nothing_and_never_opens_two_sides(
             client.stop()
         # Whoever left wrote for the last time before the first who arrived.
         assert max(at for _, at in leaving.acked) < min(at for _, at in entering.acked)
-        assert _longest_gap(leaving, entering, since=resumed) < BUDGET_SECONDS + 2
+        # Not for as long as it takes a machine to start a runner, but never for good: a busy one takes its time.
+        assert _longest_gap(leaving, entering, since=resumed) < BUDGET_SECONDS + 30
         there = _acks(scene.dsn(1 if verb == "cutover" else 0))
         assert {number for client in clients for number, _ in client.acked} <= there
 
