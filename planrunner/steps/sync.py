@@ -215,7 +215,7 @@ def _catch_up(limit: int) -> Action:
             ),
             described.told(_GIVING_UP, described.SOURCE, "where max_wal_retained.give_up is passed"),
             described.told(_ENDING, described.SOURCE, "where nothing is heard over the stream's line"),
-            described.told(_ENDING, described.TARGET, "the same for its worker"),
+            described.told(_ENDING, described.TARGET, "where nothing is heard over its worker's line"),
         ),
         locks=NO_LOCKS,
         needs=needs.on(Side.SOURCE, needs.CREATE),
