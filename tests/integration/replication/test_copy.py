@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,8 @@ def ledger(pair: Pair) -> tuple[dict[str, int], int]:
 
 
 ENDING = """
-DO $$ DECLARE ended int := 0; seen text[] := '{{}}'; began timestamptz := clock_timestamp(); now_run record; BEGIN
+DO $$ DECLARE ended int := 0; gone int[] := '{{}}'; seen text[] := '{{}}'; now_run record;
+  began timestamptz := clock_timestamp(); BEGIN
   WHILE ended < {times} AND clock_timestamp() < began + interval '60 s' LOOP
     PERFORM pg_stat_clear_snapshot();
     FOR now_run IN SELECT pid, query FROM pg_stat_activity WHERE datname = {database} AND state = 'active'
@@ -73,8 +75,11 @@ DO $$ DECLARE ended int := 0; seen text[] := '{{}}'; began timestamptz := clock_
       IF now_run.query <> ALL (seen) THEN
         seen := seen || now_run.query;
       END IF;
-      IF ended < {times} AND cardinality(seen) > {spared} AND pg_terminate_backend(now_run.pid) THEN
+      -- One that is on its way out is shown for a while.
+      IF ended < {times} AND cardinality(seen) > {spared} AND now_run.pid <> ALL (gone)
+         AND pg_terminate_backend(now_run.pid) THEN
         ended := ended + 1;
+        gone := gone || now_run.pid;
       END IF;
     END LOOP;
     PERFORM pg_sleep(0.002);
@@ -93,11 +98,16 @@ def ended(pair: Pair, query: str, *, times: int = 1, spared: int = 0) -> threadi
         spared=sql.Literal(spared),
     )
 
+    def enough(message: str, _fields: Mapping[str, Any]) -> None:
+        if message.startswith("the copy goes on after"):
+            session.cancel()
+
     def watch() -> None:
         # The server looks by itself: a thread of ours would wait for those that copy.
-        with session:
+        with session, suppress(psycopg.errors.QueryCanceled):
             session.execute(loop)
 
+    pair.on_news = enough
     thread = threading.Thread(target=watch)
     thread.start()
     return thread
@@ -169,7 +179,7 @@ def test_a_chunk_that_fails_again_and_again_begins_its_table_anew_under_the_same
     pair.create(WIDE)
     with pair.workspace() as space:
         # Two streams: a third chunk begins when one is in, and from there each fails.
-        ender = ended(pair, "COPY (SELECT%wide%", times=8, spared=2)
+        ender = ended(pair, "COPY (SELECT%wide%", times=200, spared=2)
         copy_all(space, division=CHUNKS, jobs=2)
         ender.join()
         assert any(line.startswith("the copy goes on after") for line in pair.news)
