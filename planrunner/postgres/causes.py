@@ -312,8 +312,8 @@ QUERY_CAUSES: tuple[Cause, ...] = (
             words=r"server does not support SSL",
             message="the server that the {side} dialled does not support TLS, and the plan asks for it",
             remedy=(
-                "Nothing was sent in clear. Enable ssl on the source; where it is on (SHOW ssl), a proxy or someone between"
-                " the two servers strips it: find out who."
+                "Nothing was sent in clear. Enable ssl on the source; where it is on (SHOW ssl), a proxy or someone"
+                " between the two servers strips it: find out who."
             ),
         )
         for code in ("08001", "08006")

@@ -6,6 +6,7 @@ without this comparison the rows of a new table would be missing and nobody woul
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -20,12 +21,15 @@ from planrunner.replication.snapshot import begin_within
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from planrunner.postgres.connection import Server
     from planrunner.replication.shape import Shape, TableShape
     from planrunner.replication.workspace import Workspace
 
 STEP = "drift"
 SOURCE_SHAPE = "source shape"
 _SHOWN = 20
+# The number of a part behind a table's name; a # in the name itself stands in quotes.
+_PART = re.compile(r"#[0-9]+\Z")
 _NEW = frozenset({Kind.TABLE_ADDED, Kind.TABLE_REPLACED})
 
 
@@ -119,6 +123,32 @@ def check(workspace: Workspace, known: Shape, *, following: bool, records: bool)
     if open_ones and (records or not carried_on):
         raise _drifted(open_ones, _last_stream(workspace) if following else None, _reader(workspace))
     return now
+
+
+def left_behind(workspace: Workspace) -> tuple[str, ...]:
+    """The tables that were copied and that the source has dropped and the target has not, each with what to do.
+
+    A run goes on without them, and the shape that is on record may be without them: the cutover asks for them.
+    """
+    copied = sorted({_PART.sub("", unit) for unit in workspace.ledger.units()})
+    gone = _among(workspace.target, copied) - _among(workspace.source, copied)
+    return tuple(
+        f"table {name} was dropped on the source; execute on the target:"
+        f" DROP TABLE {sql.Identifier(*catalog.parted(name)).as_string()};"
+        for name in sorted(gone)
+    )
+
+
+def _among(server: Server, tables: Sequence[str]) -> frozenset[str]:
+    """Those of the tables that the server has."""
+    parted = [catalog.parted(name) for name in tables]
+    rows = server.rows(
+        "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " JOIN unnest(%s::text[], %s::text[]) AS t(nspname, relname)"
+        " ON n.nspname = t.nspname AND c.relname = t.relname",
+        [[schema for schema, _ in parted], [name for _, name in parted]],
+    )
+    return frozenset(catalog.qualified(schema, name) for schema, name in rows)
 
 
 def _carried_ones(workspace: Workspace, found: Sequence[Change]) -> Sequence[Change]:

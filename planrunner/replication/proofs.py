@@ -239,6 +239,14 @@ def _catalogue(workspace: Workspace) -> Proof:
         return Proof(
             name="catalogue", equal=False, text="the source's tables changed since the copy", detail=detail
         )
+    left = drift.left_behind(workspace)
+    if left:
+        return Proof(
+            name="catalogue",
+            equal=False,
+            text="the target still has tables that the source dropped after they were copied",
+            detail=left,
+        )
     return Proof(
         name="catalogue", equal=True, text="the source's tables are as they were copied, or both sides agree"
     )

@@ -235,7 +235,11 @@ def test_owners_that_change_and_drop_what_they_own_are_told(pair: Pair, tmp_path
         client.goes_on()
         execute(one.theirs, "CREATE ROLE stranger_two", "ALTER TABLE called OWNER TO stranger_two")
         execute(one.ours, "DROP OWNED BY stranger_two")
-        stops(one, 1, "table public.called was dropped after the copy began")
+        stops(
+            one,
+            7,
+            'public.called was dropped on the source; execute on the target: DROP TABLE "public"."called";',
+        )
         client.goes_on()
         execute(one.theirs, 'DROP TABLE "public"."called"')
         one.succeeds("run")
