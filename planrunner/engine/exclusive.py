@@ -11,6 +11,7 @@ from planrunner.replication.ledger import Lease, lease_lost
 from planrunner.replication.workspace import end_stale_sessions
 
 if TYPE_CHECKING:
+    from planrunner.engine.context import Context
     from planrunner.ports import Clock
     from planrunner.postgres.connection import Server, Session
 
@@ -37,6 +38,19 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND (l.classid::bigint << 32) | l.objid::bigint = %s AND a.application_name LIKE 'planrunner/%%'
 """
+
+
+def alone(context: Context, clock: Clock, *, take_over: bool = False) -> TargetLock:
+    """Hold the plan's lock on the target while ``context`` is open, and keep whoever woke late from both servers.
+
+    LockedByAnother names who has it; with ``take_over`` that runner is fenced off instead.
+    """
+    source, target = context.world.source, context.world.target
+    lock = TargetLock(target, context.plan_id, clock, take_over=take_over)
+    context.held.put("target lock", lock)
+    lock.hold()
+    fence_off(source, target, context.plan_id, take_over=take_over)
+    return lock
 
 
 def fence_off(source: Server, target: Server, plan_id: str, *, take_over: bool) -> None:
@@ -114,7 +128,7 @@ class TargetLock:
                 raise LockedByAnother(
                     f"target: another run works on this plan: {self._holder()}",
                     remedy="Wait for it, or end it; its lock is freed with it. If it is frozen, or on a machine that"
-                    " can't be reached: planrunner run PLAN --take-over",
+                    " can't be reached: planrunner run PLAN --take-over; cutover, rollback and cleanup know it, too.",
                 )
             self._clock.sleep(_PAUSE_SECONDS)
 

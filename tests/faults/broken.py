@@ -216,7 +216,7 @@ class Way:
         if not self.route.moves:
             return
         here, there = self.one.ours, self.one.theirs
-        serving = here if self.route.serves == "source" else there
+        serving, other = (here, there) if self.route.serves == "source" else (there, here)
         assert written(serving) == self.client.rows, told
         if self.route.leaves:
             # The stream to the other side is there and works.
@@ -224,7 +224,7 @@ class Way:
         assert _without_written(contents(here)) == _without_written(contents(there)), told
         if "large_objects: copy" in self.route.copy:
             assert large_objects(here) == large_objects(there) != [], told
-        assert counters(there) >= counters(here), told
+        assert counters(serving) >= counters(other), told
         wait_until(lambda: busy(here) + busy(there) == [], told)
         assert sorted(one.split()[0] for one in self.one.left()) == sorted(self.route.leaves), told
         _assert_once(folder / "plan.yaml.events.jsonl", told)

@@ -233,6 +233,7 @@ REACHED: Mapping[str, tuple[str, ...]] = {
         "over.follow again.after",
     ),
     "cleanup": (
+        "cleanup.begun",
         "over.lift the source's guard.before",
         "over.lift the source's guard.after",
         "over.forget.before",
@@ -251,6 +252,8 @@ REACHED: Mapping[str, tuple[str, ...]] = {
         "copy.forget.before",
         "ledger.source_schema_dropped",
         "copy.forget.after",
+        "cleanup.removed",
+        "cleanup.forgotten",
     ),
 }
 # Where an error does not fail the run, and which exit code it has then.
@@ -275,6 +278,10 @@ FROZEN: tuple[tuple[str, str], ...] = (
     ("whole", "cutover.opened"),
     ("split", "ranges.truncates_told"),
     ("lost", "merge.stopped"),
+    ("rollback", "onward.slot_made"),
+    ("rollback", "rollback.opened"),
+    ("cleanup", "ledger.before_forget"),
+    ("cleanup", "follow.drop login.before"),
 )
 _AWS = ("faults/test_points_aws.py", "needs the stand-in for RDS")
 _POOL = ("faults/test_points_switch.py", "needs PgBouncer before the servers")

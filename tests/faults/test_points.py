@@ -55,13 +55,7 @@ LINES = _lines()
 ALONE = [(route, point, mode) for (route, _, _), point, mode in LINES]
 # Before it has the lock on the target a runner holds nothing that could be taken over.
 UNLOCKED = {"lock.signed", "lock.row_signed", "journal.opened", "secret.before_command"}
-STOPS = [
-    (route, point)
-    for route, points in REACHED.items()
-    if ROUTES[route].verb == "run"
-    for point in points
-    if point not in UNLOCKED
-]
+STOPS = [(route, point) for route, points in REACHED.items() for point in points if point not in UNLOCKED]
 
 
 @pytest.fixture(scope="module")
@@ -148,12 +142,13 @@ def test_a_runner_frozen_there_changes_nothing_after_another_took_over(
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
     with on_the_way(pair, here, f"frozen_{route}", ROUTES[route]) as way:
-        child = way.one.start("run", *way.route.options, failpoints=f"{point}#1:stop")
+        verb = way.route.verb
+        child = way.one.start(verb, *way.route.options, failpoints=f"{point}#1:stop")
         try:
             wait_stopped(child)
             way.cases.append(f"{point}:stop")
             shutil.copytree(here, there, ignore=shutil.ignore_patterns("*.lock", "*.tmp"))
-            taker = way.one.start("run", *way.route.options, "--take-over", folder=there)
+            taker = way.one.start(verb, *way.route.options, "--take-over", folder=there)
             said, _ = taker.communicate(timeout=PATIENCE_SECONDS)
             assert taker.returncode == 0, said
             way.assert_whole(there)
