@@ -49,7 +49,7 @@ def cleanup(
     opened = open_plan(plan, state, var, var_file)
     display = JsonLines() if output is Output.JSON else PlainLines()
     asking = output is Output.TEXT and may_ask(no_input=no_input)
-    with at_work(opened.plan, opened.files, opened.parts(display.show)) as setup:
+    with at_work(opened.plan, opened.files, opened.parts(display.show, take_over=take_over)) as setup:
         cleaned = clean(setup, lambda found: _confirm(found, yes=yes, asking=asking), take_over=take_over)
     out(_as_json(cleaned) if output is Output.JSON else "\n".join(_as_text(cleaned)))
     _refuse_harm(cleaned)

@@ -42,8 +42,8 @@ class OpenedPlan:
     flags: tuple[str, ...]
     place: str | None = None
 
-    def parts(self, *listeners: Listener) -> Parts:
-        """What the engine is plugged into."""
+    def parts(self, *listeners: Listener, take_over: bool = False) -> Parts:
+        """What the engine is plugged into; ``take_over`` the state's lock, too, where it is not a file's."""
         from planrunner.engine.launch import Parts
 
         return Parts(
@@ -51,12 +51,12 @@ class OpenedPlan:
             clock=SystemClock(),
             listeners=listeners,
             flags=self.flags,
-            home=self.home(),
+            home=self.home(take_over=take_over),
         )
 
-    def home(self) -> StateHome:
+    def home(self, *, take_over: bool = False) -> StateHome:
         """Where the state is kept; each call reads it for itself."""
-        return home_of(self.plan, self.place, self.files.state)
+        return home_of(self.plan, self.place, self.files.state, take_over=take_over)
 
     def events(self) -> tuple[Event, ...]:
         """Every event of the plan's runs, on whatever machine they ran."""

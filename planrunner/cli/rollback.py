@@ -48,7 +48,7 @@ def rollback(
     opened = open_plan(plan, state, var, var_file)
     display = JsonLines() if output is Output.JSON else PlainLines()
     asking = output is Output.TEXT and may_ask(no_input=no_input)
-    with at_work(opened.plan, opened.files, opened.parts(display.show)) as setup:
+    with at_work(opened.plan, opened.files, opened.parts(display.show, take_over=take_over)) as setup:
         if rehearse:
             crossing.rehearse_rollback(setup)
             return

@@ -94,7 +94,9 @@ def _launch(opened: "OpenedPlan", options: "RunOptions", output: Output, *, aski
             if asking:
                 answers = replace(options.answers, ask=lambda question: _ask(display, question))
                 options = replace(options, answers=answers)
-            launch(opened.plan, opened.files, options, opened.parts(display.show))
+            launch(
+                opened.plan, opened.files, options, opened.parts(display.show, take_over=options.take_over)
+            )
     except PlanrunnerError as error:
         if error.exit_code in {1, 7}:
             _point_onward(opened)

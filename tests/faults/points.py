@@ -276,6 +276,7 @@ FROZEN: tuple[tuple[str, str], ...] = (
     ("whole", "guard.before_close"),
     ("whole", "back.slot_made"),
     ("whole", "cutover.opened"),
+    ("home", "state.remote_written"),
     ("split", "ranges.truncates_told"),
     ("lost", "merge.stopped"),
     ("rollback", "onward.slot_made"),
@@ -341,4 +342,5 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
     "lock.lease_taken": ("", "a state in S3"),
     "lock.lease_renewed": ("", "a state in S3"),
     "takeover.holder_ended": ("", "run --take-over"),
+    "lock.holder_ended": ("", "run --take-over, where the state lies in a database"),
 }
