@@ -6,6 +6,9 @@ WORKERS ?= 3
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
+# Thousands of planrunner processes: each would compile all of it where the environment forbids to keep the bytecode.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test test-matrix soak servers check bench bench-pause bench-compare bench-preflight docs docs-site clean
 
 demo: $(VENV)/.sandbox
