@@ -67,9 +67,15 @@ def fence_off(source: Server, target: Server, plan_id: str, *, take_over: bool) 
     for server in (source, target):
         server.fence = refuse
     if take_over:
+        # Before, for a frozen transaction holds the epoch; after, for what was opened in between.
+        _end_sessions(source, target, plan_id)
         Lease.take(target, plan_id)
-        for server in (source, target):
-            end_stale_sessions(server, plan_id)
+        _end_sessions(source, target, plan_id)
+
+
+def _end_sessions(source: Server, target: Server, plan_id: str) -> None:
+    for server in (source, target):
+        end_stale_sessions(server, plan_id)
 
 
 class TargetLock:

@@ -228,7 +228,7 @@ class Ledger:
                     session.execute(statement)
                 _drop_empty_schema(session)
                 self.removed = True
-                self._target.known_epoch = None
+                self._target.known_epoch = 0
             failpoint("ledger.before_forget")
         failpoint("ledger.forgotten")
 
@@ -286,15 +286,17 @@ class Lease:
             for statement in CREATE:
                 session.execute(statement)
             row = session.execute(
-                "INSERT INTO planrunner.lease (plan_id, epoch, holder) VALUES (%(plan)s, 1, %(holder)s)"
+                # The first one is the time: in a ledger that was removed and made anew no epoch comes again.
+                "INSERT INTO planrunner.lease (plan_id, epoch, holder)"
+                " VALUES (%(plan)s, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, %(holder)s)"
                 " ON CONFLICT (plan_id) DO UPDATE SET epoch = lease.epoch + 1, holder = excluded.holder,"
                 " heartbeat = clock_timestamp()"
                 # Ours: the reply to a commit of this process was lost.
                 " WHERE %(known)s::bigint IS NULL OR lease.epoch = %(known)s OR lease.holder = excluded.holder"
-                " RETURNING epoch",
+                " RETURNING epoch, xmax = 0 AS made_anew",
                 {"plan": plan_id, "holder": f"{session.info.user} as {target.name}", "known": known},
             ).fetchone()
-            if row is None or (known and row[0] <= known):
+            if row is None or (known and row[1]):
                 raise lease_lost()
             failpoint("lease.before_commit")
         failpoint("lease.taken")

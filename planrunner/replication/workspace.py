@@ -138,9 +138,11 @@ class Workspace:
                 self.clock.sleep(_PAUSE_SECONDS)
 
     def _refuse_zombie(self, lease: Lease) -> None:
-        # A ledger that we have removed ourselves knows nobody any more.
+        # A ledger that we have removed ourselves knows nobody, until another makes it anew.
         if not self.ledger.removed:
             lease.check(self.target)
+        elif Lease.is_anothers(self.target, self.names.plan_id):
+            raise lease_lost()
 
     @contextmanager
     def writing(self) -> Iterator[Session]:

@@ -285,6 +285,7 @@ FROZEN: tuple[tuple[str, str], ...] = (
     ("cleanup", "follow.drop login.before"),
 )
 _AWS = ("faults/test_points_aws.py", "needs the stand-in for RDS")
+_BESIDE = "faults/test_points_beside.py"
 _POOL = ("faults/test_points_switch.py", "needs PgBouncer before the servers")
 # What no route comes by: the module of the tests that breaks off there, or none, and why.
 ELSEWHERE: Mapping[str, tuple[str, str]] = {
@@ -319,7 +320,7 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
     ),
     "wait.asked": ("acceptance/test_flow.py", "comes where the query is not true at once"),
     "fix.before": ("integration/cli/test_validate_verb.py", "validate --fix, where something can be mended"),
-    "fix.after": ("", "the finding is looked at anew by the next validate"),
+    "fix.after": ("integration/cli/test_validate_verb.py", "the next validate looks at the finding anew"),
     "switch.route53": ("", "an UPSERT; the next run reads the record first"),
     "switch.secretsmanager": ("", "the next run reads the secret first"),
     "rds.before_set_back_call": ("", "of a group of the owner's; as rds.before_set_call"),
@@ -332,15 +333,15 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
     "outcome.before_end": ("", "where the line breaks at a COMMIT; the next run reads ledger and fence"),
     "stream.before_end": ("", "where the line from target to source falls silent; the worker dials anew"),
     "login.renewed": ("", "where the password of the subscriptions comes to its end"),
-    "repair.before_commit": ("", "verify --repair; one transaction on the target"),
-    "repair.after_commit": ("", "verify --repair; one transaction on the target"),
-    "control.replaced": ("", "pause, resume and throttle; the last word counts"),
-    "control.remote_written": ("", "pause, resume and throttle; the last word counts"),
-    "state.set_aside": ("", "state rebuild"),
-    "state.remote_set_aside": ("", "state rebuild"),
-    "mirror.levelled": ("", "a run on another machine; the journal there is written anew"),
+    "repair.before_commit": (_BESIDE, "verify --repair; one transaction on the target"),
+    "repair.after_commit": (_BESIDE, "verify --repair; one transaction on the target"),
+    "control.replaced": (_BESIDE, "pause, resume and throttle; the last word counts"),
+    "control.remote_written": (_BESIDE, "pause, resume and throttle; the last word counts"),
+    "state.set_aside": (_BESIDE, "state rebuild"),
+    "state.remote_set_aside": (_BESIDE, "state rebuild"),
+    "mirror.levelled": (_BESIDE, "a run on another machine; the journal there is written anew"),
     "lock.lease_taken": ("", "a state in S3"),
     "lock.lease_renewed": ("", "a state in S3"),
-    "takeover.holder_ended": ("", "run --take-over"),
-    "lock.holder_ended": ("", "run --take-over, where the state lies in a database"),
+    "takeover.holder_ended": (_BESIDE, "run --take-over"),
+    "lock.holder_ended": (_BESIDE, "run --take-over, where the state lies in a database"),
 }

@@ -114,15 +114,15 @@ def test_before_the_first_lease_there_is_nothing_and_nothing_is_made_by_looking(
 def test_the_first_lease_makes_the_ledger_and_each_further_one_raises_the_epoch(
     database: Target, target: Server, elsewhere: Server
 ) -> None:
-    assert Lease.take(target, PLAN).epoch == 1
+    first = Lease.take(target, PLAN).epoch
     assert tables(target) == ["chunk", "effect", "lease", "proof", "touched", "unit"]
-    assert Lease.take(elsewhere, PLAN).epoch == 2
+    assert Lease.take(elsewhere, PLAN).epoch == first + 1
     # Another plan has an epoch of its own.
-    assert Lease.take(database.runner(), OTHER).epoch == 1
+    other = Lease.take(database.runner(), OTHER).epoch
     rows = target.rows(
         "SELECT plan_id, epoch, holder, heartbeat > clock_timestamp() - interval '1 h' FROM planrunner.lease ORDER BY 1"
     )
-    assert [(row[0], row[1], row[3]) for row in rows] == [(PLAN, 2, True), (OTHER, 1, True)]
+    assert [(row[0], row[1], row[3]) for row in rows] == [(PLAN, first + 1, True), (OTHER, other, True)]
     assert all(row[2].startswith("postgres as planrunner/runner") for row in rows)
 
 
@@ -172,8 +172,12 @@ def test_units_are_told_as_they_were_recorded_and_only_the_plans_own(
     assert ledger.units() == {"public.a": FIRST, "public.b#2": SECOND}
     assert other.units() == {"public.a": SECOND}
     assert ledger.generations() == (1, 2)
-    epochs = target.rows("SELECT unit_id, epoch FROM planrunner.unit WHERE plan_id = %s ORDER BY 1", [PLAN])
-    assert epochs == [("public.a", 1), ("public.b#2", 1)]
+    epochs = target.rows(
+        "SELECT u.unit_id, u.epoch = l.epoch FROM planrunner.unit u JOIN planrunner.lease l USING (plan_id)"
+        " WHERE u.plan_id = %s ORDER BY 1",
+        [PLAN],
+    )
+    assert epochs == [("public.a", True), ("public.b#2", True)]
 
 
 def test_a_unit_that_is_recorded_twice_is_refused(target: Server) -> None:
@@ -358,10 +362,10 @@ def test_the_statements_that_are_shown_beforehand_remove_everything(
 
 
 def test_a_process_whose_reply_was_lost_takes_its_own_lease_again(database: Target, target: Server) -> None:
-    assert Lease.take(target, PLAN).epoch == 1
+    first = Lease.take(target, PLAN).epoch
     # As if the reply to the commit had never come: what it knows is from before.
     target.known_epoch = 0
-    assert Lease.take(target, PLAN).epoch == 2
+    assert Lease.take(target, PLAN).epoch == first + 1
     Lease.take(database.runner(), PLAN)
     target.known_epoch = 0
     with pytest.raises(LeaseLost):
@@ -387,3 +391,29 @@ def test_a_runner_knows_where_the_epoch_stood_when_it_looked(
     elsewhere.execute("DROP SCHEMA planrunner CASCADE")
     assert not Lease.is_anothers(target, PLAN)
     assert Lease.is_anothers(elsewhere, PLAN)
+
+
+def test_no_epoch_of_a_ledger_that_was_removed_comes_again(
+    database: Target, target: Server, elsewhere: Server
+) -> None:
+    old = Lease.take(target, PLAN)
+    elsewhere.execute("DROP SCHEMA planrunner CASCADE")
+    with pytest.raises(LeaseLost):
+        Lease.take(target, PLAN)
+    later = [Lease.take(database.runner(), PLAN).epoch for _ in range(3)]
+    assert all(epoch > old.epoch for epoch in later)
+    assert Lease.is_anothers(target, PLAN)
+    with transaction(target) as session, pytest.raises(LeaseLost):
+        old.hold(session)
+
+
+def test_whoever_removed_the_ledger_writes_nothing_once_another_has_made_it_anew(
+    target: Server, elsewhere: Server
+) -> None:
+    Lease.take(target, PLAN)
+    ledger = Ledger(target, PLAN)
+    ledger.forget("snapshot")
+    assert ledger.removed
+    assert not Lease.is_anothers(target, PLAN)
+    Lease.take(elsewhere, PLAN)
+    assert Lease.is_anothers(target, PLAN)
