@@ -112,7 +112,10 @@ ROUTES = {
     ),
     # The state lies on the target, not beside the plan.
     "home": Route(
-        options=("--yes", "--no-input", "--state", "target", "--until", "copy"), serves="source", moves=False
+        copy=COPY % "",
+        options=("--yes", "--no-input", "--state", "target", "--until", "copy"),
+        serves="source",
+        moves=False,
     ),
     "split": Route(copy=COPY % ", split_above: 128kB, streams: 2"),
     "lost": Route(copy=CHOSEN % "", killed=("copy.after_commit#1",)),
