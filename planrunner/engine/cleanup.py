@@ -14,6 +14,7 @@ from planrunner.engine.performing import Answers, Performer
 from planrunner.errors import CloudError, Interrupted, PlanrunnerError, StateUnfit
 from planrunner.failpoints import failpoint
 from planrunner.model import Approval, Belongs, StepStatus
+from planrunner.replication.ledger import Ledger
 from planrunner.step import Cleaning, Crossing, Scanning
 
 if TYPE_CHECKING:
@@ -81,6 +82,9 @@ def clean(
                 failpoint("cleanup.begun")
             _remove(setup, book, context)
             _forget_steps(setup, book, found)
+        if take_over:
+            # Raising the epoch may have made a ledger anew, after the one that was overtaken had removed it.
+            Ledger(context.world.target, context.plan_id).forget(CLEANED)
         # The way to the source is shut last, after the last look at it.
         left = (*_left(setup, context), *shut(setup, book, rules))
         if at_work:

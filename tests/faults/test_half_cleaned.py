@@ -75,6 +75,8 @@ def test_a_cleanup_that_wakes_when_another_has_begun_anew_takes_nothing_from_it(
 
             elsewhere("cleanup", "--yes", "--take-over")
             with psycopg.connect(one.theirs, autocommit=True) as session:
+                left = session.execute("SELECT to_regnamespace('planrunner')::text").fetchone()
+                assert left == (None,)
                 session.execute("DROP TABLE kept")
             # As many runs as came before: the epochs of the ledger that is made anew must not be those of the former.
             elsewhere("run", "--until", "copy")

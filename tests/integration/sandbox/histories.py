@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import psycopg
 
+from planrunner.clock import SystemClock
 from planrunner.sandbox.rds_script import Disturbance, Fault
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from planrunner.sandbox.servers import PostgresServer
 
 OWN = "planrunner-shop-prod"
+_CLOCK = SystemClock()
+_PATIENCE_SECONDS = 60
 
 
 @dataclass(kw_only=True)
@@ -89,8 +92,11 @@ class Scene:
 
     @property
     def attached(self) -> tuple[str, str]:
-        """The group that rules the server, and its status."""
+        """The group that rules the server, and its status once AWS has applied what was asked."""
         world = self.api.world
+        give_up = _CLOCK.monotonic() + _PATIENCE_SECONDS
+        while world.main.apply_status == "applying" and _CLOCK.monotonic() < give_up:
+            _CLOCK.sleep(0.01)
         return world.ruling(world.main).name, world.main.apply_status
 
     @property
