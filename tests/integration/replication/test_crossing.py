@@ -3,25 +3,49 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from psycopg import conninfo
 
 from planrunner.clock import SystemClock
-from planrunner.errors import ConnectionFailed, LeaseLost, StepBlocked, StepFailed
+from planrunner.errors import (
+    ConnectionFailed,
+    DifferencesFound,
+    LeaseLost,
+    QueryFailed,
+    StepBlocked,
+    StepFailed,
+)
 from planrunner.model import Side
-from planrunner.replication import crossing, cutover, fence, gate, generations
+from planrunner.postgres import catalog
+from planrunner.replication import (
+    choices,
+    crossing,
+    cutover,
+    fence,
+    gate,
+    generations,
+    large_objects,
+    return_streams,
+    subscriptions,
+)
 from planrunner.replication.crossing import NoSwitch, Pause, Position
 from planrunner.replication.generations import Division
 from planrunner.sandbox.binaries import wheel_bin
 from planrunner.sandbox.servers import PostgresServer
+from tests.faults.lines import FaultLine
 from tests.integration.replication.stage import Pair, assert_equal, copy_all, follow_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from planrunner.postgres.connection import Session
     from planrunner.replication.workspace import Workspace
 
 SCHEMA = """
@@ -214,6 +238,89 @@ def test_what_breaks_after_the_commit_is_between_the_sides_until_it_is_finished(
         assert takes_writes(pair.theirs)
 
 
+@pytest.mark.parametrize("rehearse", [True, False])
+def test_a_way_back_leads_what_is_written_on_the_target_home_and_a_rehearsal_leaves_none(
+    pair: Pair, rehearse: bool
+) -> None:
+    with following(pair) as space:
+        wanted = terms(reverse=True)
+        if rehearse:
+            cutover.rehearse(space, wanted, asked_by="ana")
+            assert not return_streams.back_exists(space)
+            assert crossing.position(space) is Position.SOURCE
+            return
+        cutover.cut_over(space, wanted)
+        aligned = crossing.aligned_at(space)
+        assert aligned is not None
+        cutover.retire(space)
+        assert subscriptions.existing(space.target, space.names) == {}
+        assert takes_writes(pair.theirs)
+        cutover.begin_way_back(space)
+        return_streams.wait_back(space, 120)
+        assert_equal(pair)
+        return_streams.drop_back(space)
+
+
+def test_what_breaks_after_the_commit_keeps_the_way_back_that_was_prepared(pair: Pair) -> None:
+    with following(pair) as space:
+        with pytest.raises(StepFailed, match="broken at to target"):
+            cutover.cut_over(space, terms(switch=Breaking(at="to target"), reverse=True))
+        assert crossing.position(space) is Position.GOING
+        assert return_streams.back_exists(space)
+        return_streams.drop_back(space)
+
+
+@pytest.mark.parametrize("away", ["source", "target"])
+def test_a_server_that_goes_before_the_commit_leaves_the_way_back_to_the_next_attempt(
+    pair: Pair, away: str
+) -> None:
+    server: PostgresServer = getattr(pair, away)
+
+    class Leaving(Breaking):
+        def check(self) -> None:
+            server.stop("immediate")
+            super().check()
+
+    with following(pair) as space:
+        try:
+            with pytest.raises(StepFailed, match="broken at check"):
+                cutover.cut_over(space, terms(switch=Leaving(at="check"), reverse=True))
+        finally:
+            server.start()
+        # Where the fence can't be asked for, nothing of the way back is touched.
+        warned = [line for line in pair.news if "the way back that was prepared is still there" in line]
+        assert len(warned) == (1 if away == "target" else 0)
+        assert return_streams.back_exists(space)
+        assert takes_writes(pair.ours)
+        cutover.cut_over(space, terms(reverse=True))
+        assert crossing.position(space) is Position.TARGET
+        return_streams.drop_back(space)
+
+
+def test_what_no_stream_carries_is_brought_inside_the_pause(pair: Pair) -> None:
+    pair.create(SCHEMA + "CREATE TABLE bare (a int); INSERT INTO bare VALUES (1), (1), (NULL);")
+    with pair.workspace() as space:
+        space.choices = choices.Choices.of({"public.bare": "copy_at_cutover"}, "refuse")
+        copy_all(space, division=Division())
+        follow_all(space)
+        assert {table.qualified for table in cutover.to_guard(space)} == {
+            "public.bare",
+            "public.item",
+            "public.other",
+        }
+        pair.execute("INSERT INTO bare VALUES (2); SELECT lo_from_bytea(4711, 'large')")
+        objects = large_objects.Terms(owners=False, grants=False)
+        cutover.cut_over(space, replace(terms(), large_objects=objects))
+        done = space.ledger.effects(cutover.STEP)
+        assert done["late tables"]["rows"] == 4
+        assert done["large objects"]["objects"] == 1
+        assert {"late tables", "large objects"} <= done["pause"]["parts_ms"].keys()
+        assert_equal(pair)
+        with psycopg.connect(pair.theirs) as session:
+            assert session.execute("SELECT lo_get(4711)").fetchone() == (b"large",)
+        cutover.retire(space)
+
+
 def test_a_target_whose_fence_somebody_took_away_is_noted_as_open(pair: Pair) -> None:
     with following(pair) as space:
         with pytest.raises(StepFailed):
@@ -287,33 +394,196 @@ def test_a_pause_knows_what_it_spent_and_what_is_left(pair: Pair) -> None:
             pause.left()
 
 
-def test_a_session_that_does_not_end_leaves_the_answer_to_the_next_run(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@dataclass
+class Through(Pair):
+    """The same pair of databases, its source by way of another ``port``."""
+
+    port: int = 0
+
+    def dsn(self, server: PostgresServer) -> str:
+        dsn = super().dsn(server)
+        return conninfo.make_conninfo(dsn, port=self.port) if server is self.source else dsn
+
+
+def by_hand(
+    space: Workspace,
+    *,
+    there: fence.Standing | None = None,
+    settle: Callable[[Session, Pause], None] = lambda _session, _pause: None,
+    keep: Callable[[Session], None] = lambda _: None,
+    arrive: Callable[[Pause], None] = lambda _: None,
+) -> crossing.Crossing:
+    """A crossing from the source that does only what it is given, over all tables; ``there``: asked of nobody, over none."""
+    return crossing.Crossing(
+        workspace=space,
+        to=Side.TARGET,
+        fence=fence.Fence(
+            names=space.names,
+            tables=() if there else catalog.tables(space.source),
+            message="moved",
+            there=there or fence.standing(space.source, space.names),
+            lock_timeout=1,
+            dead_man=7,
+        ),
+        settle=settle,
+        keep=keep,
+        arrive=arrive,
+        way_back=None,
+        switch=NoSwitch(),
+    )
+
+
+@contextmanager
+def apart(pair: Pair) -> Iterator[Workspace]:
+    """Both sides with the lease taken, and nothing between them."""
     pair.create(SCHEMA)
-    with pair.workspace() as space, psycopg.connect(pair.ours) as somebody:
-        made = crossing.Crossing(
-            workspace=space,
-            to=Side.TARGET,
-            fence=fence.Fence(
-                names=space.names,
-                tables=(),
-                message="",
-                there=fence.standing(space.source, space.names),
-                lock_timeout=1,
-                dead_man=1,
-            ),
-            settle=lambda _session, _pause: None,
-            keep=lambda _: None,
-            arrive=lambda _: None,
-            way_back=None,
-            switch=NoSwitch(),
-        )
-        # One that the server never gets rid of is not to be had: it is looked at again and again.
-        monkeypatch.setattr(space.source, "rows", lambda *_: [(True,)])
+    with pair.workspace() as space:
+        space.source.execute("CREATE SCHEMA planrunner")
+        space.lease  # noqa: B018
+        yield space
+
+
+def kill(pair: Pair, session: Session) -> None:
+    """End a session of the source as an administrator would."""
+    with psycopg.connect(pair.source.superuser_dsn, autocommit=True) as somebody:
+        pid = session.info.backend_pid
+        ended = somebody.execute("SELECT pg_terminate_backend(%s, 60000)", [pid]).fetchone()
+        assert ended == (True,)
+
+
+def test_the_line_that_breaks_in_the_pause_is_told_with_what_becomes_of_the_fence(pair: Pair) -> None:
+    def settle(session: Session, _pause: Pause) -> None:
+        kill(pair, session)
+        session.execute("SELECT 1")
+
+    with apart(pair) as space:
+        with pytest.raises(StepFailed, match="The fence was raised then and is rolled back") as told:
+            crossing.cross(by_hand(space, settle=settle), 60.0)
+        assert "at the latest 7 s after it last heard of us the source does so by itself" in told.value.message
+        assert crossing.position(space) is Position.SOURCE
+        assert takes_writes(pair.ours)
+
+
+def test_a_statement_that_fails_in_the_pause_is_its_own_news(pair: Pair) -> None:
+    def settle(session: Session, _pause: Pause) -> None:
+        session.execute("SELECT 1/0")
+
+    with apart(pair) as space:
+        with pytest.raises(QueryFailed, match="division by zero"):
+            crossing.cross(by_hand(space, settle=settle), 60.0)
+        assert takes_writes(pair.ours)
+
+
+@pytest.mark.parametrize("fence_lives", [True, False])
+def test_differences_are_the_news_only_while_the_fence_still_held_writers_back(
+    pair: Pair, fence_lives: bool
+) -> None:
+    def settle(session: Session, _pause: Pause) -> None:
+        if not fence_lives:
+            kill(pair, session)
+        raise DifferencesFound("public.item differs")
+
+    expected = DifferencesFound if fence_lives else StepFailed
+    with apart(pair) as space:
+        with pytest.raises(expected) as told:
+            crossing.cross(by_hand(space, settle=settle), 60.0)
+        assert ("public.item differs" in told.value.message) is fence_lives
+        assert takes_writes(pair.ours)
+
+
+def test_a_fence_whose_session_ends_before_the_commit_is_rolled_back_and_that_is_told(pair: Pair) -> None:
+    arrived: list[Pause] = []
+    with apart(pair) as space:
+        made = by_hand(space, keep=lambda session: kill(pair, session), arrive=arrived.append)
+        with pytest.raises(StepFailed, match="the COMMIT of the fence, which did not take effect"):
+            crossing.cross(made, 60.0)
+        assert arrived == []
+        assert crossing.position(space) is Position.SOURCE
+        assert takes_writes(pair.ours)
+
+
+def test_a_commit_whose_reply_is_lost_is_asked_for_and_gone_on_from(pair: Pair) -> None:
+    arrived: list[Pause] = []
+    with FaultLine(pair.source.port) as line:
+        through = Through(pair.source, pair.target, name=pair.name, port=line.port)
+        pair.create(SCHEMA)
+        with through.workspace() as space:
+            space.source.execute("CREATE SCHEMA planrunner")
+            space.lease  # noqa: B018
+            made = by_hand(
+                space,
+                keep=lambda _: line.trap("commit", "lose", match="planrunner_fence"),
+                arrive=arrived.append,
+            )
+            pause = crossing.cross(made, 60.0)
+            assert line.counts().lost == 1
+            assert arrived == [pause]
+            assert "commit" in pause.parts
+            assert not takes_writes(pair.ours)
+            assert crossing.position(space) is not Position.SOURCE
+
+
+def test_over_the_budget_before_the_commit_nothing_is_committed(pair: Pair) -> None:
+    def settle(_session: Session, pause: Pause) -> None:
+        pause.begun -= 61.0
+
+    with apart(pair) as space:
+        with pytest.raises(StepFailed, match="over its budget of 60 s"):
+            crossing.cross(by_hand(space, settle=settle), 60.0)
+        assert takes_writes(pair.ours)
+
+
+def test_a_pause_begins_when_the_locks_are_there_and_holds_the_time_of_each_part(pair: Pair) -> None:
+    clock = SystemClock()
+    begun = clock.monotonic()
+    with apart(pair) as space:
+        pause = crossing.cross(by_hand(space, settle=lambda _, __: clock.sleep(0.2)), 60.0)
+        assert begun < pause.begun < clock.monotonic() - 0.2
+        assert {"fence", "commit"} <= pause.parts.keys()
+        assert sum(pause.parts.values()) < pause.spent()
+
+
+def test_the_pause_of_clients_that_are_held_begins_with_their_holding(pair: Pair) -> None:
+    class Holding(Breaking):
+        since: float | None = None
+
+        @contextmanager
+        def held(self, to: Side) -> Iterator[None]:
+            self.since = SystemClock().monotonic()
+            SystemClock().sleep(0.1)
+            self.led.append(f"held for {to.value}")
+            yield
+            self.led.append("let go")
+
+    with apart(pair) as space:
+        switch = Holding(at="nowhere")
+        pause = crossing.cross(replace(by_hand(space), switch=switch), 60.0)
+        assert switch.led == ["held for target", "check", "let go"]
+        assert pause.begun == switch.since
+        assert 0.1 <= pause.parts["hold traffic"] < 60
+
+
+def test_where_the_side_that_is_left_is_away_nobody_claims_to_know(pair: Pair) -> None:
+    with Through(pair.source, pair.target, name="postgres", port=1).workspace() as space:
+        space.clock = Leaping(61.0)
+        with pytest.raises(StepFailed, match="whether it took effect is not known yet") as told:
+            crossing._committed(by_hand(space, there=fence.Standing(closed=False, tables=frozenset(), whole=frozenset())), 1)
+        assert "Make the source reachable and run again at once" in (told.value.remedy or "")
+
+
+def test_a_session_that_does_not_end_leaves_the_answer_to_the_next_run(pair: Pair) -> None:
+    pair.create(SCHEMA)
+    with pair.workspace() as space:
+        stuck = space.source.open(read_only=False)
+        pid = stuck.info.backend_pid
         space.clock = Still()
-        with pytest.raises(StepFailed, match=r"whether it took effect is not known yet") as told:
-            crossing._committed(made, somebody.info.backend_pid)
+        # Told to end, it does not come to it: as one whose disk does not answer.
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(StepFailed, match=r"whether it took effect is not known yet") as told:
+                crossing._committed(by_hand(space), pid)
+        finally:
+            os.kill(pid, signal.SIGCONT)
         assert "run again at once" in (told.value.remedy or "")
 
 
