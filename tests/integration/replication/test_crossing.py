@@ -413,7 +413,7 @@ def by_hand(
     keep: Callable[[Session], None] = lambda _: None,
     arrive: Callable[[Pause], None] = lambda _: None,
 ) -> crossing.Crossing:
-    """A crossing from the source that does only what it is given, over all tables; ``there``: asked of nobody, over none."""
+    """A crossing from the source that does only what it is given, over all its tables; over none with ``there``."""
     return crossing.Crossing(
         workspace=space,
         to=Side.TARGET,
@@ -459,7 +459,9 @@ def test_the_line_that_breaks_in_the_pause_is_told_with_what_becomes_of_the_fenc
     with apart(pair) as space:
         with pytest.raises(StepFailed, match="The fence was raised then and is rolled back") as told:
             crossing.cross(by_hand(space, settle=settle), 60.0)
-        assert "at the latest 7 s after it last heard of us the source does so by itself" in told.value.message
+        assert (
+            "at the latest 7 s after it last heard of us the source does so by itself" in told.value.message
+        )
         assert crossing.position(space) is Position.SOURCE
         assert takes_writes(pair.ours)
 
@@ -566,8 +568,9 @@ def test_the_pause_of_clients_that_are_held_begins_with_their_holding(pair: Pair
 def test_where_the_side_that_is_left_is_away_nobody_claims_to_know(pair: Pair) -> None:
     with Through(pair.source, pair.target, name="postgres", port=1).workspace() as space:
         space.clock = Leaping(61.0)
+        nothing = fence.Standing(closed=False, tables=frozenset(), whole=frozenset())
         with pytest.raises(StepFailed, match="whether it took effect is not known yet") as told:
-            crossing._committed(by_hand(space, there=fence.Standing(closed=False, tables=frozenset(), whole=frozenset())), 1)
+            crossing._committed(by_hand(space, there=nothing), 1)
         assert "Make the source reachable and run again at once" in (told.value.remedy or "")
 
 

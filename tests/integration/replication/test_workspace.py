@@ -6,7 +6,7 @@ import itertools
 import os
 import signal
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -200,9 +200,9 @@ def test_a_change_of_either_side_is_whole_and_the_lease_holders(pair: Pair, side
         with first.writing_to(server) as session:
             session.execute("CREATE TABLE public.kept (v int)")
         assert first.ledger.exists()
-        with pytest.raises(RuntimeError), first.writing_to(server) as session:
+        with suppress(ZeroDivisionError), first.writing_to(server) as session:
             session.execute("CREATE TABLE public.lost (v int)")
-            raise RuntimeError
+            assert 1 / 0
         found = "SELECT to_regclass('public.kept') IS NOT NULL, to_regclass('public.lost') IS NOT NULL"
         assert server.row(found) == (True, False)
         other.lease  # noqa: B018  # taken over
@@ -225,9 +225,9 @@ def test_a_transaction_on_the_target_holds_the_lease_to_its_end(pair: Pair) -> N
 def test_the_budget_of_wal_is_held_to_for_the_length_of_a_block_whatever_ends_it(pair: Pair) -> None:
     with pair.workspace() as space:
         assert not space.may_give_up
-        with pytest.raises(RuntimeError), space.giving_up():
+        with suppress(ZeroDivisionError), space.giving_up():
             assert space.may_give_up
-            raise RuntimeError
+            assert 1 / 0
         assert not space.may_give_up
 
 

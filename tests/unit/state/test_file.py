@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import stat
 from collections.abc import Iterator
 from dataclasses import replace
@@ -135,3 +136,16 @@ def test_where_files_cannot_be_linked_the_previous_one_is_copied(
     save_serials(store, 3)
     assert [state.serial for state in store.history()] == [2, 1]
     assert stat.S_IMODE(store.backup(1).stat().st_mode) == 0o600
+
+
+def test_a_process_that_may_open_no_more_files_is_not_told_to_mend_the_state(store: FileStore) -> None:
+    save_serials(store, 1)
+    former = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, former[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files") as told:
+            store.load()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, former)
+    assert told.value.errno == errno.EMFILE
+    assert store.load() == replace(STATE, serial=1)

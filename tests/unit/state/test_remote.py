@@ -137,3 +137,7 @@ def test_a_part_of_the_events_that_vanished_is_passed_over() -> None:
     mine.push_events(1, b"one\n")
     mine.push_events(12, b"two\n")
     assert mine.events() == b"one\ntwo\n"
+
+
+def test_a_home_is_named_by_its_place() -> None:
+    assert home(Drawer()).place == "s3://b/orders"
