@@ -27,7 +27,7 @@ soak: servers
 
 # Line and branch coverage of what must lose nothing (see pyproject.toml); fails under 100 %. Some minutes.
 COVERED := tests/unit/state tests/unit/replication/test_copy_statements.py tests/contract/test_state_store.py \
-  tests/contract/test_state_home.py $(patsubst %,tests/integration/replication/test_%.py,ledger workspace copy fence crossing)
+  tests/contract/test_state_home.py $(patsubst %,tests/integration/replication/test_%.py,ledger workspace courier copy fence crossing cutover)
 
 coverage: $(VENV)/.dev
 	mkdir -p build/coverage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,22 +13,18 @@ import pytest
 from psycopg import sql
 
 from planrunner.clock import SystemClock
-from planrunner.errors import LeaseLost, StepConflict, StepFailed, ToolFailed
+from planrunner.errors import StepConflict, ToolFailed
 from planrunner.model import Endpoint, Side
 from planrunner.postgres.connection import Server
-from planrunner.replication import feeds, generations, load, pulse, restore, verify
-from planrunner.replication.copy import Chunk, Courier
+from planrunner.replication import feeds, generations, load, pulse, verify
 from planrunner.replication.courier import mendable
 from planrunner.replication.generations import Division
-from planrunner.replication.schema_dump import Wishes
-from planrunner.replication.snapshot import begin_within
-from planrunner.replication.units import Unit
 from planrunner.sandbox.binaries import wheel_bin
 from planrunner.sandbox.servers import PostgresServer
 from tests.integration.replication.stage import Pair, assert_equal, copy_all, follow_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from planrunner.replication.workspace import Workspace
 
@@ -285,116 +281,3 @@ def test_a_psql_that_can_not_connect_is_told_in_its_own_words_and_tried_again() 
     ):
         pass
     assert mendable(failed.value)
-
-
-@contextmanager
-def courier(space: Workspace) -> Iterator[Courier]:
-    """One stream under a snapshot of the source, with the target's tables made."""
-    generations.begin(space, verify.followed_tables(space), Division())
-    restore.pre_data(space, Wishes())
-    assert space.round is not None
-    snapshot = space.round.snapshots[1]
-    reader, writer = begin_within(space.source, snapshot), space.target.open(read_only=False)
-    yield Courier(
-        workspace=space, snapshot=snapshot, reader=reader, writer=writer, psql=None, check=lambda: None
-    )
-    reader.close()
-    writer.close()
-    generations.clear_all(space)
-
-
-WAYS: dict[str, Callable[[Courier, Unit], object]] = {
-    "whole": lambda stream, unit: stream.copy_whole(unit),
-    "chunk": lambda stream, unit: stream.copy_chunk(unit, Chunk(number=1, of=2, first=0, last=1)),
-    "batch": lambda stream, unit: stream.copy_batch([unit]),
-}
-FEW = "CREATE TABLE few (id int PRIMARY KEY); INSERT INTO few SELECT generate_series(1, 10);"
-
-
-def left_of(pair: Pair) -> tuple[int, dict[str, int], int]:
-    with psycopg.connect(pair.theirs) as session:
-        (rows,) = session.execute("SELECT count(*) FROM few").fetchone() or (None,)
-    return (rows, *ledger(pair))
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_a_runner_that_was_taken_over_copies_nothing(pair: Pair, way: str) -> None:
-    pair.create(FEW)
-    with pair.workspace() as space, courier(space) as stream:
-        (unit,) = [Unit(table=table) for table in verify.followed_tables(space)]
-        with psycopg.connect(pair.theirs, autocommit=True) as session:
-            session.execute("UPDATE planrunner.lease SET epoch = epoch + 1")
-        with pytest.raises(LeaseLost):
-            WAYS[way](stream, unit)
-        stream.writer.close()
-        assert left_of(pair) == (0, {}, 0)
-        with psycopg.connect(pair.theirs, autocommit=True) as session:
-            session.execute("UPDATE planrunner.lease SET epoch = epoch - 1")
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_rows_that_a_trigger_of_the_target_swallows_are_missed_and_nothing_is_kept(
-    pair: Pair, way: str
-) -> None:
-    pair.create(FEW)
-    with pair.workspace() as space, courier(space) as stream:
-        (unit,) = [Unit(table=table) for table in verify.followed_tables(space)]
-        with psycopg.connect(pair.theirs, autocommit=True) as session:
-            session.execute(
-                "CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS"
-                " 'BEGIN IF NEW.id = 7 THEN RETURN NULL; END IF; RETURN NEW; END';"
-                " CREATE TRIGGER swallow BEFORE INSERT ON few FOR EACH ROW EXECUTE FUNCTION swallow()"
-            )
-        with pytest.raises(
-            StepFailed,
-            match=r"public\.few: the source sent 10 rows, the target took 9; nothing of it was kept",
-        ):
-            WAYS[way](stream, unit)
-        stream.writer.close()
-        assert left_of(pair) == (0, {}, 0)
-
-
-def test_a_row_that_comes_to_the_target_after_all_were_looked_at_is_not_emptied(pair: Pair) -> None:
-    pair.create(FEW)
-    with pair.workspace() as space, courier(space) as stream:
-        (unit,) = [Unit(table=table) for table in verify.followed_tables(space)]
-        with psycopg.connect(pair.theirs, autocommit=True) as session:
-            session.execute("INSERT INTO few VALUES (-1)")
-        with pytest.raises(
-            StepConflict, match=r"public\.few: holds rows that this plan did not put there"
-        ) as told:
-            stream.copy_whole(unit)
-        assert "Empty it, or move it away" in (told.value.remedy or "")
-        stream.writer.close()
-        assert left_of(pair) == (1, {}, 0)
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_what_was_copied_is_told_as_the_ledger_has_it(pair: Pair, way: str) -> None:
-    pair.create(FEW)
-    with pair.workspace() as space, courier(space) as stream:
-        (unit,) = [Unit(table=table) for table in verify.followed_tables(space)]
-        told = WAYS[way](stream, unit)
-        there: Any = space.ledger.chunk(unit.id, 1) if way == "chunk" else space.ledger.units()
-        assert there == ({unit.id: told} if way == "whole" else told)
-        (copied,) = [there] if way == "chunk" else there.values()
-        # Binary: a signature of 19 bytes, ten rows of 2 + 4 + 4, an end of 2.
-        assert (copied.generation, copied.rows, copied.bytes) == (1, 10, 121)
-        assert 0 < copied.seconds < 600
-        assert left_of(pair)[0] == 10
-
-
-def test_a_stream_that_is_to_stop_keeps_nothing(pair: Pair) -> None:
-    pair.create(WIDE)
-    with pair.workspace() as space, courier(space) as stream:
-        (unit,) = [Unit(table=table) for table in verify.followed_tables(space)]
-        asked = itertools.count()
-
-        def check() -> None:
-            if next(asked) > 20:
-                raise StepFailed("stopped")
-
-        with pytest.raises(StepFailed, match="stopped"):
-            replace(stream, check=check).copy_whole(unit)
-        stream.writer.close()
-        assert ledger(pair) == ({}, 0)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from planrunner.errors import StateUnfit
+from planrunner.state.control import Control
 from planrunner.state.file import BACKUPS, FileStore
 from planrunner.state.record import State
 
@@ -98,9 +99,9 @@ def test_a_symbolic_link_is_refused_and_its_goal_untouched(store: FileStore, tmp
     goal = tmp_path / "precious"
     goal.write_text("keep me")
     store.path.symlink_to(goal)
-    with pytest.raises(StateUnfit, match="symbolic link"):
+    with pytest.raises(StateUnfit, match=r"json is a symbolic link"):
         store.load()
-    with pytest.raises(StateUnfit, match="symbolic link"):
+    with pytest.raises(StateUnfit, match=r"json is a symbolic link"):
         store.save(STATE)
     assert goal.read_text() == "keep me"
 
@@ -149,3 +150,33 @@ def test_a_process_that_may_open_no_more_files_is_not_told_to_mend_the_state(sto
         resource.setrlimit(resource.RLIMIT_NOFILE, former)
     assert told.value.errno == errno.EMFILE
     assert store.load() == replace(STATE, serial=1)
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was forced to the disk, in order: the text of a file, or a folder with the names in it."""
+    seen: list[str] = []
+    force = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        force(descriptor)
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            seen.append(f"folder with {', '.join(sorted(os.listdir(descriptor)))}")
+        else:
+            seen.append("file")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return seen
+
+
+def test_what_is_saved_is_on_the_disk_before_it_is_named_and_so_is_its_name(
+    store: FileStore, synced: list[str]
+) -> None:
+    save_serials(store, 1)
+    assert synced == ["file", "folder with orders.yaml.state.json"]
+    store.steer(Control(who="ana"))
+    assert synced[2:] == ["file", "folder with orders.yaml.state.json, orders.yaml.state.json.control.json"]
+    store.set_aside()
+    assert synced[4:] == [
+        "folder with orders.yaml.state.json.aside.1, orders.yaml.state.json.control.json",
+    ]
