@@ -387,3 +387,37 @@ def test_a_runner_knows_where_the_epoch_stood_when_it_looked(
     elsewhere.execute("DROP SCHEMA planrunner CASCADE")
     assert not Lease.is_anothers(target, PLAN)
     assert Lease.is_anothers(elsewhere, PLAN)
+
+
+def test_a_look_remembers_the_epoch_of_whoever_has_the_lease(target: Server, elsewhere: Server) -> None:
+    for _ in range(3):
+        Lease.take(elsewhere, PLAN)
+    Lease.look(target, PLAN)
+    assert target.known_epoch == 3
+    # Nobody took it since, so this one may.
+    assert Lease.take(target, PLAN).epoch == 4
+
+
+def test_a_ledger_that_was_made_anew_is_no_ledger_of_this_runners(target: Server) -> None:
+    for _ in range(3):
+        Lease.take(target, PLAN)
+    target.execute("DROP SCHEMA planrunner CASCADE")
+    with pytest.raises(LeaseLost):
+        Lease.take(target, PLAN)
+    # What was made meanwhile is rolled back with it.
+    assert tables(target) == []
+
+
+def test_taking_the_lease_again_makes_no_noise(target: Server) -> None:
+    Lease.take(target, PLAN)
+    heard: list[str] = []
+    opened = target.open
+
+    def listening(**how: Any) -> psycopg.Connection[Any]:
+        session = opened(**how)
+        session.add_notice_handler(lambda notice: heard.append(notice.message_primary or ""))
+        return session
+
+    target.open = listening  # type: ignore[method-assign]
+    Lease.take(target, PLAN)
+    assert heard == []

@@ -180,3 +180,18 @@ def test_what_is_saved_is_on_the_disk_before_it_is_named_and_so_is_its_name(
     assert synced[4:] == [
         "folder with orders.yaml.state.json.aside.1, orders.yaml.state.json.control.json",
     ]
+
+
+def test_an_older_copy_of_it_is_refused(store: FileStore) -> None:
+    save_serials(store, 3)
+    store.path.write_bytes(store.backup(2).read_bytes())
+    with pytest.raises(StateUnfit, match=r"state file .*orders\.yaml\.state\.json"):
+        FileStore(store.path).load()
+
+
+def test_the_state_of_another_migration_is_not_overwritten(store: FileStore) -> None:
+    save_serials(store, 1)
+    before = store.path.read_bytes()
+    with pytest.raises(StateUnfit, match=r"state file .*orders\.yaml\.state\.json"):
+        store.save(replace(STATE, lineage="another", serial=2))
+    assert store.path.read_bytes() == before
