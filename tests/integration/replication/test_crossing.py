@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ import psycopg
 import pytest
 from psycopg import conninfo
 
+from planrunner import remains
 from planrunner.clock import SystemClock
 from planrunner.errors import (
     DifferencesFound,
@@ -227,6 +229,22 @@ def test_a_pause_begins_when_the_locks_are_there_and_holds_the_time_of_each_part
         assert sum(pause.parts.values()) < pause.spent()
 
 
+def test_a_pause_does_not_begin_while_the_locks_are_waited_for_in_vain(pair: Pair) -> None:
+    clock = SystemClock()
+    purposes: list[str] = []
+    with apart(pair) as space, psycopg.connect(pair.ours) as holder:
+        holder.execute("UPDATE item SET v = 'held' WHERE id = 1")
+        # The first attempt waits for a second.
+        release = threading.Timer(1.5, holder.rollback)
+        begun = clock.monotonic()
+        release.start()
+        pause = crossing.cross(by_hand(space, settle=lambda _, __: purposes.extend(remains.listed())), 60.0)
+        release.join()
+        assert pause.begun - begun >= 1.0
+        assert pause.parts["fence"] >= 1.0
+        assert any("(the fence: writers wait for its locks), in a transaction" in line for line in purposes)
+
+
 def test_the_pause_of_clients_that_are_held_begins_with_their_holding(pair: Pair) -> None:
     class Holding(Breaking):
         since: float | None = None
@@ -293,6 +311,8 @@ def test_a_pause_knows_what_it_spent_and_what_is_left(pair: Pair) -> None:
         assert 0 < pause.left() <= 60
         detail = pause.detail()
         assert set(detail["parts_ms"]) == {"one", "two"}  # type: ignore[arg-type]
+        pause.parts = {"one": 1.5}
+        assert pause.detail()["parts_ms"] == {"one": 1500.0}
         space.clock = Leaping(61.0)
         with pytest.raises(StepFailed, match="over its budget of 60 s"):
             pause.left()

@@ -12,6 +12,7 @@ import pytest
 
 from planrunner.errors import (
     ConnectionFailed,
+    DifferencesFound,
     LeaseLost,
     StepBlocked,
     StepFailed,
@@ -36,6 +37,7 @@ from tests.integration.replication.stage import Pair, assert_equal, copy_all, fo
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from planrunner.model import Side
     from planrunner.replication.workspace import Workspace
 
 
@@ -82,7 +84,9 @@ def test_after_a_cutover_writers_are_on_the_target_and_there_is_none_to_make(pai
         assert takes_writes(pair.theirs)
         done = space.ledger.effects(cutover.STEP)
         assert {"opened", "switched", "pause", "verification"} <= done.keys()
-        assert done["verification"]["equal"] is True
+        found = done["verification"]
+        assert (found["equal"], found["rows"]) == (True, 100)
+        assert (found["sequences"], found["sequences_moved"]) == (1, 1)
         assert set(done["pause"]["parts_ms"]) >= {
             "fence",
             "barrier",
@@ -216,6 +220,45 @@ def test_a_server_that_goes_before_the_commit_leaves_the_way_back_to_the_next_at
         return_streams.drop_back(space)
 
 
+class Writing(Breaking):
+    """Somebody makes a large object in the pause."""
+
+    def __init__(self, dsn: str) -> None:
+        super().__init__(at="nowhere")
+        self._dsn = dsn
+        self.refused = False
+
+    def check(self) -> None:
+        with psycopg.connect(self._dsn, autocommit=True) as session:
+            session.execute("SET lock_timeout = '50ms'")
+            try:
+                session.execute("SELECT lo_create(0)")
+            except psycopg.errors.LockNotAvailable:
+                self.refused = True
+
+
+class Changing(Breaking):
+    """Somebody makes a table when everything was proven, and before writers are stopped."""
+
+    def __init__(self, dsn: str) -> None:
+        super().__init__(at="nowhere")
+        self._dsn = dsn
+
+    @contextmanager
+    def held(self, to: Side) -> Iterator[None]:  # noqa: ARG002
+        with psycopg.connect(self._dsn, autocommit=True) as session:
+            session.execute("CREATE TABLE latest (id int PRIMARY KEY)")
+        yield
+
+
+def test_a_table_that_is_made_after_the_proofs_stops_the_crossing(pair: Pair) -> None:
+    with following(pair) as space:
+        with pytest.raises(DifferencesFound, match=r"public\.latest"):
+            cutover.cut_over(space, terms(switch=Changing(pair.ours)))
+        assert takes_writes(pair.ours)
+        assert not takes_writes(pair.theirs)
+
+
 def test_what_no_stream_carries_is_brought_inside_the_pause(pair: Pair) -> None:
     pair.create(SCHEMA + "CREATE TABLE bare (a int); INSERT INTO bare VALUES (1), (1), (NULL);")
     with pair.workspace() as space:
@@ -229,7 +272,13 @@ def test_what_no_stream_carries_is_brought_inside_the_pause(pair: Pair) -> None:
         }
         pair.execute("INSERT INTO bare VALUES (2); SELECT lo_from_bytea(4711, 'large')")
         objects = large_objects.Terms(owners=False, grants=False)
-        cutover.cut_over(space, replace(terms(), large_objects=objects))
+        with pytest.raises(
+            StepBlocked, match=r"reverse: true can't bring back what is written to public\.bare"
+        ):
+            cutover.cut_over(space, terms(reverse=True))
+        switch = Writing(pair.ours)
+        cutover.cut_over(space, replace(terms(switch=switch), large_objects=objects))
+        assert switch.refused
         done = space.ledger.effects(cutover.STEP)
         assert done["late tables"]["rows"] == 4
         assert done["large objects"]["objects"] == 1

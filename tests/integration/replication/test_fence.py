@@ -196,6 +196,17 @@ def test_the_fence_names_the_tables_that_it_stops_and_none_while_it_stands_open(
         stopped = fence.fenced(space.source, space.names)
         assert stopped == tuple(sorted(table.qualified for table in tables(space)))
         assert len(stopped) == 7
+        assert fence.standing(space.source, space.names).whole == frozenset(stopped)
+        for place, trigger in enumerate(("planrunner_fence", "planrunner_fence_truncate")):
+            table = ("plain", "mother")[place]
+            pair.execute(f"ALTER TABLE {table} DISABLE TRIGGER {trigger}")
+            found = fence.standing(space.source, space.names)
+            assert found.tables == frozenset(stopped)
+            assert found.whole == frozenset(stopped) - {"public.plain", f"public.{table}"}
+        # One that replication would fire no more is not whole either.
+        close(space)
+        pair.execute("ALTER TABLE plain ENABLE TRIGGER planrunner_fence")
+        assert fence.standing(space.source, space.names).whole == frozenset(stopped) - {"public.plain"}
         space.source.execute(fence.opening(space.names))
         assert fence.fenced(space.source, space.names) == ()
         # Lowered twice, the second has nothing to do.

@@ -131,6 +131,23 @@ def test_a_former_runs_sessions_are_ended_on_both_sides_and_no_others(pair: Pair
             assert alive(server, strangers[place])
 
 
+def test_a_session_that_a_former_run_opens_while_it_is_taken_over_is_ended_too(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with runner(pair, "former") as former, runner(pair, "next") as space:
+        opened: list[psycopg.Connection[tuple[object, ...]]] = []
+        take = Lease.take
+
+        def meanwhile(target: Server, plan_id: str) -> Lease:
+            opened.extend(server.open(read_only=False) for server in sides(former))
+            return take(target, plan_id)
+
+        monkeypatch.setattr(Lease, "take", meanwhile)
+        space.lease  # noqa: B018
+        for server, session in zip(sides(space), opened, strict=True):
+            assert not alive(server, session)
+
+
 def test_it_is_told_how_many_sessions_were_ended(pair: Pair) -> None:
     with runner(pair, "former") as former, runner(pair, "next") as space:
         left = [former.source.open(read_only=True) for _ in range(3)]

@@ -47,6 +47,9 @@ def test_the_previous_serials_are_kept_newest_first(store: FileStore) -> None:
     kept = [FileStore(store.backup(n)).load() for n in range(1, BACKUPS + 1)]
     assert [state.serial for state in kept if state] == [8, 7, 6, 5, 4]
     assert not store.backup(BACKUPS + 1).exists()
+    # What somebody else named so is none of them.
+    store.backup(BACKUPS + 1).write_bytes(store.path.read_bytes())
+    assert [state.serial for state in store.history()] == [8, 7, 6, 5, 4]
 
 
 def test_no_temporary_file_stays(store: FileStore) -> None:
@@ -125,6 +128,44 @@ def test_what_a_killed_writer_left_is_removed_and_nobody_elses(store: FileStore)
     save_serials(store, 1)
     assert not left.exists()
     assert other.exists()
+    # Of a process that had our number.
+    before = folder / f".{store.path.name}.control.json.{os.getpid()}.tmp"
+    before.touch()
+    store.steer(Control(who="bo"))
+    assert store.control() == Control(who="bo")
+
+
+@pytest.mark.parametrize("what", ["file", "link"])
+def test_what_is_put_in_the_way_of_a_save_is_neither_followed_nor_filled(
+    store: FileStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    goal = tmp_path / "precious"
+    goal.write_text("keep me")
+    unlink = Path.unlink
+
+    def planted(path: Path, **how: bool) -> None:
+        unlink(path, **how)
+        if what == "link":
+            path.symlink_to(goal)
+        else:
+            path.hardlink_to(goal)
+
+    monkeypatch.setattr(Path, "unlink", planted)
+    with pytest.raises(StateUnfit, match="cannot write state file"):
+        store.save(STATE)
+    assert goal.read_text() == "keep me"
+    assert not store.path.exists()
+
+
+def test_a_save_keeps_no_descriptor(store: FileStore) -> None:
+    def next_free() -> int:
+        descriptor = os.open(os.devnull, os.O_RDONLY)
+        os.close(descriptor)
+        return descriptor
+
+    before = next_free()
+    save_serials(store, 3)
+    assert next_free() == before
 
 
 def test_where_files_cannot_be_linked_the_previous_one_is_copied(
@@ -163,7 +204,7 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
             seen.append(f"folder with {', '.join(sorted(os.listdir(descriptor)))}")
         else:
-            seen.append("file")
+            seen.append("file" if os.fstat(descriptor).st_size else "empty file")
 
     monkeypatch.setattr(os, "fsync", fsync)
     return seen
@@ -174,7 +215,9 @@ def test_what_is_saved_is_on_the_disk_before_it_is_named_and_so_is_its_name(
 ) -> None:
     save_serials(store, 1)
     assert synced == ["file", "folder with orders.yaml.state.json"]
+    assert store.control() == Control()
     store.steer(Control(who="ana"))
+    assert store.control() == Control(who="ana")
     assert synced[2:] == ["file", "folder with orders.yaml.state.json, orders.yaml.state.json.control.json"]
     store.set_aside()
     assert synced[4:] == [
