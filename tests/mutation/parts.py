@@ -46,7 +46,7 @@ PARTS = (
     _state("succession", "file", "remote"),
     _state("upgrade", "formats"),
     _served("ledger", f"{_SERVERS}/test_ledger.py", sample=60),
-    _served("workspace", f"{_SERVERS}/test_workspace.py", sample=30),
+    _served("workspace", f"{_SERVERS}/test_workspace.py", sample=40),
     _served(
         "copy",
         "tests/unit/replication/test_copy_statements.py",
@@ -54,9 +54,9 @@ PARTS = (
         f"{_SERVERS}/test_copy.py::test_chunks_of_a_table_become_one_unit",
         f"{_SERVERS}/test_copy.py::test_the_pace_that_is_told_adds_up_to_what_was_copied",
         f"{_SERVERS}/test_copy.py::test_without_psql_the_copy_goes_over_a_session_of_our_own",
-        sample=30,
+        sample=20,
     ),
-    _served("cutover", f"{_SERVERS}/test_cutover.py", sample=25),
-    _served("crossing", f"{_SERVERS}/test_crossing.py", f"{_SERVERS}/test_cutover.py", sample=30),
-    _served("fence", f"{_SERVERS}/test_fence.py", f"{_SERVERS}/test_crossing.py", sample=30),
+    _served("cutover", f"{_SERVERS}/test_cutover.py", sample=20),
+    _served("crossing", f"{_SERVERS}/test_crossing.py", f"{_SERVERS}/test_cutover.py", sample=20),
+    _served("fence", f"{_SERVERS}/test_fence.py", f"{_SERVERS}/test_crossing.py", sample=20),
 )
