@@ -190,3 +190,12 @@ def test_what_is_asked_of_a_run_is_there_for_whoever_looks() -> None:
     assert home(drawer).control() == Control()
     home(drawer).steer(Control(who="ana"))
     assert home(drawer).control() == Control(who="ana")
+
+
+def test_a_damaged_backup_hides_none_of_the_others() -> None:
+    drawer = Drawer()
+    mine = home(drawer)
+    for serial in range(1, 5):
+        mine.save(replace(FIRST, serial=serial))
+    drawer.put("orders.backup.000000002", "garbage")
+    assert [state.serial for state in mine.history()] == [3, 1]
