@@ -232,9 +232,12 @@ def test_an_older_copy_of_it_is_refused(store: FileStore) -> None:
         FileStore(store.path).load()
 
 
-def test_the_state_of_another_migration_is_not_overwritten(store: FileStore) -> None:
+def test_the_state_is_not_overwritten_by_another_migrations_nor_by_one_of_the_same_serial(
+    store: FileStore,
+) -> None:
     save_serials(store, 1)
     before = store.path.read_bytes()
-    with pytest.raises(StateUnfit, match=r"state file .*orders\.yaml\.state\.json"):
-        store.save(replace(STATE, lineage="another", serial=2))
+    for other in (replace(STATE, lineage="another", serial=2), replace(STATE, serial=1, plan_digest="e")):
+        with pytest.raises(StateUnfit, match=r"state file .*orders\.yaml\.state\.json"):
+            store.save(other)
     assert store.path.read_bytes() == before
