@@ -69,17 +69,16 @@ class Cut:
         return cls(tables=workspace.selection.carried(found), followed=followed, late=late_ones)
 
 
+_IMPOSSIBLE: Mapping[Position, str] = {
+    Position.TARGET: "the target takes the writes since the cutover: there is none to make or rehearse any more",
+    Position.GOING: "the cutover was broken off after its commit: finish it with `planrunner run PLAN`",
+    Position.RETURNING: "a rollback was broken off after its commit: finish it with `planrunner rollback PLAN`",
+}
+
+
 def impossible(where: Position) -> str | None:
     """Why the target must not be closed for a cutover or its rehearsal, None while the source takes the writes."""
-    match where:
-        case Position.SOURCE:
-            return None
-        case Position.TARGET:
-            return "the target takes the writes since the cutover: there is none to make or rehearse any more"
-        case Position.GOING:
-            return "the cutover was broken off after its commit: finish it with `planrunner run PLAN`"
-        case Position.RETURNING:
-            return "a rollback was broken off after its commit: finish it with `planrunner rollback PLAN`"
+    return _IMPOSSIBLE.get(where)
 
 
 def guard(workspace: Workspace) -> None:

@@ -417,3 +417,36 @@ def test_whoever_removed_the_ledger_writes_nothing_once_another_has_made_it_anew
     assert not Lease.is_anothers(target, PLAN)
     Lease.take(elsewhere, PLAN)
     assert Lease.is_anothers(target, PLAN)
+
+
+def test_a_look_remembers_the_epoch_of_whoever_has_the_lease(target: Server, elsewhere: Server) -> None:
+    found = [Lease.take(elsewhere, PLAN).epoch for _ in range(3)]
+    Lease.look(target, PLAN)
+    assert target.known_epoch == found[-1]
+    # Nobody took it since, so this one may.
+    assert Lease.take(target, PLAN).epoch == found[-1] + 1
+
+
+def test_a_ledger_that_was_made_anew_is_no_ledger_of_this_runners(target: Server) -> None:
+    for _ in range(3):
+        Lease.take(target, PLAN)
+    target.execute("DROP SCHEMA planrunner CASCADE")
+    with pytest.raises(LeaseLost):
+        Lease.take(target, PLAN)
+    # What was made meanwhile is rolled back with it.
+    assert tables(target) == []
+
+
+def test_taking_the_lease_again_makes_no_noise(target: Server) -> None:
+    Lease.take(target, PLAN)
+    heard: list[str] = []
+    opened = target.open
+
+    def listening(**how: Any) -> psycopg.Connection[Any]:
+        session = opened(**how)
+        session.add_notice_handler(lambda notice: heard.append(notice.message_primary or ""))
+        return session
+
+    target.open = listening  # type: ignore[method-assign]
+    Lease.take(target, PLAN)
+    assert heard == []
