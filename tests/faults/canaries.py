@@ -1,4 +1,4 @@
-"""Secrets that are found nowhere by chance, the forms in which a text may hold one, and the plan that is full of them."""
+"""Secrets that are found nowhere by chance, and the forms in which a text may hold one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import html
 import json
 import re
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
@@ -36,7 +37,9 @@ SHAPES = {
     "base64": "YWJjZGVm==",
     "star": "***",
     "dash": "--password=",
+    "lines": "upper line\nlower line",
 }
+_SEAM = re.compile(r"[ \t|]*\n[ \t|]*")
 
 
 @dataclass(kw_only=True)
@@ -51,21 +54,30 @@ class Canaries:
         self.known[place] = f"Kq{number:03d}w{SHAPES[shape]}Zj{number * 7919 + 104_729:06x}"
         return self.known[place]
 
-    def met(self, text: str, places: Iterable[str] | None = None) -> list[str]:
-        """The places whose secrets the text holds, in whatever form, with what stands around them."""
+    def met(self, text: str, places: Iterable[str] | None = None, *, laid_out: bool = False) -> list[str]:
+        """The places whose secrets the text holds, in whatever form, with what stands around them.
+
+        Of a text that was ``laid_out`` for people lines may have been broken: it is read as one line, too, with and
+        without a space at the seam.
+        """
+        texts = dict.fromkeys((text, _SEAM.sub("", text), _SEAM.sub(" ", text))) if laid_out else (text,)
         found = []
         for place in self.known if places is None else places:
-            for form in forms(self.known[place]):
-                at = text.find(form)
-                if at >= 0:
-                    around = text[max(0, at - 150) : at + len(form) + 50]
-                    found.append(f"{place} ({self.known[place]}) as {form!r}: …{around}…")
-                    break
+            hits = (_around(whole, form) for form in forms(self.known[place]) for whole in texts)
+            hit = next(filter(None, hits), None)
+            if hit is not None:
+                found.append(f"{place} ({self.known[place]}) as {hit}")
         return found
 
 
-def forms(secret: str) -> set[str]:
-    """How a text may hold a secret, whole or up to its half."""
+def _around(text: str, form: str) -> str | None:
+    at = text.find(form)
+    return None if at < 0 else f"{form!r}: …{text[max(0, at - 150) : at + len(form) + 50]}…"
+
+
+@cache
+def forms(secret: str) -> frozenset[str]:
+    """How a text may hold a secret: whole, up to its half, or one line of it."""
     data = secret.encode()
     escaped = json.dumps(secret)[1:-1]
     plain = {
@@ -83,7 +95,8 @@ def forms(secret: str) -> set[str]:
     doubled = {secret.replace("'", "''"), secret.replace('"', '""'), secret.replace("\\", "\\\\")}
     coded = {quote(secret, safe=""), quote(secret), html.escape(secret), data.hex(), data.hex().upper()}
     coded |= {base64.b64encode(data[n:]).decode().rstrip("=")[1:-1] for n in range(3)}
-    return {form for form in plain | written | doubled | coded if len(form) >= 8}
+    lines = set(secret.splitlines())
+    return frozenset(form for form in plain | lines | written | doubled | coded if len(form) >= 8)
 
 
 def unescaped(traced: str) -> str:
@@ -93,14 +106,3 @@ def unescaped(traced: str) -> str:
         return bytes(ast.literal_eval(f'b"{match[1]}"')).decode("utf-8", "replace")
 
     return re.sub(r'"((?:[^"\\]|\\.)*)"', back, traced)
-
-
-SCHEMA = """
-CREATE TABLE orders (id int PRIMARY KEY, tenant text);
-INSERT INTO orders SELECT n, 'tenant ' || n FROM generate_series(1, 200) n;
--- Large enough for a psql of its own.
-CREATE TABLE parcels (id int PRIMARY KEY, filler text);
-ALTER TABLE parcels ALTER filler SET STORAGE EXTERNAL;
-INSERT INTO parcels SELECT n, repeat(md5(n::text), 300) FROM generate_series(1, 500) n;
-CREATE EXTENSION pg_stat_statements;
-"""

@@ -1,0 +1,423 @@
+"""Two servers, a pooler, an AWS and a plan between them that is full of secrets; and how a command is run there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import boto3
+import psycopg
+from moto.server import ThreadedMotoServer
+from moto.sts.models import sts_backends
+from psycopg import conninfo, sql
+
+from planrunner.sandbox.servers import PostgresServer
+from tests.bouncer import Bouncer, entry
+from tests.faults import canary_aws
+from tests.faults.canaries import SHAPES, Canaries
+from tests.servers import contrib_bin, server_bin
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+# In our environment for other programs' use; the plan's own commands may have them, PostgreSQL's need none.
+BYSTANDERS = (
+    *("GITHUB_TOKEN", "VAULT_TOKEN", "DATABASE_URL", "NPM_TOKEN"),
+    *("PLANRUNNER_VAR_unused", "PGPASSWORD"),
+)
+ACCOUNT = "123456789012"
+SETTINGS = {
+    "wal_level": "logical",
+    "log_statement": "all",
+    "log_min_duration_statement": "0",
+    "log_min_error_statement": "debug5",
+    "log_connections": "on",
+    "log_replication_commands": "on",
+    "shared_preload_libraries": "pg_stat_statements",
+    "pg_stat_statements.track": "all",
+}
+SCHEMA = """
+CREATE TABLE orders (id int PRIMARY KEY, tenant text);
+INSERT INTO orders SELECT n, 'tenant ' || n FROM generate_series(1, 200) n;
+-- Large enough for a psql of its own.
+CREATE TABLE parcels (id int PRIMARY KEY, filler text);
+ALTER TABLE parcels ALTER filler SET STORAGE EXTERNAL;
+INSERT INTO parcels SELECT n, repeat(md5(n::text), 300) FROM generate_series(1, 500) n;
+CREATE EXTENSION pg_stat_statements;
+"""
+HOOK = """#!/bin/sh
+printf '%s\\n' "$GIVEN" "$KEPT"
+# Its end is shown: a secret must not be cut in two there.
+printf '%s%0990d\\n' "$KEPT" 7
+"""
+STRACE = (
+    *("strace", "-f", "-qq", "--seccomp-bpf", "-v", "--trace=execve"),
+    *("--string-limit=100000", "--output-append-mode"),
+)
+ONLOOKER = "on-looker"
+# Everything that a server shows to whoever logs in: all columns that may be read of what holds people's words.
+SHOWN = (
+    "SELECT string_agg(concat_ws(' ', usename, application_name, query), E'\\n') FROM pg_stat_activity",
+    "SELECT string_agg(concat_ws(' ', usename, application_name), E'\\n') FROM pg_stat_replication",
+    "SELECT string_agg(query, E'\\n') FROM pg_stat_statements",
+    "SELECT string_agg(concat_ws(' ', subname, subslotname, subpublications), E'\\n') FROM pg_subscription",
+    "SELECT string_agg(concat_ws(' ', slot_name, plugin), E'\\n') FROM pg_replication_slots",
+    "SELECT string_agg(description, E'\\n') FROM pg_description WHERE objoid > 16383",
+    "SELECT string_agg(description, E'\\n') FROM pg_shdescription",
+    "SELECT string_agg(s::text, E'\\n') FROM pg_db_role_setting s",
+    "SELECT string_agg(prosrc, E'\\n') FROM pg_proc WHERE oid > 16383",
+    "SELECT string_agg(r::text, E'\\n') FROM pg_roles r",
+)
+
+
+@dataclass(kw_only=True)
+class Place:
+    """The servers, the plan and its secrets, and everything that was said so far, by what said it.
+
+    ``placed`` are the files that the test has put there: all others are planrunner's. ``passwords`` are the places of
+    those that no server may write down.
+    """
+
+    folder: Path
+    source: PostgresServer
+    target: PostgresServer
+    bouncer: Bouncer
+    canaries: Canaries
+    environ: dict[str, str]
+    refusing: str
+    commands: subprocess.Popen[str]
+    said: dict[str, str] = field(default_factory=dict)
+    seen: dict[str, None] = field(default_factory=dict)
+    notified: list[str] = field(default_factory=list)
+    placed: set[Path] = field(default_factory=set)
+    passwords: set[str] = field(default_factory=set)
+    # What a case's words stand for: {v0}.
+    words: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def started(self) -> str:
+        """Every program that was started, with its arguments and its environment."""
+        return (self.folder / "started.txt").read_text()
+
+    def run(self, name: str, *words: str, code: int | None = 0, script: str = "", **extra: str) -> str:
+        """A command to its end; ``code`` None for any failure that is not a bug's."""
+        out = self.folder.with_name("said.txt")
+        order = {"words": words, "environment": extra, "out": str(out), "script": script}
+        assert self.commands.stdin is not None
+        assert self.commands.stdout is not None
+        self.commands.stdin.write(f"{json.dumps(order)}\n")
+        self.commands.stdin.flush()
+        ended = int(self.commands.stdout.readline())
+        assert name not in self.said, f"{name} was run before"
+        told = self.said[name] = out.read_text()
+        assert "Traceback" not in told, told
+        assert ended == code if code is not None else ended not in {0, 3}, f"{name}: {ended}: {told}"
+        return told
+
+    def write(self, name: str, content: object) -> Path:
+        """A file of the test's own, with what it holds as text or as JSON."""
+        path = self.folder / name
+        path.write_text(
+            content if isinstance(content, str) else json.dumps(content, ensure_ascii=False, indent=1)
+        )
+        path.chmod(0o700 if name.endswith(".sh") else 0o600)
+        self.placed.add(path)
+        return path
+
+    def plan(self) -> dict[str, Any]:
+        """The plan as a tree of its own, for another plan like it."""
+        return dict(json.loads((self.folder / "plan.yaml").read_text()))
+
+    def session(self, server: PostgresServer) -> psycopg.Connection[tuple[object, ...]]:
+        """The superuser, who says nothing that would be found."""
+        return psycopg.connect(
+            server.dsn("postgres", "app", password=server.password),
+            autocommit=True,
+            options="-c log_statement=none -c log_min_duration_statement=-1 -c pg_stat_statements.track=none",
+        )
+
+    def note_made(self) -> None:
+        """What was made meanwhile: the passwords of planrunner's own roles, as only a superuser can read them, and the
+        credentials of the roles that it has assumed."""
+        for server in (self.source, self.target):
+            with self.session(server) as session:
+                for (text,) in session.execute("SELECT subconninfo FROM pg_subscription").fetchall():
+                    given = str(conninfo.conninfo_to_dict(str(text))["password"])
+                    self.canaries.known[f"generated {len(given)} {given[:4]}"] = given
+                    self.passwords.add(f"generated {len(given)} {given[:4]}")
+        for number, role in enumerate(sts_backends[ACCOUNT]["aws"].assumed_roles):
+            self.canaries.known[f"assumed role {number}, secret key"] = role.secret_access_key
+            self.canaries.known[f"assumed role {number}, session token"] = role.session_token
+
+
+@contextmanager
+def watched(place: Place) -> Iterator[None]:
+    """Ordinary logins look at both servers all the while; what they see is kept."""
+    over = threading.Event()
+
+    def look(server: PostgresServer) -> None:
+        with psycopg.connect(server.dsn("onlooker", "app", password=ONLOOKER), autocommit=True) as session:
+            while not over.is_set():
+                for query in SHOWN:
+                    told = session.execute(query).fetchone()
+                    place.seen.update(dict.fromkeys(str(told and told[0]).splitlines()))
+                over.wait(0.05)
+
+    threads = [threading.Thread(target=look, args=[server]) for server in (place.source, place.target)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+@contextmanager
+def furnished(folder: Path) -> Iterator[Place]:
+    """The place, with every secret where it comes from; gone with the block."""
+    assert shutil.which("strace") is not None, "strace is missing: apt-get install strace"
+    canaries, notified = Canaries(), list[str]()
+    superuser, admin = canaries.new("password of the pooler's entry"), canaries.new("pooler's console", "at")
+    given: dict[str, Any] = {"settings": SETTINGS, "max_life": 1500, "password": superuser}
+    with ExitStack() as stack:
+        aws = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        aws.start()
+        stack.callback(aws.stop)
+        hook, refusing = (
+            stack.enter_context(canary_aws.webhook(notified)),
+            stack.enter_context(canary_aws.refusing()),
+        )
+        source = stack.enter_context(PostgresServer(server_bin(15), **given))
+        target = stack.enter_context(PostgresServer(contrib_bin(18), **given))
+        bouncer = _pooler(stack, source, target, canaries, superuser, admin)
+        host, port = aws.get_host_and_port()
+        environ = _environment(folder, canaries, f"http://{host}:{port}", hook)
+        commands = stack.enter_context(_commands(folder, environ))
+        place = Place(
+            folder=folder,
+            source=source,
+            target=target,
+            bouncer=bouncer,
+            canaries=canaries,
+            environ=environ,
+            refusing=refusing,
+            commands=commands,
+            notified=notified,
+        )
+        _fill(place, admin)
+        yield place
+
+
+def _pooler(
+    stack: ExitStack,
+    source: PostgresServer,
+    target: PostgresServer,
+    canaries: Canaries,
+    superuser: str,
+    admin: str,
+) -> Bouncer:
+    for server in (source, target):
+        with psycopg.connect(server.superuser_dsn, autocommit=True) as session:
+            session.execute("CREATE DATABASE app")
+    return stack.enter_context(Bouncer({"app": entry(source, "app")}, admin_password=admin))
+
+
+@contextmanager
+def _commands(folder: Path, environ: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """The process that runs the commands, and all that it starts, traced."""
+    script = Path(__file__).with_name("commands.py")
+    traced = [*STRACE, f"--output={folder / 'started.txt'}", "--", sys.executable, str(script)]
+    with subprocess.Popen(
+        traced, cwd=folder, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        try:
+            yield child
+        finally:
+            assert child.stdin is not None
+            child.stdin.close()
+
+
+def _environment(folder: Path, canaries: Canaries, endpoint: str, hook: int) -> dict[str, str]:
+    new = canaries.new
+    for name in ("tmp", "home"):
+        (folder / name).mkdir()
+    return {
+        **os.environ,
+        "PYTHONPATH": ":".join(filter(None, sys.path)),
+        "TMPDIR": str(folder / "tmp"),
+        "HOME": str(folder / "home"),
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": new("AWS access key"),
+        "AWS_SECRET_ACCESS_KEY": new("AWS secret key", "at"),
+        "AWS_SESSION_TOKEN": new("AWS session token", "equals"),
+        **{name: new(f"bystander {name}") for name in BYSTANDERS},
+        "KEPT_ENV": new("hook's secret by environment", "backslash"),
+        "PLANRUNNER_VAR_environ": new("variable environ", "unicode"),
+        "HOOK_URL": f"http://127.0.0.1:{hook}/{new('webhook token')}",
+        "HOOK_HEADER": new("webhook header", "base64"),
+    }
+
+
+def _fill(place: Place, admin: str) -> None:
+    """Put the secrets where they come from, and the plan beside them."""
+    new, write = place.canaries.new, place.write
+    source, target = new("source password", "single quote"), new("target password", "colon")
+    _keep_with_aws(place, source)
+    write("target.password", target)
+    write("pooler.password", admin)
+    write("home/.pgpass", f"*:*:*:nobody:{new('password file')}\n")
+    write("home/.pg_service.conf", f"[other]\npassword={new('service file')}\n")
+    write(
+        "noisy.sh",
+        f"#!/bin/sh\necho '{new('what a command says besides')}' >&2\ncat {place.folder}/command.txt\n",
+    )
+    write("hook.sh", HOOK)
+    write("command.txt", new("variable command", "pipe"))
+    values = {}
+    for number, shape in enumerate(SHAPES):
+        values[f"v{number}"] = new(f"variable {shape}", shape)
+        write(f"kept{number}.txt", new(f"hook's secret {shape}", shape))
+    # One is the beginning of another.
+    place.canaries.known["variable prefix"] = values["v_prefix"] = values["v0"] + "-and-more"
+    write("values.yaml", values)
+    write("plan.yaml", _plan(place, list(values)))
+    write("source.password", source)
+    _mislead(place, values)
+    place.passwords.update(name for name in place.canaries.known if "password" in name or "pooler" in name)
+    for server, password in ((place.source, source), (place.target, target)):
+        with place.session(server) as session:
+            session.execute(
+                sql.SQL("CREATE ROLE mover SUPERUSER LOGIN PASSWORD {}").format(sql.Literal(password))
+            )
+            session.execute(
+                sql.SQL("CREATE ROLE onlooker LOGIN PASSWORD {}").format(sql.Literal(ONLOOKER))
+            )
+            session.execute(SCHEMA if server is place.source else "CREATE EXTENSION pg_stat_statements")
+
+
+def _mislead(place: Place, values: Mapping[str, str]) -> None:
+    """What is wrong on purpose, and the words for it."""
+    new, write = place.canaries.new, place.write
+    write("other.yaml", place.plan() | {"metadata": {"name": "other"}})
+    given = new("given in the wrong place")
+    pair = {
+        "source": {"dsn": f"postgresql://a:{new('a DSN of a plan', 'at')}@h/d"},
+        "target": {"dsn": f"host=h password={new('pairs of a plan')} sslpassword={new('a key of a plan')}"},
+    }
+    write("odd.yaml", {"connections": pair})
+    write("broken.json", {"format_version": 1, "serial": new("somebody's file"), "steps": [new("a list")]})
+    servers = {
+        f"{name}": f"postgresql://mover@127.0.0.1:{server.port}/app?sslmode=disable"
+        for name, server in (("source", place.source), ("target", place.target))
+    }
+    dsn = f"postgresql://a:{quote(given)}@127.0.0.1:1/x?sslmode=disable"
+    place.words.update({**values, **servers, "given": given, "dsn": dsn})
+
+
+def _keep_with_aws(place: Place, password: str) -> None:
+    new = place.canaries.new
+    members = {
+        "username": new("other member, a name"),
+        "password": password,
+        "token": new("other member, a token", "json"),
+    }
+    given = {"endpoint_url": place.environ["AWS_ENDPOINT_URL"], "region_name": "us-east-1"}
+    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+    boto3.client("secretsmanager", **given, **keys).create_secret(
+        Name="app/source", SecretString=json.dumps(members)
+    )
+    boto3.client("ssm", **given, **keys).put_parameter(
+        Name="/app/ssm", Value=new("variable ssm", "comment"), Type="SecureString"
+    )
+
+
+def _plan(place: Place, names: list[str]) -> dict[str, object]:
+    variables: dict[str, object] = {name: {"sensitive": True} for name in (*names, "environ")}
+    variables["ssm"] = {"sensitive": True, "secret": {"aws_ssm": "/app/ssm"}}
+    variables["command"] = {"sensitive": True, "secret": {"command": [str(place.folder / "noisy.sh")]}}
+    role = {"arn": f"arn:aws:iam::{ACCOUNT}:role/migrator"}
+    plain = "postgresql://mover@127.0.0.1:{}/app?sslmode=disable"
+    return {
+        "apiVersion": "planrunner/v1",
+        "kind": "MigrationPlan",
+        "metadata": {"name": "canaries"},
+        "vars": variables,
+        "connections": {
+            "source": {
+                "dsn": plain.format(place.source.port),
+                "password": {
+                    "secret": {"aws_secretsmanager": "app/source", "key": "password", "assume_role": role}
+                },
+            },
+            "target": {
+                "dsn": plain.format(place.target.port),
+                "password": {"secret": {"file": "target.password"}},
+            },
+        },
+        "notifications": [
+            {
+                "on": ["started", "failed"],
+                "webhook": {
+                    "url": {"secret": {"env": "HOOK_URL"}},
+                    "header": {"name": "Authorization", "secret": {"env": "HOOK_HEADER"}},
+                },
+            }
+        ],
+        "steps": _steps(place, names),
+    }
+
+
+def _steps(place: Place, names: list[str]) -> list[dict[str, object]]:
+    kept: list[tuple[str, dict[str, str]]] = [
+        (name, {"file": f"kept{number}.txt"}) for number, name in enumerate(names[: len(SHAPES)])
+    ]
+    others = [(name, {"env": "KEPT_ENV"}) for name in ("v_prefix", "environ", "ssm", "command")]
+    before, after = (
+        [
+            {
+                "command": ["./hook.sh"],
+                "env": {"GIVEN": f"{{{{ vars.{name} }}}}", "KEPT": {"secret": where}},
+            }
+            for name, where in hooks
+        ]
+        for hooks in (kept, others)
+    )
+    pooler = {
+        "admin": place.bouncer.admin,
+        "password": {"secret": {"file": "pooler.password"}},
+        "database": "app",
+        "config": str(place.bouncer.config),
+    }
+    return [
+        {"id": "check", "uses": "validate"},
+        {
+            "id": "mark",
+            "uses": "sql",
+            "with": {
+                "side": "source",
+                "statements": ["UPDATE orders SET tenant = '{{ vars.v0 }}' WHERE id = 1"],
+            },
+            "before": before,
+            "after": after,
+        },
+        {"id": "copy", "uses": "snapshot", "with": {"owners": "login", "grants": "skip"}},
+        {"id": "follow", "uses": "sync"},
+        {
+            "id": "over",
+            "uses": "cutover_verify",
+            "approval": "manual",
+            "with": {"reverse": True, "write_pause_budget": "60s", "switch": [{"pgbouncer": pooler}]},
+        },
+    ]
