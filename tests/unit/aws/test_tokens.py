@@ -15,7 +15,7 @@ from tests.faults.canary_aws import refusing
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TOKEN = "FwoGZXIvYXdzEBYaDK+the/token=="  # noqa: S105  # nobody's
+TOKEN = "FwoGZXIvYXdzEBYaDK+the/token=="
 
 
 @pytest.fixture(autouse=True)
@@ -32,11 +32,10 @@ def _session(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("way", ["denied", "unsigned"])
 @pytest.mark.parametrize("role", [None, AssumedRole(arn="arn:aws:iam::123456789012:role/migrator")])
 def test_a_token_that_aws_repeats_is_masked(way: str, role: AssumedRole | None) -> None:
-    with refusing() as url, pytest.raises(SecretUnavailable) as caught:
-        access = RdsInstance(
-            instance="x", region="us-east-1", endpoint_url=f"{url}/{way}", assume_role=role
-        )
-        secretsmanager_value("app/source", None, access)
+    with refusing() as url:
+        access = RdsInstance(instance="x", region="us-east-1", endpoint_url=f"{url}/{way}", assume_role=role)
+        with pytest.raises(SecretUnavailable) as caught:
+            secretsmanager_value("app/source", None, access)
 
     told = f"{caught.value.message} {caught.value.remedy}"
     assert TOKEN in told
