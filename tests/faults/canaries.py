@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import hashlib
 import html
 import json
 import re
@@ -38,20 +39,33 @@ SHAPES = {
     "star": "***",
     "dash": "--password=",
     "lines": "upper line\nlower line",
+    "mixed": 'it\'s "so" a\\b <c>&d|e %41 {{ f }} ü $g\t#h',
 }
+# Both ends survive every way of escaping what stands between them.
+_ENDS = re.compile(r"\A(Kq\d{3}w[0-9a-f]{8}).*(Zj[0-9a-f]{10})\Z", re.DOTALL)
 _SEAM = re.compile(r"[ \t|]*\n[ \t|]*")
 
 
 @dataclass(kw_only=True)
 class Canaries:
-    """Every secret by the name of its place."""
+    """Every secret by the name of its place; ``first`` keeps those of one apart from another's."""
 
     known: dict[str, str] = field(default_factory=dict)
+    first: int = 0
 
     def new(self, place: str, shape: str = "plain") -> str:
         """Another secret of that shape."""
-        number = len(self.known)
-        self.known[place] = f"Kq{number:03d}w{SHAPES[shape]}Zj{number * 7919 + 104_729:06x}"
+        number = self.first + len(self.known)
+        unique = hashlib.sha256(str(number).encode()).hexdigest()
+        self.known[place] = f"Kq{number:03d}w{unique[:8]}{SHAPES[shape]}Zj{unique[8:18]}"
+        return self.known[place]
+
+    def short(self, place: str, length: int) -> str:
+        """Another secret that is as short as it may be."""
+        number = self.first + len(self.known)
+        self.known[place] = f"{number % 100:02d}~Kq{hashlib.sha256(str(number).encode()).hexdigest()}"[
+            :length
+        ]
         return self.known[place]
 
     def met(self, text: str, places: Iterable[str] | None = None, *, laid_out: bool = False) -> list[str]:
@@ -96,7 +110,11 @@ def forms(secret: str) -> frozenset[str]:
     coded = {quote(secret, safe=""), quote(secret), html.escape(secret), data.hex(), data.hex().upper()}
     coded |= {base64.b64encode(data[n:]).decode().rstrip("=")[1:-1] for n in range(3)}
     lines = set(secret.splitlines())
-    return frozenset(form for form in plain | lines | written | doubled | coded if len(form) >= 8)
+    ends = _ENDS.match(secret)
+    plain |= {*ends.groups(), *(end.encode().hex() for end in ends.groups())} if ends else set()
+    return frozenset(
+        form for form in plain | lines | written | doubled | coded if len(form) >= min(8, len(secret))
+    )
 
 
 def unescaped(traced: str) -> str:

@@ -104,7 +104,15 @@ BETWEEN: dict[str, tuple[Case, ...]] = {
         _good("status", *PLAN, "--output", "json"),
         _good("state rebuild", *PLAN, *AGAIN, *YES),
         _good(
-            "state mark", *PLAN, *AGAIN, "mark", "--as", "pending", "--because", "{v0} {v2} postgresql://a:{v9}@h/d", *YES
+            "state mark",
+            *PLAN,
+            *AGAIN,
+            "mark",
+            "--as",
+            "pending",
+            "--because",
+            "{v0} {v2} postgresql://a:{v9}@h/d",
+            *YES,
         ),
         _good("state show", *PLAN, *AGAIN),
         _good("state history", *PLAN, *AGAIN),
@@ -143,8 +151,19 @@ CONNECTING_TOO: dict[str, tuple[str, ...]] = {
 }
 # Words that are wrong in a way of the command's own.
 WRONG_WORDS = (
-    _bad("init", "--no-input", "--source", "{dsn}", "--target", "{dsn}", "--source-password", "purse:{given}"),
-    _bad("init", "--no-input", "--source", "{dsn}", "--target", "host=h sslpassword={given}", "--out", "no.yaml"),
+    _bad(
+        "init", "--no-input", "--source", "{dsn}", "--target", "{dsn}", "--source-password", "purse:{given}"
+    ),
+    _bad(
+        "init",
+        "--no-input",
+        "--source",
+        "{dsn}",
+        "--target",
+        "host=h sslpassword={given}",
+        "--out",
+        "no.yaml",
+    ),
     _bad("init", "--no-input", "--source", "{dsn}", "--target", "{dsn}", "--inspect", "--out", "no/no.yaml"),
     _bad("lint", "odd.yaml"),
     _bad("lint", *PLAN, "odd.yaml", "--format", "json"),
@@ -174,7 +193,11 @@ WRONG_WORDS = (
 
 def with_a_bad_plan() -> tuple[Case, ...]:
     """Every command that takes a plan, with one in which passwords stand."""
-    more = {"explain": (), "throttle": ("jobs=1",), "state mark": ("over", "--as", "done", "--because", "{v0}")}
+    more = {
+        "explain": (),
+        "throttle": ("jobs=1",),
+        "state mark": ("over", "--as", "done", "--because", "{v0}"),
+    }
     return tuple(_bad(verb, "odd.yaml", *more.get(verb, ())) for verb, plan in commands().items() if plan)
 
 

@@ -35,6 +35,8 @@ BYSTANDERS = (
     *("PLANRUNNER_VAR_unused", "PGPASSWORD"),
 )
 ACCOUNT = "123456789012"
+# How long is waited for something to come about, on a slow machine.
+PATIENCE_SECONDS = 120
 SETTINGS = {
     "wal_level": "logical",
     "log_statement": "all",
@@ -78,6 +80,11 @@ SHOWN = (
     "SELECT string_agg(r::text, E'\\n') FROM pg_roles r",
 )
 
+_LEDGER = """
+SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+WHERE nspname = 'planrunner' AND relkind = 'r'
+"""
+
 
 @dataclass(kw_only=True)
 class Place:
@@ -100,6 +107,8 @@ class Place:
     notified: list[str] = field(default_factory=list)
     placed: set[Path] = field(default_factory=set)
     passwords: set[str] = field(default_factory=set)
+    # What planrunner kept on the servers, as it was after each command.
+    ledgers: dict[str, None] = field(default_factory=dict)
     # What a case's words stand for: {v0}.
     words: dict[str, str] = field(default_factory=dict)
 
@@ -150,6 +159,9 @@ class Place:
         credentials of the roles that it has assumed."""
         for server in (self.source, self.target):
             with self.session(server) as session:
+                for (table,) in session.execute(_LEDGER).fetchall():
+                    rows = session.execute(f"SELECT t::text FROM {table} t".encode()).fetchall()
+                    self.ledgers.update(dict.fromkeys(f"{table}: {row[0]}" for row in rows))
                 for (text,) in session.execute("SELECT subconninfo FROM pg_subscription").fetchall():
                     given = str(conninfo.conninfo_to_dict(str(text))["password"])
                     self.canaries.known[f"generated {len(given)} {given[:4]}"] = given
@@ -166,11 +178,13 @@ def watched(place: Place) -> Iterator[None]:
 
     def look(server: PostgresServer) -> None:
         with psycopg.connect(server.dsn("onlooker", "app", password=ONLOOKER), autocommit=True) as session:
-            while not over.is_set():
+            last = False
+            while not last:
+                # Once more at the end: what stays is seen, however short the block was.
+                last = over.wait(0.05)
                 for query in SHOWN:
                     told = session.execute(query).fetchone()
                     place.seen.update(dict.fromkeys(str(told and told[0]).splitlines()))
-                over.wait(0.05)
 
     threads = [threading.Thread(target=look, args=[server]) for server in (place.source, place.target)]
     for thread in threads:
@@ -184,12 +198,12 @@ def watched(place: Place) -> Iterator[None]:
 
 
 @contextmanager
-def furnished(folder: Path) -> Iterator[Place]:
-    """The place, with every secret where it comes from; gone with the block."""
+def furnished(folder: Path, **more: str) -> Iterator[Place]:
+    """The place, with every secret where it comes from; gone with the block. ``more`` are settings of both servers."""
     assert shutil.which("strace") is not None, "strace is missing: apt-get install strace"
     canaries, notified = Canaries(), list[str]()
     superuser, admin = canaries.new("password of the pooler's entry"), canaries.new("pooler's console", "at")
-    given: dict[str, Any] = {"settings": SETTINGS, "max_life": 1500, "password": superuser}
+    given: dict[str, Any] = {"settings": {**SETTINGS, **more}, "max_life": 1500, "password": superuser}
     with ExitStack() as stack:
         aws = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
         aws.start()
@@ -284,6 +298,7 @@ def _fill(place: Place, admin: str) -> None:
         f"#!/bin/sh\necho '{new('what a command says besides')}' >&2\ncat {place.folder}/command.txt\n",
     )
     write("hook.sh", HOOK)
+    write("kept_short.txt", place.canaries.short("hook's secret short", 12))
     write("command.txt", new("variable command", "pipe"))
     values = {}
     for number, shape in enumerate(SHAPES):
@@ -291,6 +306,7 @@ def _fill(place: Place, admin: str) -> None:
         write(f"kept{number}.txt", new(f"hook's secret {shape}", shape))
     # One is the beginning of another.
     place.canaries.known["variable prefix"] = values["v_prefix"] = values["v0"] + "-and-more"
+    values["v_short"] = place.canaries.short("variable short", 6)
     write("values.yaml", values)
     write("plan.yaml", _plan(place, list(values)))
     write("source.password", source)
@@ -301,9 +317,7 @@ def _fill(place: Place, admin: str) -> None:
             session.execute(
                 sql.SQL("CREATE ROLE mover SUPERUSER LOGIN PASSWORD {}").format(sql.Literal(password))
             )
-            session.execute(
-                sql.SQL("CREATE ROLE onlooker LOGIN PASSWORD {}").format(sql.Literal(ONLOOKER))
-            )
+            session.execute(sql.SQL("CREATE ROLE onlooker LOGIN PASSWORD {}").format(sql.Literal(ONLOOKER)))
             session.execute(SCHEMA if server is place.source else "CREATE EXTENSION pg_stat_statements")
 
 
@@ -383,6 +397,7 @@ def _steps(place: Place, names: list[str]) -> list[dict[str, object]]:
     kept: list[tuple[str, dict[str, str]]] = [
         (name, {"file": f"kept{number}.txt"}) for number, name in enumerate(names[: len(SHAPES)])
     ]
+    kept.append(("v_short", {"file": "kept_short.txt"}))
     others = [(name, {"env": "KEPT_ENV"}) for name in ("v_prefix", "environ", "ssm", "command")]
     before, after = (
         [

@@ -26,8 +26,12 @@ WRONG = {
     "AWS denies the role": Wrong(aws="denied"),
     "AWS shows the request for a role": Wrong(aws="unsigned"),
     "no such server": Wrong(instead={"dsn": "postgresql://mover@127.0.0.1:1/app?sslmode=disable"}),
-    "no such secret": Wrong(side="target", instead={"password": {"secret": {"aws_secretsmanager": "app/none"}}}),
-    "a command that fails": Wrong(side="target", instead={"password": {"secret": {"command": ["./failing.sh"]}}}),
+    "no such secret": Wrong(
+        side="target", instead={"password": {"secret": {"aws_secretsmanager": "app/none"}}}
+    ),
+    "a command that fails": Wrong(
+        side="target", instead={"password": {"secret": {"command": ["./failing.sh"]}}}
+    ),
     "no such member": Wrong(instead={"password": {"secret": {**_FROM_AWS, "key": "none"}}}),
     "no TLS there": Wrong(side="target", instead={"allow_self_signed_certs": True}),
 }

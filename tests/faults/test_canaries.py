@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
 from tests.faults import canary_cases as cases
-from tests.faults.canaries import Canaries
+from tests.faults import canary_leaks as leaks
+from tests.faults.canaries import SHAPES, Canaries
 from tests.faults.canary_place import ONLOOKER, Place, furnished, watched
 from tests.faults.canary_search import PROGRAMS, SEARCHES, calls, written
-from tests.faults.canary_wrong import WRONG, wrong_plan
+from tests.faults.canary_wrong import wrong_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,6 +63,7 @@ def test_there_was_something_to_be_found(migrated: Place) -> None:
     assert all(calls(migrated, program) for program in PROGRAMS)
     assert calls(migrated, "hook.sh")
     assert len(migrated.seen) > 30
+    assert len(migrated.ledgers) > 10
     assert len(migrated.notified) >= 4
     for server in (migrated.source, migrated.target):
         log = server.log.read_text("utf-8", "replace")
@@ -79,3 +80,30 @@ def test_others_can_not_read_what_a_subscription_dials(migrated: Place) -> None:
             pytest.raises(psycopg.errors.InsufficientPrivilege),
         ):
             session.execute("SELECT subconninfo FROM pg_subscription")
+
+
+@pytest.mark.parametrize("how", leaks.FORMS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_search_finds_a_secret_in_any_form(shape: str, how: str) -> None:
+    canaries = Canaries()
+    secret = canaries.new("planted", shape)
+    text = f"something before it {leaks.FORMS[how](secret)} and after"
+    assert canaries.met(text, laid_out=True)
+    canaries.known = {"other": Canaries(first=1).new("other")}
+    assert canaries.met(text, laid_out=True) == []
+
+
+@pytest.mark.parametrize("kind", leaks.LEAKS)
+def test_the_search_finds_what_a_command_leaks(migrated: Place, kind: str) -> None:
+    before = {*written(migrated)}
+    place = leaks.leaked(migrated, kind)
+    try:
+        found = SEARCHES[leaks.LEAKS[kind][0]](place)
+        assert len(found) >= 1
+        assert all("planted" in hit for hit in found)
+        # Nothing of it is found by who does not know it.
+        place.canaries.known = {"planted": Canaries(first=1).new("other")}
+        assert SEARCHES[leaks.LEAKS[kind][0]](place) == []
+    finally:
+        for path in {*written(migrated)} - before:
+            path.unlink()
