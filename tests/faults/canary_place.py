@@ -27,7 +27,7 @@ from tests.faults.canaries import SHAPES, Canaries
 from tests.servers import contrib_bin, server_bin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 # In our environment for other programs' use; the plan's own commands may have them, PostgreSQL's need none.
 BYSTANDERS = (
@@ -198,12 +198,17 @@ def watched(place: Place) -> Iterator[None]:
 
 
 @contextmanager
-def furnished(folder: Path, **more: str) -> Iterator[Place]:
-    """The place, with every secret where it comes from; gone with the block. ``more`` are settings of both servers."""
+def furnished(
+    folder: Path, configure: Callable[[PostgresServer], None] = lambda _: None
+) -> Iterator[Place]:
+    """The place, with every secret where it comes from; gone with the block.
+
+    ``configure`` is given the source before it is started.
+    """
     assert shutil.which("strace") is not None, "strace is missing: apt-get install strace"
     canaries, notified = Canaries(), list[str]()
     superuser, admin = canaries.new("password of the pooler's entry"), canaries.new("pooler's console", "at")
-    given: dict[str, Any] = {"settings": {**SETTINGS, **more}, "max_life": 1500, "password": superuser}
+    given: dict[str, Any] = {"settings": SETTINGS, "max_life": 1500, "password": superuser}
     with ExitStack() as stack:
         aws = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
         aws.start()
@@ -212,7 +217,10 @@ def furnished(folder: Path, **more: str) -> Iterator[Place]:
             stack.enter_context(canary_aws.webhook(notified)),
             stack.enter_context(canary_aws.refusing()),
         )
-        source = stack.enter_context(PostgresServer(server_bin(15), **given))
+        source = PostgresServer(server_bin(15), **given)
+        stack.callback(source.close)
+        configure(source)
+        stack.enter_context(source)
         target = stack.enter_context(PostgresServer(contrib_bin(18), **given))
         bouncer = _pooler(stack, source, target, canaries, superuser, admin)
         host, port = aws.get_host_and_port()
