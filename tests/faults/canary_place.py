@@ -198,9 +198,7 @@ def watched(place: Place) -> Iterator[None]:
 
 
 @contextmanager
-def furnished(
-    folder: Path, configure: Callable[[PostgresServer], None] = lambda _: None
-) -> Iterator[Place]:
+def furnished(folder: Path, configure: Callable[[PostgresServer], None] = lambda _: None) -> Iterator[Place]:
     """The place, with every secret where it comes from; gone with the block.
 
     ``configure`` is given the source before it is started.
