@@ -10,7 +10,8 @@ import pytest
 from tests.faults import canary_cases as cases
 from tests.faults import canary_leaks as leaks
 from tests.faults.canaries import SHAPES, Canaries
-from tests.faults.canary_place import ONLOOKER, Place, furnished, watched
+from tests.faults.canary_place import Place, furnished, watched
+from tests.faults.canary_plan import ONLOOKER
 from tests.faults.canary_search import PROGRAMS, SEARCHES, calls, written
 from tests.faults.canary_wrong import wrong_plan
 
