@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import shlex
 import threading
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar, cast
@@ -76,7 +77,10 @@ def _forms(value: str) -> set[str]:
     inside = {value, decoded, quote(value, safe=""), quote(decoded, safe="")}
     inside |= {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
     inside |= {value.replace("'", "''"), value.replace('"', '""'), html.escape(value)}
-    inside |= {value.replace("\\", "\\\\").replace("'", "\\'"), value.replace("|", "\\|")}
+    doubled = value.replace("\\", "\\\\")
+    inside |= {doubled.replace("'", "\\'"), doubled.replace("'", "''"), value.replace("|", "\\|")}
+    # In a command as a shell would be given it.
+    inside.add(shlex.quote(value).removeprefix("'").removesuffix("'"))
     # A text of several lines is shown line by line.
     return inside | {line.strip() for line in value.splitlines()}
 

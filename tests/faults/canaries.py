@@ -1,13 +1,15 @@
-"""Secrets that are found nowhere by chance, the forms in which a text may hold one, and the plan that is full of them."""
+"""Secrets that are found nowhere by chance, and the forms in which a text may hold one."""
 
 from __future__ import annotations
 
 import ast
 import base64
+import hashlib
 import html
 import json
 import re
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
@@ -36,36 +38,60 @@ SHAPES = {
     "base64": "YWJjZGVm==",
     "star": "***",
     "dash": "--password=",
+    "lines": "upper line\nlower line",
+    "mixed": 'it\'s "so" a\\b <c>&d|e %41 {{ f }} ü $g\t#h',
 }
+# Both ends survive every way of escaping what stands between them.
+_ENDS = re.compile(r"\A(Kq\d{3}w[0-9a-f]{8}).*(Zj[0-9a-f]{10})\Z", re.DOTALL)
+_SEAM = re.compile(r"[ \t|]*\n[ \t|]*")
 
 
 @dataclass(kw_only=True)
 class Canaries:
-    """Every secret by the name of its place."""
+    """Every secret by the name of its place; ``first`` keeps those of one apart from another's."""
 
     known: dict[str, str] = field(default_factory=dict)
+    first: int = 0
 
     def new(self, place: str, shape: str = "plain") -> str:
         """Another secret of that shape."""
-        number = len(self.known)
-        self.known[place] = f"Kq{number:03d}w{SHAPES[shape]}Zj{number * 7919 + 104_729:06x}"
+        number = self.first + len(self.known)
+        unique = hashlib.sha256(str(number).encode()).hexdigest()
+        self.known[place] = f"Kq{number:03d}w{unique[:8]}{SHAPES[shape]}Zj{unique[8:18]}"
         return self.known[place]
 
-    def met(self, text: str, places: Iterable[str] | None = None) -> list[str]:
-        """The places whose secrets the text holds, in whatever form, with what stands around them."""
+    def short(self, place: str, length: int) -> str:
+        """Another secret that is as short as it may be."""
+        number = self.first + len(self.known)
+        self.known[place] = f"{number % 100:02d}~Kq{hashlib.sha256(str(number).encode()).hexdigest()}"[
+            :length
+        ]
+        return self.known[place]
+
+    def met(self, text: str, places: Iterable[str] | None = None, *, laid_out: bool = False) -> list[str]:
+        """The places whose secrets the text holds, in whatever form, with what stands around them.
+
+        Of a text that was ``laid_out`` for people lines may have been broken: it is read as one line, too, with and
+        without a space at the seam.
+        """
+        texts = dict.fromkeys((text, _SEAM.sub("", text), _SEAM.sub(" ", text))) if laid_out else (text,)
         found = []
         for place in self.known if places is None else places:
-            for form in forms(self.known[place]):
-                at = text.find(form)
-                if at >= 0:
-                    around = text[max(0, at - 150) : at + len(form) + 50]
-                    found.append(f"{place} ({self.known[place]}) as {form!r}: …{around}…")
-                    break
+            hits = (_around(whole, form) for form in forms(self.known[place]) for whole in texts)
+            hit = next(filter(None, hits), None)
+            if hit is not None:
+                found.append(f"{place} ({self.known[place]}) as {hit}")
         return found
 
 
-def forms(secret: str) -> set[str]:
-    """How a text may hold a secret, whole or up to its half."""
+def _around(text: str, form: str) -> str | None:
+    at = text.find(form)
+    return None if at < 0 else f"{form!r}: …{text[max(0, at - 150) : at + len(form) + 50]}…"
+
+
+@cache
+def forms(secret: str) -> frozenset[str]:
+    """How a text may hold a secret: whole, up to its half, or one line of it."""
     data = secret.encode()
     escaped = json.dumps(secret)[1:-1]
     plain = {
@@ -83,7 +109,12 @@ def forms(secret: str) -> set[str]:
     doubled = {secret.replace("'", "''"), secret.replace('"', '""'), secret.replace("\\", "\\\\")}
     coded = {quote(secret, safe=""), quote(secret), html.escape(secret), data.hex(), data.hex().upper()}
     coded |= {base64.b64encode(data[n:]).decode().rstrip("=")[1:-1] for n in range(3)}
-    return {form for form in plain | written | doubled | coded if len(form) >= 8}
+    lines = set(secret.splitlines())
+    ends = _ENDS.match(secret)
+    plain |= {*ends.groups(), *(end.encode().hex() for end in ends.groups())} if ends else set()
+    return frozenset(
+        form for form in plain | lines | written | doubled | coded if len(form) >= min(8, len(secret))
+    )
 
 
 def unescaped(traced: str) -> str:
@@ -93,14 +124,3 @@ def unescaped(traced: str) -> str:
         return bytes(ast.literal_eval(f'b"{match[1]}"')).decode("utf-8", "replace")
 
     return re.sub(r'"((?:[^"\\]|\\.)*)"', back, traced)
-
-
-SCHEMA = """
-CREATE TABLE orders (id int PRIMARY KEY, tenant text);
-INSERT INTO orders SELECT n, 'tenant ' || n FROM generate_series(1, 200) n;
--- Large enough for a psql of its own.
-CREATE TABLE parcels (id int PRIMARY KEY, filler text);
-ALTER TABLE parcels ALTER filler SET STORAGE EXTERNAL;
-INSERT INTO parcels SELECT n, repeat(md5(n::text), 300) FROM generate_series(1, 500) n;
-CREATE EXTENSION pg_stat_statements;
-"""
