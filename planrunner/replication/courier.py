@@ -101,8 +101,9 @@ class StreamSession:
             reader = begin_within(self._workspace.source, self._snapshot)
             try:
                 writer = self._workspace.target.open(read_only=False)
-                # Rows and ledger are lost together in a crash of the target, so neither lies about the other.
-                writer.execute("SET synchronous_commit = off")
+                with self._workspace.target.translated("begin a stream of the copy"):
+                    # Rows and ledger are lost together in a crash of the target, so neither lies about the other.
+                    writer.execute("SET synchronous_commit = off")
             except BaseException:
                 reader.close()
                 raise
