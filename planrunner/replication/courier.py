@@ -37,7 +37,8 @@ def mendable(error: Exception) -> bool:
     if isinstance(error, SnapshotOutdated):
         return False
     if isinstance(error, ToolFailed):
-        return any(word in error.message for word in ("connection", "terminat", "snapshot"))
+        # Its words alone: a table may be named "connections".
+        return any(word in (error.told or error.message) for word in ("connection", "terminat", "snapshot"))
     return isinstance(error, SnapshotLost) or outcome.broke(error)
 
 
