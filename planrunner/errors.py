@@ -144,9 +144,13 @@ class CloudError(PlanrunnerError):
 
 
 class ToolFailed(PlanrunnerError):
-    """A child process (pg_dump, pg_restore) is missing or ended with an error."""
+    """A child process (pg_dump, pg_restore) is missing or ended with an error. ``told`` are its own words."""
 
     exit_code = 1
+
+    def __init__(self, message: str, *, remedy: str | None = None, told: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.told = told
 
 
 class MachineExhausted(PlanrunnerError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,6 +209,15 @@ CONNECTION_CAUSES: tuple[Cause, ...] = (
     ),
 )
 
+# The server's words for it differ by where it notices, and so does the SQLSTATE.
+TOO_LONG = Cause(
+    words=r"invalid memory alloc request size|cannot enlarge string buffer|string buffer exceeds maximum",
+    message="a row is longer than PostgreSQL can send: 1 GB, and bytea as text takes two bytes for each",
+    remedy=(
+        "Find it by the sum of octet_length() of its columns, which reads no value that lies out of line; shorten it or"
+        " part it into several, or leave its table out (tables: exclude) and bring it over by other means."
+    ),
+)
 _RUN_AGAIN = "Run again: what was finished stays finished. If it comes back, the {side}'s log tells why."
 QUERY_CAUSES: tuple[Cause, ...] = (
     Cause(
@@ -332,6 +341,7 @@ QUERY_CAUSES: tuple[Cause, ...] = (
         # Before and after PostgreSQL 15.
         for code in ("08001", "08006")
     ),
+    *(replace(TOO_LONG, sqlstate=code) for code in ("XX000", "53200", "54000")),
     *(
         Cause(sqlstate=code, message="the server ended the session", remedy=_RUN_AGAIN)
         for code in ("57P01", "57P02", "57P03", "57P05", "25P03", "25P04")

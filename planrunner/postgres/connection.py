@@ -12,7 +12,7 @@ import psycopg
 from psycopg import conninfo, sql
 
 from planrunner import remains
-from planrunner.errors import ServerError
+from planrunner.errors import ConnectionFailed, ServerError
 from planrunner.model import Endpoint, Secret, SecretRef, Side
 from planrunner.postgres.failures import (
     connection_failure,
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from planrunner.dialling import Trouble
-    from planrunner.errors import ConnectionFailed
     from planrunner.ports import Clock
 
     Explain: TypeAlias = "Callable[[ConnectionFailed, Trouble, Mapping[str, str]], ConnectionFailed]"
@@ -132,6 +131,8 @@ class Server:
         self.pids: set[int] = set()
         self.line = Line()
         self._reader: Session | None = None
+        # When the last session for queries was not to be had, and why.
+        self._refused: tuple[float, ConnectionFailed] | None = None
         self._lock = threading.RLock()
 
     @property
@@ -282,8 +283,9 @@ class Server:
 
     def rows(self, query: Query, params: Sequence[Any] | Mapping[str, Any] | None = None) -> list[Row]:
         """All rows of a read-only query, on a session kept for such queries; reopened once if lost."""
+        asked = self.clock.monotonic()
         with self._lock:
-            reader = self._live_reader()
+            reader = self._live_reader(asked)
             try:
                 return reader.execute(query, params).fetchall()
             except psycopg.OperationalError as error:
@@ -292,7 +294,7 @@ class Server:
             except psycopg.Error as error:
                 raise self._told(error, None) from error
             with self.translated():
-                return self._live_reader().execute(query, params).fetchall()
+                return self._live_reader(asked).execute(query, params).fetchall()
 
     def row(self, query: Query, params: Sequence[Any] | Mapping[str, Any] | None = None) -> Row | None:
         """The first row, None when there is none."""
@@ -304,15 +306,27 @@ class Server:
         found = self.row(query, params)
         return found[0] if found else None
 
-    def _live_reader(self) -> Session:
-        if self._reader is None or self._reader.closed:
+    def _live_reader(self, asked: float) -> Session:
+        """The session for queries, of which somebody was in need since ``asked``."""
+        if self._reader is not None and not self._reader.closed:
+            return self._reader
+        # Whoever stood in line behind a dial that failed has its answer: each dialling for itself, one after the
+        # other, a line that swallows everything would hold up the last of them for minutes.
+        if self._refused is not None and self._refused[0] > asked:
+            known = self._refused[1]
+            raise ConnectionFailed(known.message, remedy=known.remedy, sqlstate=known.sqlstate)
+        try:
             self._reader = self.open(read_only=True)
+        except ConnectionFailed as error:
+            self._refused = self.clock.monotonic(), error
+            raise
         return self._reader
 
     def version(self) -> int:
         """``server_version_num`` of the server that the next query goes to; no round trip."""
+        asked = self.clock.monotonic()
         with self._lock:
-            return self._live_reader().info.server_version
+            return self._live_reader(asked).info.server_version
 
     def execute(self, *statements: Query) -> None:
         """Execute statements in one transaction of their own."""

@@ -20,6 +20,7 @@ from planrunner import scarcity
 from planrunner.errors import ToolFailed
 from planrunner.failpoints import failpoint
 from planrunner.masking import hushed
+from planrunner.postgres.causes import TOO_LONG
 from planrunner.postgres.failures import condensed
 from planrunner.postgres.tls import of_the_login
 
@@ -322,4 +323,7 @@ def tool_failure(what: str, code: int, stderr: bytes, secret: str) -> ToolFailed
     lines = stderr.decode("utf-8", "replace").strip().splitlines()[-_STDERR_LINES:]
     told = condensed("\n".join(lines), [secret]) or "it said nothing"
     ending = f"was ended by signal {-code}" if code < 0 else f"failed with exit code {code}"
-    return ToolFailed(f"local: {what} {ending}: {told}")
+    if TOO_LONG.fits(told):
+        message = f"local: {what} {ending}: {TOO_LONG.message}: {told}"
+        return ToolFailed(message, remedy=TOO_LONG.remedy, told=told)
+    return ToolFailed(f"local: {what} {ending}: {told}", told=told)

@@ -76,7 +76,7 @@ def explain(workspace: Workspace, subscription: Subscription) -> Refusal | None:
 
 def _next_transaction(workspace: Workspace, subscription: Subscription) -> Transaction | None:
     applied = position(workspace.target, subscription)
-    with _copied_slot(workspace.source, workspace.names.plan_id, str(subscription.slot)) as (session, name):
+    with copied_slot(workspace.source, workspace.names.plan_id, str(subscription.slot)) as (session, name):
         confirmed = session.execute(
             "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = %s", [name]
         ).fetchone()
@@ -106,12 +106,14 @@ def position(target: Server, subscription: Subscription) -> Lsn | None:
 
 
 @contextmanager
-def _copied_slot(source: Server, plan_id: str, slot: str) -> Iterator[tuple[Session, str]]:
-    """A temporary copy of ``slot``, which the server drops with the session."""
+def copied_slot(
+    source: Server, plan_id: str, slot: str, *, seconds: int = _DECODING_SECONDS
+) -> Iterator[tuple[Session, str]]:
+    """A temporary copy of ``slot``, which the server drops with the session; no statement takes longer than that."""
     session = source.open(read_only=False)
     try:
         name = f"pr_{plan_id}_look_{session.info.backend_pid}"
-        session.execute("SELECT set_config('statement_timeout', %s, false)", [f"{_DECODING_SECONDS}s"])
+        session.execute("SELECT set_config('statement_timeout', %s, false)", [f"{seconds}s"])
         session.execute("SELECT pg_copy_logical_replication_slot(%s, %s, true)", [slot, name])
         failpoint("apply_error.slot_copied")
         yield session, name

@@ -229,7 +229,8 @@ class Courier:
             own = SessionFeed(self.reader, self.check)
             yield own, own.blocks(statement)
         else:
-            with self.psql.feed(self.workspace.source, self.snapshot.name, statement) as child:
+            what = f"psql that reads {unit.id} on the source"
+            with self.psql.feed(self.workspace.source, self.snapshot.name, statement, what=what) as child:
                 yield child, child.blocks()
 
     def _commit(self, record: sql.Composed) -> None:

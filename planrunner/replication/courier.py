@@ -37,7 +37,8 @@ def mendable(error: Exception) -> bool:
     if isinstance(error, SnapshotOutdated):
         return False
     if isinstance(error, ToolFailed):
-        return any(word in error.message for word in ("connection", "terminat", "snapshot"))
+        # Its words alone: a table may be named "connections".
+        return any(word in (error.told or error.message) for word in ("connection", "terminat", "snapshot"))
     return isinstance(error, SnapshotLost) or outcome.broke(error)
 
 
@@ -101,8 +102,9 @@ class StreamSession:
             reader = begin_within(self._workspace.source, self._snapshot)
             try:
                 writer = self._workspace.target.open(read_only=False)
-                # Rows and ledger are lost together in a crash of the target, so neither lies about the other.
-                writer.execute("SET synchronous_commit = off")
+                with self._workspace.target.translated("begin a stream of the copy"):
+                    # Rows and ledger are lost together in a crash of the target, so neither lies about the other.
+                    writer.execute("SET synchronous_commit = off")
             except BaseException:
                 reader.close()
                 raise

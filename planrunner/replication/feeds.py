@@ -66,9 +66,16 @@ class PsqlFeed:
     """A COPY TO STDOUT by a psql child inside the snapshot; made by ``psql_feed``."""
 
     def __init__(
-        self, child: subprocess.Popen[bytes], line: Line, stream: int, words: IO[bytes], secret: str
+        self,
+        child: subprocess.Popen[bytes],
+        line: Line,
+        stream: int,
+        words: IO[bytes],
+        secret: str,
+        what: str,
     ) -> None:
         self._child = child
+        self._what = what
         self._line = line
         self._stream = stream
         self._words = words
@@ -91,7 +98,8 @@ class PsqlFeed:
         tag = _TAG.search(told)
         if code != 0 or tag is None:
             self._words.seek(0)
-            raise self._line.silenced() or tools.tool_failure("psql", code, self._words.read(), self._secret)
+            words = self._words.read()
+            raise self._line.silenced() or tools.tool_failure(self._what, code, words, self._secret)
         return int(tag[1])
 
 
@@ -111,8 +119,13 @@ class Psql:
         return None if program is None else cls(program=program, version=version)
 
     @contextmanager
-    def feed(self, source: Server, snapshot: str, statement: sql.Composed) -> Iterator[PsqlFeed]:
-        """Start psql on ``statement`` inside ``snapshot``; whatever happens, the child is gone afterwards."""
+    def feed(
+        self, source: Server, snapshot: str, statement: sql.Composed, *, what: str = "psql"
+    ) -> Iterator[PsqlFeed]:
+        """Start psql on ``statement`` inside ``snapshot``; whatever happens, the child is gone afterwards.
+
+        ``what`` names it where it fails.
+        """
         reading, writing = os.pipe()
         with tempfile.TemporaryFile() as words, os.fdopen(reading, "rb", buffering=0):
             try:
@@ -126,7 +139,7 @@ class Psql:
             try:
                 failpoint("psql.started")
                 with source.line.tethered(child.kill):
-                    yield PsqlFeed(child, source.line, reading, words, hidden)
+                    yield PsqlFeed(child, source.line, reading, words, hidden, what)
             finally:
                 _end(child)
 

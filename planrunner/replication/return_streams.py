@@ -194,8 +194,8 @@ def _try(server: Server, statement: sql.Composed) -> None:
             session.execute("SET LOCAL client_min_messages = error")
             with quiet.unrecorded(session):
                 session.execute(statement)
-        session.rollback()
     finally:
+        # Rolls back too, and minds no session that is broken.
         session.close()
 
 

@@ -14,6 +14,7 @@ from planrunner.postgres.preflight_section import Needs
 from planrunner.replication import apply_error, logins, timeline
 from planrunner.replication.health import exhausted
 from planrunner.replication.names import FENCE_TRIGGER
+from planrunner.units import human_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from planrunner.replication.apply_error import Refusal
     from planrunner.replication.health import Health
     from planrunner.replication.subscriptions import Subscription
+    from planrunner.replication.unsendable import Unsendable
     from planrunner.replication.workspace import Workspace
 
 ANEW = "`planrunner cleanup` this plan, empty the target and `planrunner run` again: the copy begins anew."
@@ -213,6 +215,18 @@ def applies_with_errors(subscription: Subscription, count: int, refusal: Refusal
         code="apply_error",
         what=f"target: subscription {subscription.name} failed {count} times to apply{where}",
         remedy=_look(subscription),
+    )
+
+
+def unsendable(subscription: Subscription, found: Unsendable) -> Trouble:
+    """A row that the source can't write out."""
+    where = "" if found.table is None else f" of {found.table} ({human_bytes(found.bytes or 0)} in binary)"
+    return Trouble(
+        code="row_too_long",
+        what=f"source: subscription {subscription.name} stands before a row{where} that is longer than PostgreSQL can"
+        f" send: 1 GB as text, where bytea takes two bytes for each: {found.words}",
+        remedy="The stream can't pass it. Shorten the row or part it into several, or leave its table out (tables:"
+        f" exclude), then {ANEW}",
     )
 
 

@@ -21,6 +21,7 @@ from planrunner.replication import (
     timeline,
     tracker,
     troubles,
+    unsendable,
 )
 from planrunner.replication.health import Health, observe, wal_disk
 from planrunner.replication.silences import Silences
@@ -143,6 +144,9 @@ class Watch:
             raise troubles.refused(subscription, refusal).error()
         # Once may be a lock or a lost line, and the worker is back in a moment.
         if count > 1:
+            found = unsendable.find(self._workspace, subscription) if refusal is None else None
+            if found is not None:
+                raise troubles.unsendable(subscription, found).error()
             raise troubles.applies_with_errors(subscription, count, refusal).error()
 
     def _judge_budget(self, health: Health) -> None:

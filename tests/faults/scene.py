@@ -198,7 +198,7 @@ def _end_subscriptions(session: psycopg.Connection[Any], server: PostgresServer,
 
 def _drop_slots(session: psycopg.Connection[Any], database: str) -> None:
     session.execute(
-        "SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots"
+        "SELECT pg_terminate_backend(active_pid, 60000) FROM pg_replication_slots"
         " WHERE database = %s AND active_pid IS NOT NULL",
         [database],
     )

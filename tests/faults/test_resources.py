@@ -29,6 +29,11 @@ SOAK = bool(os.environ.get("PLANRUNNER_SOAK"))
 # A run may take long where others share the machine; what must not grow is measured, not timed.
 LONG_SECONDS = 1500
 MEGABYTE = 1 << 20
+UNHURRIED = "{write_pause_budget: 300s}"
+# On a line that seems slow, as any may on a busy machine, there are 16 streams: two sessions and what waits for them
+# each, fewer for indexes, and what a run has anyway. With 16 streams 58 descriptors and 44 threads were seen.
+MOST_DESCRIPTORS = 120
+MOST_THREADS = 64
 SMALL = STEADY + "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a VALUES (1, 'one'), (2, 'two');"
 
 
@@ -98,9 +103,7 @@ def test_ten_times_as_many_tables_take_a_bounded_share_of_memory_and_no_more_des
     for count in (few, many):
         folder = tmp_path / str(count)
         folder.mkdir()
-        with migration(
-            pair, folder, f"tables{count}", tables(count), over="{write_pause_budget: 300s}"
-        ) as one:
+        with migration(pair, folder, f"tables{count}", tables(count), over=UNHURRIED) as one:
             begun = CLOCK.monotonic()
             used.append(moved(one))
             one.assert_moved()
@@ -112,8 +115,9 @@ def test_ten_times_as_many_tables_take_a_bounded_share_of_memory_and_no_more_des
     small, large = used
     # What is known of a table (its columns, its part of the schema) is held; 40 KB of it at the most.
     assert large.memory - small.memory < 40_000 * (many - few), (small, large)
-    assert large.descriptors <= small.descriptors + 10
-    assert large.threads <= small.threads + 10
+    # How many streams are at work at once hangs on chance where there is little to copy; the most there can be does not.
+    assert max(small.descriptors, large.descriptors) < MOST_DESCRIPTORS, (small, large)
+    assert max(small.threads, large.threads) < MOST_THREADS, (small, large)
 
 
 def test_a_long_row_passes_through_and_the_runner_holds_little_of_it(
@@ -123,7 +127,7 @@ def test_a_long_row_passes_through_and_the_runner_holds_little_of_it(
     made = f"(SELECT decode(repeat(md5('x'), {size} * 65536 / 2), 'hex'))"
     script = SMALL + f"CREATE TABLE blobs (id int PRIMARY KEY, b bytea); INSERT INTO blobs SELECT 1, {made};"
     script += "ALTER TABLE blobs ALTER b SET STORAGE EXTERNAL;"
-    with migration(pair, tmp_path, "long", script, over="{write_pause_budget: 300s}") as one:
+    with migration(pair, tmp_path, "long", script, over=UNHURRIED) as one:
         plain = watched(one, "run", "--until", "copy")
         assert plain.code == 0, plain.said
         execute(one.ours, f"INSERT INTO blobs SELECT 2, {made}", "UPDATE blobs SET b = b || 'x' WHERE id = 1")
@@ -147,7 +151,7 @@ def test_a_long_row_that_differs_is_named_without_being_read_whole(
     size = 100
     script = SMALL + "CREATE TABLE texts (id int PRIMARY KEY, v text);"
     script += f"INSERT INTO texts SELECT 1, repeat('long text ', {size} * 104857);"
-    with migration(pair, tmp_path, "differs", script, over="{write_pause_budget: 300s}") as one:
+    with migration(pair, tmp_path, "differs", script, over=UNHURRIED) as one:
         one.succeeds("run", "--until", "follow")
         execute(one.theirs, "UPDATE texts SET v = v || 'and more'")
         use = watched(one, "verify")
@@ -164,12 +168,14 @@ def test_a_row_that_postgresql_itself_cannot_move_is_named(pair: Pair, tmp_path:
     made = "(SELECT decode(repeat('00', 300 * 1048576), 'hex'))"
     script = SMALL + "CREATE TABLE blobs (id int PRIMARY KEY, b bytea, c bytea);"
     script += "ALTER TABLE blobs ALTER b SET STORAGE EXTENDED;"
-    with migration(pair, tmp_path, "toolong", script, over="{write_pause_budget: 300s}") as one:
+    with migration(pair, tmp_path, "toolong", script, over=UNHURRIED) as one:
         one.succeeds("run", "--until", "follow")
         execute(one.ours, f"INSERT INTO blobs SELECT 7, b, b FROM {made} AS made(b)")
         code, said = one.run("run")
         assert code == 1, said
-        assert "public.blobs" in said, said
+        assert "public.blobs" in flat(said), said
+        assert "longer than PostgreSQL can send" in flat(said), said
+        assert "cleanup" in flat(said), said
 
 
 def test_a_long_transaction_while_copying_and_following_costs_the_runner_nothing(

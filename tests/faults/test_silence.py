@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import TYPE_CHECKING
 
 import pytest
@@ -94,3 +95,23 @@ def test_a_silent_line_frees_whoever_waits_and_a_good_one_lets_a_long_statement_
         assert told
         source.close()
         target.close()
+
+
+def test_those_in_line_behind_a_dial_that_nobody_answers_have_its_answer(postgres: PostgresServer) -> None:
+    many = 8
+    with FaultLine(postgres.port) as line, ThreadPoolExecutor(many) as pool:
+        server, together = over(line, postgres, Side.TARGET), Barrier(many)
+        line.set(mode="hole")
+
+        def asked() -> object:
+            together.wait()
+            return server.value("SELECT 1")
+
+        for waiting in [pool.submit(asked) for _ in range(many)]:
+            with pytest.raises(ConnectionFailed, match="does not answer"):
+                waiting.result(300)
+        # One dialled for all of them; whoever came to it late did so once more.
+        assert line.counts().connections <= 2
+        line.heal()
+        assert server.value("SELECT 1") == 1
+        server.close()

@@ -15,7 +15,8 @@ from psycopg import pq
 from planrunner.errors import ToolFailed
 from planrunner.masking import hush, speak
 from planrunner.model import Secret
-from planrunner.postgres.tools import candidates, dialling, missing_tools, run_tool
+from planrunner.postgres.tools import candidates, dialling, missing_tools, run_tool, tool_failure
+from planrunner.replication.courier import mendable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -162,3 +163,26 @@ def test_a_child_that_takes_too_long_is_ended_and_told() -> None:
 def test_a_missing_program_is_told(tmp_path: Path) -> None:
     with pytest.raises(ToolFailed, match="could not be started: No such file"):
         run_tool([tmp_path / "pg_dump"], what="dump")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "ERROR:  invalid memory alloc request size 1073741824",
+        "ERROR:  out of memory\nDETAIL:  Cannot enlarge string buffer containing 629145626 bytes by 9 more.",
+        "ERROR:  string buffer exceeds maximum allowed length (1073741823 bytes)",
+    ],
+)
+def test_a_row_that_postgresql_cannot_send_is_told_as_one(said: str) -> None:
+    failure = tool_failure("psql that reads public.connections on the source", 3, said.encode(), "")
+    assert "public.connections" in failure.message
+    assert "1 GB" in failure.message
+    assert "octet_length" in str(failure.remedy)
+    # Trying again mends it no more than the table's name says so.
+    assert not mendable(failure)
+
+
+def test_a_child_that_lost_its_line_may_be_started_again() -> None:
+    assert mendable(
+        tool_failure("psql", 2, b"FATAL:  terminating connection due to administrator command", "")
+    )
