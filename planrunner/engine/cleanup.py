@@ -9,7 +9,7 @@ from planrunner.engine.book import Book, fresh_state
 from planrunner.engine.context import opened
 from planrunner.engine.events import EventKind
 from planrunner.engine.exclusive import alone
-from planrunner.engine.opening import SPEC, ingress_in, shut
+from planrunner.engine.opening import FACT, SPEC, ingress_in, let_in, shut
 from planrunner.engine.performing import Answers, Performer
 from planrunner.errors import CloudError, Interrupted, PlanrunnerError, StateUnfit
 from planrunner.failpoints import failpoint
@@ -62,6 +62,10 @@ def clean(
     """
     state = setup.store.load() or fresh_state(setup.plan)
     book = Book(state, store=setup.store, journal=setup.journal, clock=setup.clock)
+    if FACT in state.facts:
+        # A cleanup that was killed at its very end has shut itself out, and does not know it.
+        with setup.interruption.listening():
+            let_in(setup, book, None)
     with (
         setup.interruption.listening(),
         opened(setup.plan, setup.connect, setup.clock, book.known()) as context,

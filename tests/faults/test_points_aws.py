@@ -97,6 +97,10 @@ class Account:
 def account(mode: str) -> Iterator[Account]:
     with walled() as found:
         found.say("true")
+        plan = found.scene.plan
+        text = plan.read_text()
+        assert "with: {reboot: allow}" in text
+        plan.write_text(text.replace("with: {reboot: allow}", "with: {reboot: allow, undo: true}"))
         with Writer(application_dsn(found.scene), threads=1, rate=40) as writer:
             yield Account(found, writer, mode)
 
