@@ -27,10 +27,14 @@ _PATIENCE_SECONDS = 90
 
 @contextmanager
 def frozen_at(scene: Stage, failpoint: str) -> Iterator[subprocess.Popen[str]]:
-    """A runner that has stopped itself at that point."""
+    """A runner that has stopped itself at that point, at its first passage where none is named.
+
+    At each passage it would stop again after it was woken, where two threads come by.
+    """
+    passage = failpoint if "#" in failpoint else f"{failpoint}#1"
     child = subprocess.Popen(
         scene.command("run", "--yes", "--no-input"),
-        env={**scene.environment(), "PLANRUNNER_FAILPOINTS": f"{failpoint}:stop"},
+        env={**scene.environment(), "PLANRUNNER_FAILPOINTS": f"{passage}:stop"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
