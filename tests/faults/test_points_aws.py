@@ -34,7 +34,14 @@ OUT = (
     *("rds.before_delete_call", "rds.after_delete_call", "ingress.after_revoke"),
 )
 POINTS = [("run", point) for point in IN] + [("cleanup", point) for point in OUT]
-CASES = [(mode, verb, point) for mode in ("kill", "raise") for verb, point in POINTS]
+# The way is open by then: an error is told, and the run goes on.
+ENDURED = ("ingress.after_call", "opening.after")
+CASES = [
+    (mode, verb, point)
+    for mode in ("kill", "raise")
+    for verb, point in POINTS
+    if not (mode == "raise" and point in ENDURED)
+]
 RUN = ("--yes", "--no-input")
 
 
@@ -120,6 +127,20 @@ def test_what_was_asked_of_aws_is_asked_once_whatever_breaks_off(
 ) -> None:
     moved.turn_to(verb)
     moved.broken_off(point)
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("point", ENDURED)
+def test_an_error_once_the_way_is_open_is_told_and_ends_no_run(point: str) -> None:
+    with account("raise") as found:
+        child = found.walled.run(*RUN, "--until", "logical", failpoints=f"{point}:raise")
+        assert child.returncode == 0, child.stdout + child.stderr
+        assert f"nobody was let in at the source: failpoint {point} was reached" in child.stdout
+        assert found.walled.calls("AuthorizeSecurityGroupIngress") == 1
+        # It is on record all the same, and goes with the cleanup.
+        cleaned = found.walled.run("--yes", verb="cleanup")
+        assert cleaned.returncode == 0, cleaned.stdout + cleaned.stderr
+        assert found.walled.ranges() == ["198.51.100.0/24"]
 
 
 @pytest.mark.soak
