@@ -27,7 +27,13 @@ LEADING = (
     ),
     "switch.switched",
 )
-CASES = [(mode, point) for mode in ("kill", "raise") for point in (*HOLDING, *LEADING)]
+MODES = ("kill", "raise")
+# In one turn each point is broken off one way, in the other the other way.
+CASES = [
+    (turn, point, MODES[(place + turn) % 2])
+    for turn in range(2)
+    for place, point in enumerate((*HOLDING, *LEADING))
+]
 
 
 @dataclass
@@ -36,13 +42,12 @@ class Pool:
 
     traffic: Traffic
     client: Bench
-    mode: str
     cases: list[str] = field(default_factory=list)
 
-    def broken_off(self, point: str) -> None:
-        self.cases.append(point)
-        code = -signal.SIGKILL if self.mode == "kill" else 1
-        said = cut_over(self.traffic, failpoints=f"{point}:{self.mode}", code=code)
+    def broken_off(self, point: str, mode: str) -> None:
+        self.cases.append(f"{point}:{mode}")
+        code = -signal.SIGKILL if mode == "kill" else 1
+        said = cut_over(self.traffic, failpoints=f"{point}:{mode}", code=code)
         assert "Traceback" not in said
         if point in HOLDING:
             # Whoever held the clients back lets them go.
@@ -55,11 +60,11 @@ class Pool:
 
 @pytest.fixture(scope="module")
 def pool(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
-    """A cutover that the cases of one mode break off in turn; in the end every transaction is on the target."""
-    with traffic(tmp_path_factory.mktemp(request.param)) as scene:
+    """A cutover that the cases of one turn break off one by one; in the end every transaction is on the target."""
+    with traffic(tmp_path_factory.mktemp(f"turn_{request.param}")) as scene:
         followed(scene)
         with bench(scene, "simple") as client:
-            found = Pool(scene, client, request.param)
+            found = Pool(scene, client)
             yield found
             found.finish()
         assert client.failed == 0, f"after {found.cases}: {client.output}"
@@ -67,6 +72,11 @@ def pool(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize(("pool", "point"), CASES, indirect=["pool"])
-def test_a_switch_broken_off_costs_no_client_an_error(pool: Pool, point: str) -> None:
-    pool.broken_off(point)
+@pytest.mark.parametrize(
+    ("pool", "point", "mode"),
+    # The other way of breaking off at the same point.
+    [pytest.param(*case, marks=pytest.mark.soak if case[0] else []) for case in CASES],
+    indirect=["pool"],
+)
+def test_a_switch_broken_off_costs_no_client_an_error(pool: Pool, point: str, mode: str) -> None:
+    pool.broken_off(point, mode)
