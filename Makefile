@@ -17,7 +17,7 @@ demo: $(VENV)/.sandbox
 test: check servers
 	PLANRUNNER_FUZZED_PLANS=20000 $(BIN)/python -m pytest -q -n 2 tests/unit/loading/test_fuzz_plans.py \
 	  tests/unit/loading/test_dialects.py
-	$(BIN)/python -m pytest -q -n $(WORKERS) tests/contract tests/faults tests/integration tests/acceptance tests/benchmarks
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup tests/contract tests/faults tests/integration tests/acceptance tests/benchmarks
 
 # Every pair of a source and a target of the same or a later major.
 test-matrix: servers

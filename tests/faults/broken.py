@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import psycopg
+from psycopg import sql
 
 from planrunner.engine.events import read_events
 from tests.acceptance.helpers import contents, state_in
@@ -132,10 +133,11 @@ def prepared(
     pair: tuple[PostgresServer, PostgresServer], folder: Path, name: str, route: Route
 ) -> Iterator[tuple[Migration, Client]]:
     """A migration that has come along the route to where it is to be broken off."""
+    keeper = f"planrunner_keeper_{name}"
     with psycopg.connect(pair[1].superuser_dsn, autocommit=True) as session:
-        # Left by the migration before; here it is made anew.
-        session.execute("DROP ROLE IF EXISTS planrunner_keeper")
-    with migration(pair, folder, name, SCHEMA) as one:
+        # Left by the migration of this name before; here it is made anew.
+        session.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(keeper)))
+    with migration(pair, folder, name, SCHEMA.replace("planrunner_keeper", keeper)) as one:
         one.plan.write_text(
             PLAN.format(
                 name=name,

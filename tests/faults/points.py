@@ -318,6 +318,7 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
         ),
         _POOL,
     ),
+    "cutover.proven": ("faults/test_ddl.py", "between the proofs and the fence; nothing is changed there"),
     "wait.asked": ("acceptance/test_flow.py", "comes where the query is not true at once"),
     "fix.before": ("integration/cli/test_validate_verb.py", "validate --fix, where something can be mended"),
     "fix.after": ("integration/cli/test_validate_verb.py", "the next validate looks at the finding anew"),

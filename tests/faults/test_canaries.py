@@ -18,7 +18,8 @@ from tests.faults.canary_wrong import wrong_plan
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.timeout(600)
+# One migration for all, so one worker.
+pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("canaries")]
 
 
 @pytest.fixture(scope="module")

@@ -66,7 +66,12 @@ BACK = ("full", "index")
 WAYS = (BACK, pytest.param((*BACK, "insert_only", "copy_at_cutover"), marks=pytest.mark.soak))
 
 
-@pytest.fixture(scope="module", params=WAYS, ids="-".join)
+# Each way is one migration's, so one worker's.
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(ways, marks=pytest.mark.xdist_group("-".join(ways))) for ways in WAYS],
+    ids="-".join,
+)
 def story(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     folder, ways = tmp_path_factory.mktemp("hostile"), request.param
     reverse = "true" if ways == BACK else "false"

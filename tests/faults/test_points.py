@@ -90,22 +90,27 @@ def broken_off(way: Way, point: str, mode: str) -> None:
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(
-    ("way", "point", "mode"),
+    ("way", "case"),
     [
         pytest.param(
-            (route, number, turn),
-            point,
-            mode,
-            # The other way of breaking off at the same point.
-            marks=pytest.mark.soak if turn else [],
-            id=f"{route}-{number}{'ab'[turn]}-{point}-{mode}",
+            line,
+            (point, mode),
+            marks=[
+                # All cases of a line are one migration's, so one worker's.
+                pytest.mark.xdist_group("-".join(map(str, line))),
+                # The other way of breaking off at the same point.
+                *([pytest.mark.soak] if line[2] else []),
+            ],
+            id=f"{line[0]}-{line[1]}{'ab'[line[2]]}-{point}-{mode}",
         )
-        for (route, number, turn), point, mode in LINES
+        for line, point, mode in LINES
     ],
     indirect=["way"],
+    # Else the migration would be made anew for each case.
+    scope="module",
 )
-def test_a_run_broken_off_on_its_way_can_go_on(way: Way, point: str, mode: str) -> None:
-    broken_off(way, point, mode)
+def test_a_run_broken_off_on_its_way_can_go_on(way: Way, case: tuple[str, str]) -> None:
+    broken_off(way, *case)
 
 
 @pytest.mark.timeout(400)

@@ -124,37 +124,22 @@ def moved(request: pytest.FixtureRequest) -> Iterator[Account]:
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(
-    ("moved", "verb", "point", "mode"),
-    # The other way of breaking off at the same point.
-    [pytest.param(*case, marks=pytest.mark.soak if case[0] else []) for case in CASES],
+    ("moved", "case"),
+    # All cases of a turn are one migration's, so one worker's; in the second each is broken off the other way.
+    [
+        pytest.param(
+            turn,
+            case,
+            marks=[pytest.mark.xdist_group(f"account-{turn}"), *([pytest.mark.soak] if turn else [])],
+            id=f"{turn}-{'-'.join(case)}",
+        )
+        for turn, *case in CASES
+    ],
     indirect=["moved"],
+    # Else the migration would be made anew for each case.
+    scope="module",
 )
-def test_what_was_asked_of_aws_is_asked_once_whatever_breaks_off(
-    moved: Account, verb: str, point: str, mode: str
-) -> None:
+def test_what_was_asked_of_aws_is_asked_once_whatever_breaks_off(moved: Account, case: list[str]) -> None:
+    verb, point, mode = case
     moved.turn_to(verb)
     moved.broken_off(point, mode)
-
-
-@pytest.mark.timeout(400)
-@pytest.mark.parametrize("point", ENDURED)
-def test_an_error_once_the_way_is_open_is_told_and_ends_no_run(point: str) -> None:
-    with account() as found:
-        child = found.walled.run(*RUN, "--until", "logical", failpoints=f"{point}:raise")
-        assert child.returncode == 0, child.stdout + child.stderr
-        assert f"nobody was let in at the source: failpoint {point} was reached" in child.stdout
-        assert found.walled.calls("AuthorizeSecurityGroupIngress") == 1
-        # It is on record all the same, and goes with the cleanup.
-        cleaned = found.walled.run("--yes", verb="cleanup")
-        assert cleaned.returncode == 0, cleaned.stdout + cleaned.stderr
-        assert found.walled.ranges() == ["198.51.100.0/24"]
-
-
-@pytest.mark.soak
-@pytest.mark.timeout(400)
-@pytest.mark.parametrize(("verb", "point", "mode"), [case[1:] for case in CASES])
-def test_one_break_alone_changes_nothing(verb: str, point: str, mode: str) -> None:
-    with account() as found:
-        found.turn_to(verb)
-        found.broken_off(point, mode)
-        found.finish()

@@ -73,10 +73,20 @@ def pool(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(
-    ("pool", "point", "mode"),
-    # The other way of breaking off at the same point.
-    [pytest.param(*case, marks=pytest.mark.soak if case[0] else []) for case in CASES],
+    ("pool", "case"),
+    # All cases of a turn are one migration's, so one worker's; in the second each is broken off the other way.
+    [
+        pytest.param(
+            turn,
+            (point, mode),
+            marks=[pytest.mark.xdist_group(f"pool-{turn}"), *([pytest.mark.soak] if turn else [])],
+            id=f"{turn}-{point}-{mode}",
+        )
+        for turn, point, mode in CASES
+    ],
     indirect=["pool"],
+    # Else the migration would be made anew for each case.
+    scope="module",
 )
-def test_a_switch_broken_off_costs_no_client_an_error(pool: Pool, point: str, mode: str) -> None:
-    pool.broken_off(point, mode)
+def test_a_switch_broken_off_costs_no_client_an_error(pool: Pool, case: tuple[str, str]) -> None:
+    pool.broken_off(*case)
