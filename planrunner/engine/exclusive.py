@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from planrunner.errors import LockedByAnother, ServerError
 from planrunner.failpoints import failpoint
 from planrunner.replication.ledger import Lease, lease_lost
-from planrunner.replication.workspace import end_stale_sessions
+from planrunner.replication.takeover import take_over as take_over_from
 
 if TYPE_CHECKING:
     from planrunner.engine.context import Context
@@ -49,11 +49,11 @@ def alone(context: Context, clock: Clock, *, take_over: bool = False) -> TargetL
     lock = TargetLock(target, context.plan_id, clock, take_over=take_over)
     context.held.put("target lock", lock)
     lock.hold()
-    fence_off(source, target, context.plan_id, take_over=take_over)
+    fence_off(source, target, context.plan_id, clock, take_over=take_over)
     return lock
 
 
-def fence_off(source: Server, target: Server, plan_id: str, *, take_over: bool) -> None:
+def fence_off(source: Server, target: Server, plan_id: str, clock: Clock, *, take_over: bool) -> None:
     """Let no session of ours that may write be opened once another runner has taken over, whatever step opens it.
 
     With ``take_over`` it is the other runner that is fenced off: the epoch is raised and its sessions are ended at
@@ -67,15 +67,7 @@ def fence_off(source: Server, target: Server, plan_id: str, *, take_over: bool) 
     for server in (source, target):
         server.fence = refuse
     if take_over:
-        # Before, for a frozen transaction holds the epoch; after, for what was opened in between.
-        _end_sessions(source, target, plan_id)
-        Lease.take(target, plan_id)
-        _end_sessions(source, target, plan_id)
-
-
-def _end_sessions(source: Server, target: Server, plan_id: str) -> None:
-    for server in (source, target):
-        end_stale_sessions(server, plan_id)
+        take_over_from(source, target, plan_id, clock)
 
 
 class TargetLock:

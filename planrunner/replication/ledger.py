@@ -278,11 +278,12 @@ class Lease:
         """Raise the epoch, making the ledger where it is missing; former holders can't commit any more.
 
         LeaseLost when it is not where ``target`` last knew it: then another runner took over in the meantime, of
-        which this one, frozen before it ever took the lease, knows nothing.
+        which this one, frozen before it ever took the lease, knows nothing. QueryFailed (55P03) when a transaction
+        that holds the epoch does not end within a second.
         """
         known = target.known_epoch
         with target.transaction() as session:
-            session.execute("SET LOCAL client_min_messages = warning")
+            session.execute("SET LOCAL client_min_messages = warning; SET LOCAL lock_timeout = '1s'")
             for statement in CREATE:
                 session.execute(statement)
             row = session.execute(

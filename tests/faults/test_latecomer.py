@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from planrunner.clock import SystemClock
 from planrunner.engine.exclusive import fence_off
 from planrunner.errors import LeaseLost
 from planrunner.replication import slots
@@ -56,9 +57,9 @@ def test_the_lease_is_not_taken_from_whoever_took_over(sides: tuple[str, str]) -
 def test_no_session_that_may_write_is_opened_by_whoever_was_taken_over_from(sides: tuple[str, str]) -> None:
     late, other = runner("late", *sides), runner("other", *sides)
     Lease.look(late.target, PLAN)
-    fence_off(late.source, late.target, PLAN, take_over=False)
+    fence_off(late.source, late.target, PLAN, SystemClock(), take_over=False)
     late.source.execute("CREATE TABLE IF NOT EXISTS public.of_a_script (v int)")
-    fence_off(other.source, other.target, PLAN, take_over=True)
+    fence_off(other.source, other.target, PLAN, SystemClock(), take_over=True)
     with pytest.raises(LeaseLost):
         late.source.execute("INSERT INTO public.of_a_script VALUES (1)")
     assert other.source.value("SELECT count(*) FROM public.of_a_script") == 0

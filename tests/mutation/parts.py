@@ -46,6 +46,7 @@ PARTS = (
     _state("succession", "file", "remote"),
     _state("upgrade", "formats"),
     _served("ledger", f"{_SERVERS}/test_ledger.py", sample=60),
+    _served("takeover", f"{_SERVERS}/test_workspace.py", sample=20),
     _served("workspace", f"{_SERVERS}/test_workspace.py", sample=40),
     _served(
         "copy",

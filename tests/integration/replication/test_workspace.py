@@ -14,12 +14,12 @@ import psycopg
 import pytest
 
 from planrunner.clock import SystemClock
-from planrunner.errors import LeaseLost, SnapshotLost, StepFailed
+from planrunner.errors import LeaseLost, PlanrunnerError, QueryFailed, SnapshotLost, StepFailed
 from planrunner.replication import generations, selection_record, verify
 from planrunner.replication.generations import Division
 from planrunner.replication.ledger import Lease
 from planrunner.replication.selection import Selection
-from planrunner.replication.workspace import end_stale_sessions
+from planrunner.replication.takeover import end_stale_sessions
 from planrunner.sandbox.binaries import wheel_bin
 from planrunner.sandbox.servers import PostgresServer
 from tests.integration.replication.stage import Pair
@@ -158,9 +158,7 @@ def test_it_is_told_how_many_sessions_were_ended(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("side", [0, 1], ids=["source", "target"])
-def test_a_session_that_does_not_end_stops_the_next_run_before_it_takes_the_lease(
-    pair: Pair, side: int
-) -> None:
+def test_a_session_that_does_not_end_stops_the_next_run_before_it_writes(pair: Pair, side: int) -> None:
     with runner(pair, "former") as former, runner(pair, "next") as space:
         stuck = sides(former)[side].open(read_only=False)
         clock = Hurrying()
@@ -176,8 +174,48 @@ def test_a_session_that_does_not_end_stops_the_next_run_before_it_takes_the_leas
         assert f"planrunner/{pair.plan_id}" in (told.value.remedy or "")
         # Thirty seconds of patience, at ten a look.
         assert clock.slept == 3
-        assert not space.ledger.exists()
-        assert space.lease.epoch == space.target.value("SELECT epoch FROM planrunner.lease")
+        epoch = space.target.value("SELECT epoch FROM planrunner.lease")
+        assert space.lease.epoch == epoch + 1
+
+
+def test_a_transaction_that_holds_the_epoch_and_does_not_end_stops_the_next_run(pair: Pair) -> None:
+    with runner(pair, "former") as former, runner(pair, "next") as space:
+        epoch = former.lease.epoch
+        space.clock = Hurrying()
+        writing = former.writing()
+        stuck = writing.__enter__()
+        os.kill(stuck.info.backend_pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(
+                StepFailed, match="target: the sessions of a former run of this plan do not end"
+            ):
+                space.lease  # noqa: B018
+            assert space.target.value("SELECT epoch FROM planrunner.lease") == epoch
+        finally:
+            os.kill(stuck.info.backend_pid, signal.SIGCONT)
+        assert space.lease.epoch == epoch + 1
+        with pytest.raises(QueryFailed):
+            writing.__exit__(None, None, None)
+
+
+def test_a_runner_in_full_flight_does_not_hold_off_who_takes_over(pair: Pair) -> None:
+    with runner(pair, "former") as former, runner(pair, "next") as space:
+        former.lease  # noqa: B018
+        ended: list[PlanrunnerError] = []
+
+        def flying() -> None:
+            while not any(isinstance(error, LeaseLost) for error in ended):
+                for server in sides(former):
+                    try:
+                        server.open(read_only=False)
+                    except PlanrunnerError as error:
+                        ended.append(error)
+
+        flight = threading.Thread(target=flying)
+        flight.start()
+        space.lease  # noqa: B018
+        flight.join(60)
+        assert not flight.is_alive()
 
 
 def test_a_latecomer_ends_nobodys_sessions(pair: Pair) -> None:
