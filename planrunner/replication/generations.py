@@ -244,14 +244,17 @@ def besides(workspace: Workspace, tables: Sequence[Table], generation: int) -> t
 
 
 def clear(workspace: Workspace, generation: int) -> None:
-    """Remove a generation from both servers: subscription, slot, publication, barrier tables."""
+    """Remove a generation from both servers: subscription, slot, barrier tables, publications.
+
+    Its own publication goes last: by it ``left`` finds the rest again where this is broken off.
+    """
     others = set(publications.existing(workspace.source, workspace.names)) - {generation}
     ranges.tell_truncates_to(workspace, tuple(others))
     subscriptions.drop(workspace, generation)
     slots.drop(workspace, generation)
-    publications.drop(workspace.source, workspace.names, generation)
     inserts.drop(workspace.source, workspace.names, generation)
     publications.drop_barrier(workspace.target, workspace.names, generation)
+    publications.drop(workspace.source, workspace.names, generation)
 
 
 def left(workspace: Workspace) -> tuple[int, ...]:

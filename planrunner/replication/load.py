@@ -154,6 +154,7 @@ class Load:
         self._watch = watch
         self._ways = ways
         self._stopped = threading.Event()
+        self._cause: BaseException | None = None
         self._lock = threading.Lock()
         self._units_left = Counter(unit.table.qualified for unit in units)
         self._psql = Psql.find(workspace.source)
@@ -192,6 +193,13 @@ class Load:
                     done, _ = wait(running.values(), timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)
                     for number in [n for n, future in running.items() if future in done]:
                         running.pop(number).result()
+            except Interrupted:
+                self._stopped.set()
+                # It may have been stopped because of another stream's error, which takes a moment longer to come here.
+                wait(running.values())
+                if self._cause is not None:
+                    raise self._cause from None
+                raise
             except BaseException:
                 self._stopped.set()
                 raise
@@ -233,7 +241,9 @@ class Load:
                 if not self._copy_of(generation, number):
                     return  # one too many now; it may be begun again
             self._spent[number] = number >= self._jobs()
-        except BaseException:
+        except BaseException as error:
+            if not isinstance(error, Interrupted):
+                self._cause = self._cause or error
             self._stopped.set()
             raise
 

@@ -114,12 +114,12 @@ def narrowing(names: Names, generation: int, units: Sequence[Unit]) -> sql.Compo
 
 
 def drop(source: Server, names: Names, generation: int) -> None:
-    """Drop a generation's publication and its barrier table on the source."""
+    """Drop a generation's barrier table on the source, then its publication."""
+    drop_barrier(source, names, generation)
     with source.transaction() as session:
         session.execute("SET LOCAL client_min_messages = warning")
         session.execute(dropping(names.stream(generation)))
     failpoint("publication.dropped")
-    drop_barrier(source, names, generation)
 
 
 def dropping(publication: str) -> sql.Composed:

@@ -313,10 +313,14 @@ class Campaign:
         statuses = {step["status"] for step in self._state()["steps"].values()}
         assert statuses == {"done"}, statuses
         if not self.script.reverse:
-            assert self.one.left() == []
+            self._assert_nothing_left()
         self._assert_equal()
         assert self.attempt("cleanup", upto=0) == 0, self.said[-1]
-        assert self.one.left() == []
+        self._assert_nothing_left()
+
+    def _assert_nothing_left(self) -> None:
+        left = self.one.left()
+        assert left == [], f"left: {left}"
 
     def _assert_equal(self) -> None:
         give_up = CLOCK.monotonic() + PATIENCE_SECONDS

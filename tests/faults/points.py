@@ -158,9 +158,9 @@ REACHED: Mapping[str, tuple[str, ...]] = {
         "over.end replication.before",
         "subscription.disabled",
         "subscription.dropped",
-        "publication.dropped",
-        "barrier.dropped",
         "inserts.dropped",
+        "barrier.dropped",
+        "publication.dropped",
         "cutover.retired",
         "over.end replication.after",
         "over.way back.before",
@@ -286,6 +286,7 @@ FROZEN: tuple[tuple[str, str], ...] = (
 )
 _AWS = ("faults/test_points_aws.py", "needs the stand-in for RDS")
 _BESIDE = "faults/test_points_beside.py"
+_RARE = "faults/test_points_rare.py"
 _POOL = ("faults/test_points_switch.py", "needs PgBouncer before the servers")
 # What no route comes by: the module of the tests that breaks off there, or none, and why.
 ELSEWHERE: Mapping[str, tuple[str, str]] = {
@@ -322,18 +323,18 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
     "wait.asked": ("acceptance/test_flow.py", "comes where the query is not true at once"),
     "fix.before": ("integration/cli/test_validate_verb.py", "validate --fix, where something can be mended"),
     "fix.after": ("integration/cli/test_validate_verb.py", "the next validate looks at the finding anew"),
-    "switch.route53": ("", "an UPSERT; the next run reads the record first"),
-    "switch.secretsmanager": ("", "the next run reads the secret first"),
+    "switch.route53": (_RARE, "an UPSERT; the next run reads the record first"),
+    "switch.secretsmanager": (_RARE, "the next run reads the secret first"),
     "rds.before_set_back_call": ("", "of a group of the owner's; as rds.before_set_call"),
     "rds.after_set_back_call": ("", "of a group of the owner's; as rds.after_set_call"),
     "rds.reboot_withdrawn": ("", "where AWS refuses the reboot"),
-    "own_server.before_alter_system": ("", "a source of one's own whose settings have to change"),
-    "own_server.before_set_back": ("", "a source of one's own whose settings were changed"),
+    "own_server.before_alter_system": (_RARE, "a source of one's own whose settings have to change"),
+    "own_server.before_set_back": (_RARE, "a source of one's own whose settings were changed"),
     "authorities.keep": ("", "a download from AWS"),
-    "apply_error.slot_copied": ("", "where an apply worker fails; the copy goes with its session"),
-    "outcome.before_end": ("", "where the line breaks at a COMMIT; the next run reads ledger and fence"),
+    "apply_error.slot_copied": (_RARE, "where an apply worker fails; the copy goes with its session"),
+    "outcome.before_end": (_RARE, "where the line breaks at a COMMIT; the next run reads ledger and fence"),
     "stream.before_end": ("", "where the line from target to source falls silent; the worker dials anew"),
-    "login.renewed": ("", "where the password of the subscriptions comes to its end"),
+    "login.renewed": (_RARE, "where the password of the subscriptions comes to its end"),
     "repair.before_commit": (_BESIDE, "verify --repair; one transaction on the target"),
     "repair.after_commit": (_BESIDE, "verify --repair; one transaction on the target"),
     "control.replaced": (_BESIDE, "pause, resume and throttle; the last word counts"),
@@ -341,8 +342,8 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
     "state.set_aside": (_BESIDE, "state rebuild"),
     "state.remote_set_aside": (_BESIDE, "state rebuild"),
     "mirror.levelled": (_BESIDE, "a run on another machine; the journal there is written anew"),
-    "lock.lease_taken": ("", "a state in S3"),
-    "lock.lease_renewed": ("", "a state in S3"),
+    "lock.lease_taken": (_RARE, "a state in S3"),
+    "lock.lease_renewed": (_RARE, "a state in S3"),
     "takeover.holder_ended": (_BESIDE, "run --take-over"),
     "lock.holder_ended": (_BESIDE, "run --take-over, where the state lies in a database"),
 }
