@@ -325,9 +325,15 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
     "fix.after": ("integration/cli/test_validate_verb.py", "the next validate looks at the finding anew"),
     "switch.route53": (_RARE, "an UPSERT; the next run reads the record first"),
     "switch.secretsmanager": (_RARE, "the next run reads the secret first"),
-    "rds.before_set_back_call": ("", "of a group of the owner's; as rds.before_set_call"),
-    "rds.after_set_back_call": ("", "of a group of the owner's; as rds.after_set_call"),
-    "rds.reboot_withdrawn": ("", "where AWS refuses the reboot"),
+    "rds.before_set_back_call": (
+        "faults/test_points_aws_alone.py",
+        "of a group of the owner's; as rds.before_set_call",
+    ),
+    "rds.after_set_back_call": (
+        "faults/test_points_aws_alone.py",
+        "of a group of the owner's; as rds.after_set_call",
+    ),
+    "rds.reboot_withdrawn": ("faults/test_points_aws_alone.py", "where AWS refuses the reboot"),
     "own_server.before_alter_system": (_RARE, "a source of one's own whose settings have to change"),
     "own_server.before_set_back": (_RARE, "a source of one's own whose settings were changed"),
     "authorities.keep": ("", "a download from AWS"),
