@@ -63,13 +63,16 @@ LOGGED = {
 }
 # What is only followed in part has no way back.
 BACK = ("full", "index")
-WAYS = (BACK, pytest.param((*BACK, "insert_only", "copy_at_cutover"), marks=pytest.mark.soak))
+WAYS = {BACK: (), (*BACK, "insert_only", "copy_at_cutover"): (pytest.mark.soak,)}
 
 
 # Each way is one migration's, so one worker's.
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(ways, marks=pytest.mark.xdist_group("-".join(ways))) for ways in WAYS],
+    params=[
+        pytest.param(ways, marks=[pytest.mark.xdist_group("-".join(ways)), *marks])
+        for ways, marks in WAYS.items()
+    ],
     ids="-".join,
 )
 def story(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
