@@ -288,7 +288,7 @@ _AWS = ("faults/test_points_aws.py", "needs the stand-in for RDS")
 _BESIDE = "faults/test_points_beside.py"
 _RARE = "faults/test_points_rare.py"
 _POOL = ("faults/test_points_switch.py", "needs PgBouncer before the servers")
-# What no route comes by: the module of the tests that breaks off there, or none, and why.
+# What no route comes by: the module of the tests that breaks off there, and why.
 ELSEWHERE: Mapping[str, tuple[str, str]] = {
     **dict.fromkeys(("opening.before", "opening.after", "ingress.after_call", "ingress.after_revoke"), _AWS),
     **dict.fromkeys(
@@ -336,10 +336,13 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
     "rds.reboot_withdrawn": ("faults/test_points_aws_alone.py", "where AWS refuses the reboot"),
     "own_server.before_alter_system": (_RARE, "a source of one's own whose settings have to change"),
     "own_server.before_set_back": (_RARE, "a source of one's own whose settings were changed"),
-    "authorities.keep": ("", "a download from AWS"),
+    "authorities.keep": ("unit/test_authorities.py", "a download from AWS"),
     "apply_error.slot_copied": (_RARE, "where an apply worker fails; the copy goes with its session"),
     "outcome.before_end": (_RARE, "where the line breaks at a COMMIT; the next run reads ledger and fence"),
-    "stream.before_end": ("", "where the line from target to source falls silent; the worker dials anew"),
+    "stream.before_end": (
+        "faults/test_network.py",
+        "where the line from target to source falls silent; the worker dials anew",
+    ),
     "login.renewed": (_RARE, "where the password of the subscriptions comes to its end"),
     "repair.before_commit": (_BESIDE, "verify --repair; one transaction on the target"),
     "repair.after_commit": (_BESIDE, "verify --repair; one transaction on the target"),

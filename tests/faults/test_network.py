@@ -290,6 +290,17 @@ def test_a_black_hole_between_target_and_source_is_noticed_while_following(scene
 
 
 @soak
+@pytest.mark.parametrize("mode", ["kill", "raise"])
+def test_a_runner_that_breaks_off_as_it_ends_a_silent_stream_goes_on(scene: Broken, mode: str) -> None:
+    scene.lines["stream"].trap("copydata", "hole", nth=4)
+    code, said = scene.one.run("run", "--yes", "--no-input", failpoints=f"stream.before_end:{mode}")
+    assert code == (-signal.SIGKILL if mode == "kill" else 1), said
+    scene.heal()
+    scene.finishes()
+    scene.assert_moved()
+
+
+@soak
 def test_a_target_that_gets_no_answer_from_the_source_is_a_clear_error(scene: Broken) -> None:
     scene.lines["stream"].trap("statement", "hole", match="START_REPLICATION")
     code, said = scene.run()
