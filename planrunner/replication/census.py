@@ -75,6 +75,17 @@ JOIN pg_namespace n ON n.oid = p.pronamespace
 WHERE NOT t.tgisinternal AND coalesce(to_jsonb(t) ->> 'tgparentid', '0') = '0'
   AND n.nspname <> 'planrunner'
 UNION ALL
+SELECT 'default', format('%s.%I', r.label, a.attname), r.label, format('%s%s', CASE a.attidentity WHEN 'a' THEN
+         'identity always' WHEN 'd' THEN 'identity by default' END, to_jsonb(a) ->> 'attgenerated'),
+       coalesce(pg_get_expr(d.adbin, d.adrelid), ''), true
+FROM rel r JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
+LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+WHERE r.relkind IN ('r', 'p', 'f', 'v') AND (d.oid IS NOT NULL OR a.attidentity <> '')
+UNION ALL
+SELECT 'rule', format('%s.%I', r.label, u.rulename), r.label, format('%s %s enabled %s', u.ev_type, u.is_instead,
+         u.ev_enabled), pg_get_ruledef(u.oid), true
+FROM rel r JOIN pg_rewrite u ON u.ev_class = r.oid WHERE u.rulename <> '_RETURN'
+UNION ALL
 SELECT 'view', r.label, r.label, format('%s %s', r.relkind, (SELECT string_agg(format('%s %s', a.attname,
          format_type(a.atttypid, a.atttypmod)), ',' ORDER BY a.attnum) FROM pg_attribute a
          WHERE a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped)), pg_get_viewdef(r.oid), r.relispopulated

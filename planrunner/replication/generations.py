@@ -19,6 +19,7 @@ from planrunner.replication import (
     inserts,
     logins,
     publications,
+    published,
     ranges,
     slots,
     subscriptions,
@@ -208,8 +209,10 @@ def follow(workspace: Workspace, tables: Sequence[Table], generation: int) -> in
     """
     mine = _copied_by(workspace, tables, generation)
     whole, inserted = inserts.parted([unit for unit in mine if unit.part is None], workspace.choices)
-    published = publications.existing(workspace.source, workspace.names).get(generation, frozenset())
-    if len(published) != len(whole) + 1:
+    there = publications.existing(workspace.source, workspace.names)
+    if generation not in there:
+        raise published.missing(workspace.names.stream(generation)).error()
+    if len(there[generation]) != len(whole) + 1:
         publications.narrow(workspace.source, workspace.names, generation, whole)
     if generation not in subscriptions.existing(workspace.target, workspace.names):
         others = inserts.narrow(workspace.source, workspace.names, generation, inserted)

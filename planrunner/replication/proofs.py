@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING
 
 from planrunner.errors import DifferencesFound, StepFailed
 from planrunner.postgres.grants import TO_COME, Grant, Kind
-from planrunner.replication import activity, census, drift, likeness, relations, sequences, shape, troubles
+from planrunner.replication import (
+    activity,
+    census,
+    drift,
+    fingerprint,
+    likeness,
+    relations,
+    sequences,
+    shape,
+    troubles,
+)
 from planrunner.replication.health import observe
 from planrunner.replication.likeness import listed
 from planrunner.units import human_bytes
@@ -29,7 +39,9 @@ STOPPING: Mapping[str, str] = {
     "rows": "rows would be missing",
     "indexes": "queries would take for ever, and duplicates come in",
     "constraints": "rows could come in that the source refuses",
+    "defaults": "what is inserted without a value would have another",
     "triggers": "what they do would not happen any more",
+    "rules": "what they do would not happen any more",
     "views": "the application reads them",
     "functions": "the application calls them",
     "types": "values could come in that the source refuses",
@@ -100,8 +112,8 @@ def prove(workspace: Workspace, terms: Terms, rows: Verification | None = None) 
 
 
 def mark(workspace: Workspace) -> str:
-    """The source's catalogue as one number, for ``inside``; take it before ``prove``."""
-    return shape.digest(workspace.source)
+    """The source's catalogue as two numbers, for ``inside``; take it before ``prove``."""
+    return f"{shape.digest(workspace.source)} {fingerprint.versions(workspace.source)}"
 
 
 def inside(
@@ -110,20 +122,29 @@ def inside(
     sending: tuple[sequences.Sequence, ...],
     moved: Collection[sequences.Moved],
 ) -> tuple[Proof, ...]:
-    """What is asked once more while writes stand still, by one query: the catalogue; and each sequence was carried.
+    """What is asked once more while writes stand still, by two queries: the catalogue; and each sequence was carried.
 
     ``marked`` is the gate's ``mark``, ``sending`` the sequences read in the fence, ``moved`` what carrying returned.
     """
-    same = shape.digest(workspace.source) == marked
-    text = "unchanged since the gate" if same else "a table was made or changed since the gate"
+    same = mark(workspace) == marked
+    text = (
+        "unchanged since the gate"
+        if same
+        else "a table, or what belongs to one, was made or changed since the gate"
+    )
     # Writers go on after this whatever it takes: what differs is asked for only now that the fence comes down.
-    detail = () if same else _catalogue(workspace).detail
+    detail = () if same else _catalogue(workspace).detail or _defined(workspace)
     lacking = {s.qualified for s in sending} - {m.sequence for m in moved}
     carried = f"{len(moved)} of {len(sending)} carried, {sum(1 for m in moved if m.changed)} moved"
     return (
         Proof(name="catalogue", equal=same, text=text, detail=detail),
         Proof(name="sequences", equal=not lacking, text=carried, detail=listed(lacking)),
     )
+
+
+def _defined(workspace: Workspace) -> tuple[str, ...]:
+    omitted = relations.omitted(workspace.source, workspace.selection)
+    return listed(fingerprint.differences(workspace.source, workspace.target, omitted))
 
 
 def refuse(proofs: Iterable[Proof], *, tolerated: Collection[str] = ()) -> tuple[str, ...]:

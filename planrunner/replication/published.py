@@ -37,7 +37,7 @@ def lacking(workspace: Workspace, generations: Sequence[int]) -> Iterator[Troubl
     there = {row[0]: row[1] for row in source.rows(_OURS, [names.plan_prefix])}
     for name in map(names.stream, generations):
         if name not in there:
-            yield _missing(name)
+            yield missing(name)
         elif not there[name]:
             yield _narrowed(name)
     expected = _followed(workspace)
@@ -59,7 +59,8 @@ def _generation(workspace: Workspace, schema: str, table: str, generations: Sequ
     return known if known is not None and known in generations else max(generations)
 
 
-def _missing(name: str) -> Trouble:
+def missing(name: str) -> Trouble:
+    """A publication of ours that is gone."""
     return Trouble(
         code="publication_missing",
         what=f"source: publication {name} is gone: someone dropped it; its slot can't be read any more",

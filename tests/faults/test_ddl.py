@@ -257,6 +257,32 @@ def test_what_no_stream_carries_is_missed_at_the_cutover(pair: Pair, tmp_path: P
         client.kept(one.theirs)
 
 
+def test_what_is_defined_between_the_proofs_and_the_fence_is_missed_inside_it(
+    pair: Pair, tmp_path: Path
+) -> None:
+    with migration(pair, tmp_path, "between", SCRIPT) as one, application(one) as client:
+        made = (
+            "CREATE INDEX called_n ON called (n)",
+            "ALTER TABLE moved ADD CONSTRAINT positive CHECK (n > 0)",
+            "ALTER TABLE recolumned ALTER v SET DEFAULT 'x'",
+        )
+        code, said = meanwhile(one, "cutover.proven", list(made))
+        assert code == 7, said
+        client.goes_on()
+        assert "changed since the gate" in said
+        for name in ("called_n", "positive"):
+            assert name in said
+        execute(one.theirs, *made[:2])
+        # The next gate knows the rest.
+        code, said = one.run("run")
+        assert code == 7, said
+        assert "default public.recolumned.v: missing" in said
+        execute(one.theirs, made[2])
+        one.succeeds("run")
+        one.assert_moved()
+        client.kept(one.theirs)
+
+
 PARTED = (
     STEADY
     + """

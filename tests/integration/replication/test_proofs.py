@@ -115,7 +115,7 @@ def test_one_of_everything_is_proven_without_a_false_alarm(stage: tuple[Workspac
     assert found.keys() == (proofs.STOPPING.keys() | proofs.WARNING.keys())
     assert proofs.refuse(found.values()) == ()
     assert "not carried" not in found["indexes"].text, "public.measures_only is invalid on both sides"
-    for name in ("indexes", "constraints", "triggers", "views", "functions", "types", "owners", "grants"):
+    for name in ("indexes", "constraints", "defaults", "triggers", "rules", "views", "functions", "types"):
         assert not found[name].text.startswith("0 of 0"), found[name]
     assert found["rows"].to_json() == {
         "name": "rows",
@@ -205,6 +205,24 @@ DEFECTS = [
         "constraint public.main.apart: missing",
         "ALTER TABLE main RENAME CONSTRAINT apart TO anywhere",
         "ALTER TABLE main RENAME CONSTRAINT anywhere TO apart",
+    ),
+    (
+        "defaults",
+        "default public.main.at: missing",
+        "ALTER TABLE main ALTER at DROP DEFAULT",
+        "ALTER TABLE main ALTER at SET DEFAULT now()",
+    ),
+    (
+        "defaults",
+        "default public.derived.t: 'y'::text on the one side, 'z'::text on the other",
+        "ALTER TABLE derived ALTER t SET DEFAULT 'z'",
+        "ALTER TABLE derived ALTER t SET DEFAULT 'y'",
+    ),
+    (
+        "rules",
+        "rule public.nothing_keyed.noted: missing",
+        "ALTER RULE noted ON nothing_keyed RENAME TO heard",
+        "ALTER RULE heard ON nothing_keyed RENAME TO noted",
     ),
     (
         "functions",
