@@ -213,6 +213,8 @@ def follow(workspace: Workspace, tables: Sequence[Table], generation: int) -> in
     if generation not in there:
         raise published.missing(workspace.names.stream(generation)).error()
     if len(there[generation]) != len(whole) + 1:
+        # A table that was renamed since would be taken out of it for good.
+        drift.refuse(workspace)
         publications.narrow(workspace.source, workspace.names, generation, whole)
     if generation not in subscriptions.existing(workspace.target, workspace.names):
         others = inserts.narrow(workspace.source, workspace.names, generation, inserted)

@@ -198,6 +198,20 @@ def test_a_transaction_that_holds_the_epoch_and_does_not_end_stops_the_next_run(
             writing.__exit__(None, None, None)
 
 
+def test_a_lease_that_can_not_be_taken_is_told_in_the_server_s_words(pair: Pair) -> None:
+    refusing = (
+        "CREATE FUNCTION planrunner.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not now'; END $$",
+        "CREATE TRIGGER refuse BEFORE UPDATE ON planrunner.lease EXECUTE FUNCTION planrunner.refuse()",
+    )
+    with runner(pair, "former") as former, runner(pair, "next") as space:
+        former.lease  # noqa: B018
+        with psycopg.connect(pair.theirs, autocommit=True) as session:
+            for statement in refusing:
+                session.execute(statement.encode())
+        with pytest.raises(QueryFailed, match="not now"):
+            space.lease  # noqa: B018
+
+
 def test_a_runner_in_full_flight_does_not_hold_off_who_takes_over(pair: Pair) -> None:
     with runner(pair, "former") as former, runner(pair, "next") as space:
         former.lease  # noqa: B018
