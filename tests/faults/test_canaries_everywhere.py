@@ -107,7 +107,7 @@ def like_it(place: Place, name: str, **step: object) -> tuple[str, ...]:
 
 
 STATEMENTS = (
-    "SELECT '{{ vars.v1 | replace(\"'\", \"''\") }}'::int",
+    "SELECT $q1${{ vars.v1 }}$q1$::int",
     "SELECT $${{ vars.v2 }}$$::int",
     "DO $$BEGIN RAISE '{{ vars.v0 }}'; END$$",
     "DO $$BEGIN RAISE EXCEPTION USING MESSAGE = 'x', DETAIL = '{{ vars.v_short }}', HINT = '{{ vars.v6 }}'; END$$",
