@@ -36,6 +36,7 @@ def failpoint(name: str) -> None:
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if action == "stop":
-        os.kill(os.getpid(), signal.SIGSTOP)
+        # To this very thread: sent to the process the main thread takes it, and this one runs on until that comes by.
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
     if action == "raise":
         raise StepFailed(f"failpoint {name} was reached")
