@@ -12,17 +12,26 @@ if TYPE_CHECKING:
 
 # Tables that a user made: not the system's, not ours, not a part of an extension, not temporary. Each size is asked
 # for once a table: the server looks at every file for it, which is most of this query's time.
+# The size of a table that somebody holds for himself, or is in line for, is what was last known: to ask is to wait.
 _TABLES = """
 SELECT c.oid::bigint, n.nspname::text, c.relname::text, pg_get_userbyid(c.relowner)::text, c.relkind::text,
        c.relpersistence::text, c.relreplident::text, c.relispartition,
        greatest(c.reltuples, 0)::bigint, (size.data + size.indexes)::bigint,
-       size.data::bigint, pg_relation_size(c.oid) / current_setting('block_size')::bigint,
+       size.data::bigint, size.pages,
        coalesce(CASE c.relreplident WHEN 'i' THEN has.chosen WHEN 'd' THEN has.key ELSE c.relreplident = 'f' END, false),
-       c.reltoastrelid <> 0 AND pg_relation_size(c.reltoastrelid) > 0,
+       c.reltoastrelid <> 0 AND (locked.relation IS NOT NULL OR pg_relation_size(c.reltoastrelid) > 0),
        c.relrowsecurity,
        keyed.names, h.inhparent::bigint
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-CROSS JOIN LATERAL (SELECT pg_table_size(c.oid) AS data, pg_indexes_size(c.oid) AS indexes OFFSET 0) size
+LEFT JOIN (SELECT DISTINCT relation FROM pg_locks WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock'
+             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) locked
+       ON locked.relation = c.oid
+CROSS JOIN current_setting('block_size') block
+CROSS JOIN LATERAL (
+  SELECT pg_table_size(c.oid) AS data, pg_indexes_size(c.oid) AS indexes, pg_relation_size(c.oid) / block::bigint AS pages
+  WHERE locked.relation IS NULL
+  UNION ALL
+  SELECT c.relpages * block::bigint, 0, c.relpages WHERE locked.relation IS NOT NULL OFFSET 0) size
 LEFT JOIN (SELECT indrelid, bool_or(indisvalid AND indisreplident) AS chosen,
                   bool_or(indisvalid AND indisprimary AND indimmediate) AS key
            FROM pg_index GROUP BY 1) has ON has.indrelid = c.oid
