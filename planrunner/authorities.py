@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from planrunner.errors import AuthorityUnavailable
 from planrunner.failpoints import failpoint
 from planrunner.loading.dsn import parse
+from planrunner.reading import bounded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -114,12 +115,16 @@ def fingerprint(data: bytes) -> str:
 def _refuse_other(path: Path, endpoint: Endpoint) -> None:
     place = f"connections.{endpoint.side.value}"
     try:
-        data = path.read_bytes()
+        data = bounded(path, _LARGEST)
     except OSError as error:
         raise AuthorityUnavailable(
             f"{endpoint.side.value}: the certificates in {path} can't be read: {error.strerror}",
             remedy=f"Put the file there, or name another one as {place}.ca or in {BUNDLE_VARIABLE}.",
         ) from error
+    if len(data) > _LARGEST:
+        raise AuthorityUnavailable(
+            f"{path} is far too large for certificates", remedy=f"Name another file as {place}.ca."
+        )
     found = fingerprint(data)
     wanted = (endpoint.ca_fingerprint or found).replace(":", "").lower()
     if not hmac.compare_digest(wanted, found):

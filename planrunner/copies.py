@@ -10,6 +10,7 @@ from planrunner.postgres import catalog, needs
 from planrunner.replication import (
     capacity,
     described,
+    drift,
     generations,
     indexes,
     load,
@@ -191,8 +192,14 @@ def creating_schema(blocked: str | None) -> Action:
         undo="DROP SCHEMA … CASCADE, by hand",
         lasting="the schema on the target with its types, functions and extensions, which the migration is for",
         blocked=blocked,
-        perform=lambda run: restore.pre_data(workspace(run), wishes(run)),
+        perform=_perform_pre_data,
     )
+
+
+def _perform_pre_data(run: Run) -> None:
+    space = workspace(run)
+    with drift.beginning(space):
+        restore.pre_data(space, wishes(run))
 
 
 def copy_action(run: Run, todo: Sequence[Unit]) -> Action:
@@ -244,5 +251,6 @@ def terms(run: Run) -> indexes.Terms:
 def _perform_copy(run: Run) -> None:
     space = workspace(run)
     tables = verify.followed_tables(space)
-    load.copy_everything(space, tables, jobs=jobs(run), division=division(run), terms=terms(run))
+    with drift.explaining(space):
+        load.copy_everything(space, tables, jobs=jobs(run), division=division(run), terms=terms(run))
     space.let_go()

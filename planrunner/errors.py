@@ -7,14 +7,17 @@
     │   ├── StepBlocked             1   something outside planrunner has to happen first
     │   ├── StepConflict            1   something of our name differs from the wish
     │   ├── SnapshotLost            1   the copy's snapshot is gone; the rest needs another generation
+    │   │   └── SnapshotOutdated    1   it lives, and does not show a table's rows any more
     │   ├── StepTimedOut            1   a step took longer than its timeout and was stopped
     │   └── ChecksFailed            1   the preflight found problems; carries the findings
     ├── ServerError                 1   a PostgreSQL server refused or was not there
     │   ├── ConnectionFailed        1   no session could be opened
     │   ├── QueryFailed             1   a statement was refused
+    │   ├── ServerReplaced          6   another cluster answers at the address; it was not touched
     │   └── LeaseLost               1   another runner took over; this one may not write
     ├── CloudError                  1   the cloud's API refused or was not there
     ├── ToolFailed                  1   pg_dump or another child process failed
+    ├── MachineExhausted            1   memory, descriptors or room on this machine are used up
     ├── SecretUnavailable           1   a secret reference could not be resolved
     ├── AuthorityUnavailable        1   the certificates to check a server by can't be had
     ├── DecisionNeeded              4   waits for an approval or an answer
@@ -85,6 +88,10 @@ class SnapshotLost(StepFailed):
     """The sessions that held a generation's snapshot are gone; what was copied under it stays copied."""
 
 
+class SnapshotOutdated(SnapshotLost):
+    """A table was rewritten or replaced under the snapshot, which does not show its rows any more."""
+
+
 class StepTimedOut(StepFailed):
     """A step took longer than the plan allows; it was stopped as a signal would have stopped it."""
 
@@ -115,6 +122,13 @@ class QueryFailed(ServerError):
     """A statement was refused or its session broke; the transaction around it is rolled back."""
 
 
+class ServerReplaced(ServerError):
+    """The address leads to another cluster than before; nothing was done there, and waiting mends nothing."""
+
+    # As for a state that belongs to other servers: it is the same thing, met later.
+    exit_code = 6
+
+
 class LeaseLost(ServerError):
     """Another runner raised the epoch; nothing of this one's open transactions is kept."""
 
@@ -130,7 +144,17 @@ class CloudError(PlanrunnerError):
 
 
 class ToolFailed(PlanrunnerError):
-    """A child process (pg_dump, pg_restore) is missing or ended with an error."""
+    """A child process (pg_dump, pg_restore) is missing or ended with an error. ``told`` are its own words."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, remedy: str | None = None, told: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.told = told
+
+
+class MachineExhausted(PlanrunnerError):
+    """This machine, or a limit of this process, leaves no memory, descriptors, threads or room on a disk."""
 
     exit_code = 1
 

@@ -2,8 +2,8 @@
 
 ``PLANRUNNER_FAILPOINTS`` holds a comma-separated list of ``name:kill`` (SIGKILL to ourselves), ``name:stop``
 (SIGSTOP: frozen until someone sends SIGCONT) or ``name:raise``;
-a name may end in ``#N``: only the Nth passage counts. Unset, a point costs a
-dictionary look-up.
+a name may end in ``#N``: only the Nth passage counts. The name ``*`` is every point: ``*#90:kill`` ends the process
+at the ninetieth that it passes. Unset, a point costs a dictionary look-up.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ def failpoint(name: str) -> None:
     if not _armed:
         return
     with _lock:
-        _passed[name] += 1
-        action = _armed.get(f"{name}#{_passed[name]}") or _armed.get(name)
+        _passed.update((name, "*"))
+        action = _armed.get(f"{name}#{_passed[name]}") or _armed.get(name) or _armed.get(f"*#{_passed['*']}")
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if action == "stop":
-        os.kill(os.getpid(), signal.SIGSTOP)
+        # To this very thread: sent to the process the main thread takes it, and this one runs on until that comes by.
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
     if action == "raise":
         raise StepFailed(f"failpoint {name} was reached")

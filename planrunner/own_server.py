@@ -153,6 +153,7 @@ def setting_back(settings: Mapping[str, str | None]) -> Action:
     statements = _going_back(settings)
 
     def perform(run: Run) -> None:
+        failpoint("own_server.before_set_back")
         with run.source.session() as session:
             _execute(session, statements)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,8 @@ def reference(secret: Any, folder: Path) -> SecretRef:
     kind = next(kind for kind in SecretKind if kind.value in secret)
     locator = secret[kind.value]
     if kind is SecretKind.FILE:
-        locator = str((folder / locator).resolve())
+        # Not Path.resolve(): a loop of links is told by whoever reads the file.
+        locator = os.path.realpath(folder / locator)
     elif isinstance(locator, list):
         locator = shlex.join(locator)
     reach = {name: secret[name] for name in _REACH if name in secret}

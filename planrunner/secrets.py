@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 from planrunner.errors import SecretUnavailable
+from planrunner.failpoints import failpoint
 from planrunner.loading.dsn import parse
+from planrunner.masking import hush_secret
 from planrunner.model import RdsInstance, Secret, SecretKind, SecretRef
+from planrunner.reading import bounded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +41,16 @@ class SecretResolver:
         """The endpoint's password, None when its plan names none; SecretUnavailable with the remedy."""
         if endpoint.rds_iam:
             return _login_token(endpoint)
-        return None if endpoint.password is None else self.resolve_ref(endpoint.password, endpoint.rds)
+        if endpoint.password is None:
+            return None
+        secret = self.resolve_ref(endpoint.password, endpoint.rds)
+        if "\n" in secret.reveal() or "\r" in secret.reveal():
+            # Neither a file of passwords nor a service can hold one, and all else shows it to other processes.
+            raise SecretUnavailable(
+                f"{endpoint.password} holds a line break, which PostgreSQL's programs can't be given",
+                remedy="Look whether a line too many was stored; else choose another password.",
+            )
+        return secret
 
     def resolve_ref(self, ref: SecretRef, instance: RdsInstance | None = None) -> Secret:
         """What the reference leads to; ``instance`` says how AWS is reached where it does not itself. Never empty."""
@@ -55,6 +67,9 @@ class SecretResolver:
             raise SecretUnavailable(f"{ref} is empty", remedy="Put the password there.")
         if "\0" in value:
             raise SecretUnavailable(f"{ref} holds a zero byte", remedy="No password of PostgreSQL has one.")
+        if any("\ud800" <= char <= "\udfff" for char in value):
+            raise SecretUnavailable(f"{ref} is not UTF-8", remedy="Store the password as UTF-8.")
+        hush_secret(value)
         return Secret(value)
 
     def _text(self, ref: SecretRef, instance: RdsInstance | None) -> str:
@@ -80,6 +95,7 @@ class SecretResolver:
         return self._environ[ref.locator]
 
     def _command(self, ref: SecretRef) -> str:
+        failpoint("secret.before_command")
         try:
             child = subprocess.Popen(
                 shlex.split(ref.locator),
@@ -149,8 +165,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 def _file(ref: SecretRef) -> str:
     try:
-        with Path(ref.locator).open("rb") as file:
-            data = file.read(_LARGEST + 1)
+        data = bounded(Path(ref.locator), _LARGEST)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise SecretUnavailable(

@@ -281,6 +281,8 @@ def _copying_large_objects(what: str) -> Action:
 def _perform_large_objects(run: Run) -> None:
     space = workspace(run)
     terms = large_objects.Terms(owners=wishes(run).owners, grants=wishes(run).grants)
+    # On record before the first is made: after a kill those that are there are ours.
+    space.done(large_objects.STEP, large_objects.BEGUN)
     figures = large_objects.level(space, terms)
     space.done(large_objects.STEP, large_objects.COPIED, figures)
     run.tell(f"copied {figures['copied']} large objects, {human_bytes(figures['bytes'])}", dict(figures))

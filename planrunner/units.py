@@ -8,16 +8,16 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
-_DURATION = re.compile(r"\A(\d+(?:\.\d+)?)(ms|s|m|h)\Z")
+_DURATION = re.compile(r"\A(\d{1,12}(?:\.\d{1,9})?)(ms|s|m|h)\Z", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_SPAN = re.compile(r"\A(\d{1,4})(m|h|d|w)\Z")
+_SPAN = re.compile(r"\A(\d{1,4})(m|h|d|w)\Z", re.ASCII)
 _SPANS = {
     "m": timedelta(minutes=1),
     "h": timedelta(hours=1),
     "d": timedelta(days=1),
     "w": timedelta(weeks=1),
 }
-_SIZE = re.compile(r"\A(\d+(?:\.\d+)?)(B|kB|MB|GB|TB)\Z")
+_SIZE = re.compile(r"\A(\d{1,15}(?:\.\d{1,9})?)(B|kB|MB|GB|TB)\Z", re.ASCII)
 _BYTES = {"B": 1, "kB": 1024, "MB": 1024**2, "GB": 1024**3, "TB": 1024**4}
 
 

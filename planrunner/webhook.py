@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from planrunner.errors import ToolFailed
+from planrunner.failpoints import failpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,6 +63,7 @@ def post(url: str, body: Mapping[str, object], headers: Mapping[str, str], timeo
         urllib.request.HTTPSHandler(context=ssl.create_default_context()), _NoRedirect()
     )
     try:
+        failpoint("webhook.before_post")
         with opener.open(request, timeout=timeout):
             pass
     except urllib.error.HTTPError as error:

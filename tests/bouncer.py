@@ -61,14 +61,22 @@ def entry(server: PostgresServer, database: str, **more: str) -> str:
 class Bouncer:
     """PgBouncer in a folder of its own. ``databases`` holds the connection string of each entry."""
 
-    def __init__(self, databases: Mapping[str, str], *, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        databases: Mapping[str, str],
+        *,
+        settings: Mapping[str, str] | None = None,
+        admin_password: str = ADMIN_PASSWORD,
+    ) -> None:
         self._account = unprivileged()
+        self._admin_password = admin_password
         self.folder = Path(tempfile.mkdtemp(prefix="planrunner-bouncer-"))
         self._claim = Claim()
         self.port = self._claim.port
         self.config = self.folder / "pgbouncer.ini"
         self.config.write_text(_config(self.folder, self.port, databases, settings or {}))
-        users = f'"admin" "{ADMIN_PASSWORD}"\n"app" "app"\n"postgres" "app"\n"watcher" "watcher"\n'
+        admin = admin_password.replace('"', '""')
+        users = f'"admin" "{admin}"\n"app" "app"\n"postgres" "app"\n"watcher" "watcher"\n'
         (self.folder / "users.txt").write_text(users)
         for path in (self.folder, *self.folder.iterdir()):
             self._account.own(path)
@@ -121,7 +129,7 @@ class Bouncer:
     def ask(self, command: str, *names: str) -> list[dict[str, Any]]:
         """A command at the console, as its rows."""
         query = sql.SQL(command).format(*map(sql.Identifier, names))  # type: ignore[arg-type]
-        with psycopg.connect(self.admin, password=ADMIN_PASSWORD, autocommit=True) as session:
+        with psycopg.connect(self.admin, password=self._admin_password, autocommit=True) as session:
             cursor = session.execute(query)
             if cursor.description is None:
                 return []

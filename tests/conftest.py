@@ -1,20 +1,29 @@
-"""The option that runs every pair of versions."""
+"""What runs only where it is asked for (every pair of versions, the cases of the soak), and the figures of faults."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
 
 import pytest
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from tests.figures import Figures
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A process of xdist's sends its reports to the one that prints them.
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Figures())
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--matrix", action="store_true", help="run every pair of source and target versions")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not os.environ.get("PLANRUNNER_SOAK"):
+        # Hundreds of lines about what is never meant to run here would hide the ones that matter.
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("soak")])
+        items[:] = [item for item in items if not item.get_closest_marker("soak")]
     if config.getoption("--matrix"):
         return
     for item in items:

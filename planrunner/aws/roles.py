@@ -10,6 +10,8 @@ import botocore.session
 from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
 from botocore.exceptions import NoCredentialsError
 
+from planrunner.aws.tokens import discreet
+
 if TYPE_CHECKING:
     from planrunner.model import RdsInstance
 
@@ -54,7 +56,7 @@ def _fetcher(base: boto3.Session, access: RdsInstance, seconds: int | None) -> A
 
     def client(service: Any, **given: Any) -> Any:
         make: Any = base.client
-        return make(service, endpoint_url=url, **given)
+        return discreet(make(service, endpoint_url=url, **given))
 
     wishes: dict[str, Any] = {"RoleSessionName": role.session_name}
     wishes |= {"ExternalId": role.external_id} if role.external_id else {}

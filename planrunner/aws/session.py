@@ -11,6 +11,7 @@ from botocore.loaders import create_loader
 
 from planrunner.aws import calls, roles
 from planrunner.aws.failures import translated
+from planrunner.aws.tokens import discreet
 
 if TYPE_CHECKING:
     from mypy_boto3_rds.client import RDSClient
@@ -87,7 +88,8 @@ def client(
         url = instance.endpoint_url if instance else None
         make: Any = session.client
         config = _HASTY if hasty or service == "cloudwatch" else _CONFIG
-        return calls.counted(service, make(service, endpoint_url=url, config=config if retried else _ONCE))
+        made = discreet(make(service, endpoint_url=url, config=config if retried else _ONCE))
+        return calls.counted(service, made)
 
 
 def _session(profile: str | None, region: str | None) -> boto3.Session:

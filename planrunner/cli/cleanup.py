@@ -3,7 +3,17 @@
 import json
 from typing import TYPE_CHECKING
 
-from planrunner.cli.options import NoInput, Output, OutputFormat, PlanFile, StateFile, VarFiles, Vars, Yes
+from planrunner.cli.options import (
+    NoInput,
+    Output,
+    OutputFormat,
+    PlanFile,
+    StateFile,
+    TakeOver,
+    VarFiles,
+    Vars,
+    Yes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +29,7 @@ def cleanup(
     plan: PlanFile,
     *,
     yes: Yes = False,
+    take_over: TakeOver = False,
     state: StateFile = None,
     var: Vars = None,
     var_file: VarFiles = None,
@@ -38,8 +49,8 @@ def cleanup(
     opened = open_plan(plan, state, var, var_file)
     display = JsonLines() if output is Output.JSON else PlainLines()
     asking = output is Output.TEXT and may_ask(no_input=no_input)
-    with at_work(opened.plan, opened.files, opened.parts(display.show)) as setup:
-        cleaned = clean(setup, lambda found: _confirm(found, yes=yes, asking=asking))
+    with at_work(opened.plan, opened.files, opened.parts(display.show, take_over=take_over)) as setup:
+        cleaned = clean(setup, lambda found: _confirm(found, yes=yes, asking=asking), take_over=take_over)
     out(_as_json(cleaned) if output is Output.JSON else "\n".join(_as_text(cleaned)))
     _refuse_harm(cleaned)
 

@@ -4,7 +4,17 @@ from typing import Annotated
 
 import typer
 
-from planrunner.cli.options import NoInput, Output, OutputFormat, PlanFile, StateFile, VarFiles, Vars, Yes
+from planrunner.cli.options import (
+    NoInput,
+    Output,
+    OutputFormat,
+    PlanFile,
+    StateFile,
+    TakeOver,
+    VarFiles,
+    Vars,
+    Yes,
+)
 
 
 def cutover(
@@ -14,6 +24,7 @@ def cutover(
         bool, typer.Option("--rehearse", help="Do all but the commit, and tell the write pause.")
     ] = False,
     yes: Yes = False,
+    take_over: TakeOver = False,
     state: StateFile = None,
     var: Vars = None,
     var_file: VarFiles = None,
@@ -38,6 +49,7 @@ def cutover(
             plan,
             yes=yes,
             until=until,
+            take_over=take_over,
             state=state,
             var=var,
             var_file=var_file,

@@ -12,6 +12,7 @@ from planrunner.engine.events import EventKind
 from planrunner.engine.preview_text import IGNORED, MARKS
 from planrunner.ignoring import told_finding
 from planrunner.model import Mark
+from planrunner.shown import in_one_line, visible
 from planrunner.units import human_bytes
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ class PlainLines:
 
     def show(self, event: Event) -> None:
         """Write the event to stdout."""
-        _write(f"{event.at:%H:%M:%S}  {line_of(event)}")
+        # No name that a stranger gave begins a line of its own, which would read as one of ours.
+        _write(f"{event.at:%H:%M:%S}  {line_of(event)}".replace("\n", "\n          "))
 
     def paused(self) -> AbstractContextManager[None]:
         """There is nothing to pause."""
@@ -154,7 +156,7 @@ class LiveLines:
     def show(self, event: Event) -> None:
         """Take the event into its step's line."""
         if event.kind in _LASTING and self._console is not None:
-            self._console.print(line_of(event))
+            self._console.print(visible(line_of(event)))
         known = self._lines.get(event.step or "")
         if known is not None and event.step is not None:
             self._lines[event.step] = _advanced(known, event)
@@ -173,22 +175,22 @@ class LiveLines:
 
 
 def _advanced(line: _Line, event: Event) -> _Line:
-    moment = event.at.timestamp()
+    moment, message = event.at.timestamp(), in_one_line(event.message)
     if event.kind is EventKind.STEP_STARTED:
-        return replace(line, status="running", began=moment, message=event.message)
+        return replace(line, status="running", began=moment, message=message)
     if event.kind in _ENDINGS:
         seconds = moment - line.began if line.began else 0.0
-        return replace(line, status=_ENDINGS[event.kind], message=event.message, began=None, seconds=seconds)
+        return replace(line, status=_ENDINGS[event.kind], message=message, began=None, seconds=seconds)
     if event.kind is EventKind.NEWS and "table" in event.fields:
         rows, size = event.fields.get("rows"), event.fields.get("bytes")
         return replace(
             line,
-            message=event.message,
+            message=message,
             tables=line.tables + 1,
             rows=line.rows + (rows if isinstance(rows, int) else 0),
             bytes=line.bytes + (size if isinstance(size, int) else 0),
         )
-    return replace(line, message=event.message)
+    return replace(line, message=message)
 
 
 def _clock(line: _Line) -> str:
@@ -202,10 +204,10 @@ def _clock(line: _Line) -> str:
 
 def _text(line: _Line) -> str:
     if not line.tables:
-        return line.message or line.uses
-    return f"{line.tables} tables, {line.rows:,} rows, {human_bytes(line.bytes)}; {line.message}"
+        return visible(line.message) or line.uses
+    return f"{line.tables} tables, {line.rows:,} rows, {human_bytes(line.bytes)}; {visible(line.message)}"
 
 
 def _write(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(visible(text) + "\n")
     sys.stdout.flush()

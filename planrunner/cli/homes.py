@@ -23,29 +23,30 @@ def is_remote(state: str | None) -> bool:
     return state is not None and (state == TARGET or _SCHEME.match(state) is not None)
 
 
-def home_of(plan: Plan, state: str | None, file: Path) -> StateHome:
+def home_of(plan: Plan, state: str | None, file: Path, *, take_over: bool = False) -> StateHome:
     """The home that ``state`` names, ``file`` when it names none; nothing is connected to yet.
 
-    UsageError for a scheme that is none of ours, or a URL with a password in it.
+    ``take_over``: who locks it does not wait for its holder, which is frozen or out of reach; a file's lock is freed
+    with its process. UsageError for a scheme that is none of ours, or a URL with a password in it.
     """
     if state is None or not is_remote(state):
         from planrunner.state.file import FileStore
 
         return FileStore(file)
     if state == TARGET:
-        return _in_database(plan, plan.target, "target")
+        return _in_database(plan, plan.target, "target", take_over=take_over)
     scheme = state.partition("://")[0].lower()
     if scheme == "s3":
-        return _in_bucket(plan, state)
+        return _in_bucket(plan, state, take_over=take_over)
     if scheme in {"postgresql", "postgres"}:
-        return _in_database(plan, _endpoint(state), state)
+        return _in_database(plan, _endpoint(state), state, take_over=take_over)
     raise UsageError(
         f"--state {state}: there is no way to keep a state in {scheme}://",
         remedy="Name a file, s3://BUCKET/KEY, postgresql://HOST/DATABASE, or target.",
     )
 
 
-def _in_bucket(plan: Plan, url: str) -> StateHome:
+def _in_bucket(plan: Plan, url: str, *, take_over: bool) -> StateHome:
     from planrunner.aws.bucket import Bucket
     from planrunner.state.lease import Lease
     from planrunner.state.remote import RemoteHome
@@ -56,7 +57,8 @@ def _in_bucket(plan: Plan, url: str) -> StateHome:
     if not key or key.endswith("/"):
         key = f"{key}{plan.path.name}.state.json"
     cabinet = Bucket(bucket)
-    return RemoteHome(cabinet, key, Lease(cabinet, f"{key}.lock"), place=f"s3://{bucket}/{key}")
+    lease = Lease(cabinet, f"{key}.lock", take_over=take_over)
+    return RemoteHome(cabinet, key, lease, place=f"s3://{bucket}/{key}")
 
 
 def _endpoint(url: str) -> Endpoint:
@@ -70,7 +72,7 @@ def _endpoint(url: str) -> Endpoint:
     return Endpoint(side=Side.LOCAL, dsn=url)
 
 
-def _in_database(plan: Plan, endpoint: Endpoint, place: str) -> StateHome:
+def _in_database(plan: Plan, endpoint: Endpoint, place: str, *, take_over: bool) -> StateHome:
     import os
 
     from planrunner.clock import SystemClock
@@ -84,5 +86,5 @@ def _in_database(plan: Plan, endpoint: Endpoint, place: str) -> StateHome:
     resolve = SecretResolver(os.environ).resolve
     server = Server(endpoint, clock=SystemClock(), resolve=resolve, label=label)
     table = Table(server)
-    lock = AdvisoryLock(server, table, f"{plan.name}.lock")
+    lock = AdvisoryLock(server, table, f"{plan.name}.lock", take_over=take_over)
     return RemoteHome(table, plan.name, lock, place=f"{place} (table planrunner.state, {plan.name})")

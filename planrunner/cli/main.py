@@ -6,7 +6,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from planrunner import __version__
+from planrunner import __version__, scarcity
 from planrunner.cli import (
     approve,
     cleanup,
@@ -30,6 +30,7 @@ from planrunner.cli import (
 )
 from planrunner.errors import ChecksFailed, PlanInvalid, PlanrunnerError
 from planrunner.masking import hushed, masked
+from planrunner.shown import visible
 
 app = typer.Typer(
     name="planrunner",
@@ -86,6 +87,7 @@ def planrunner(
 
 def main() -> None:
     """Run the command line; every way out of it is an exit code and at most a few lines on stderr."""
+    _keep_memory_off_the_disk()
     try:
         app()
     except PlanrunnerError as error:
@@ -97,15 +99,29 @@ def main() -> None:
         # The reader of our output went away; nothing is left to be said to it.
         sys.stderr.close()
         sys.exit(0)
-    except Exception:  # noqa: BLE001  # the boundary: a bug is saved to a file, not thrown at the user
+    except Exception as error:  # noqa: BLE001  # the boundary: a bug is saved to a file, not thrown at the user
+        short = scarcity.explained(error)
+        if short is not None:
+            _fail(short)
         _admit_bug()
+
+
+def _keep_memory_off_the_disk() -> None:
+    """A crash of a library must not write the passwords that we hold into a core file."""
+    from contextlib import suppress
+
+    # Windows has no such limits.
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def _fail(error: PlanrunnerError) -> NoReturn:
     from planrunner.cli.screen import tell_error
 
     if isinstance(error, PlanInvalid):
-        typer.echo(hushed(error.message), err=True)
+        typer.echo(visible(hushed(error.message)), err=True)
         typer.echo(f"error: the plan is invalid, {len(error.problems)} problem(s)", err=True)
         sys.exit(error.exit_code)
     if isinstance(error, ChecksFailed):
@@ -117,7 +133,7 @@ def _fail(error: PlanrunnerError) -> NoReturn:
 def _show_findings(error: ChecksFailed) -> None:
     from planrunner.engine.preview_text import findings_text
 
-    typer.echo(hushed(findings_text(error.findings)), err=True)
+    typer.echo(visible(hushed(findings_text(error.findings))), err=True)
 
 
 def _admit_bug() -> NoReturn:
@@ -125,12 +141,16 @@ def _admit_bug() -> NoReturn:
 
     kind = sys.exc_info()[0]
     text = masked(traceback.format_exc())
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="planrunner-", suffix=".txt", delete=False, encoding="utf-8"
-    ) as file:
-        file.write(f"planrunner {__version__}, Python {sys.version}\n{text}")
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="planrunner-", suffix=".txt", delete=False, encoding="utf-8"
+        ) as file:
+            file.write(f"planrunner {__version__}, Python {sys.version}\n{text}")
+        where = f"the details are in {file.name}"
+    except OSError as error:
+        where = f"the details could not be saved ({error.strerror})"
     name = kind.__name__ if kind else "error"
-    typer.echo(f"error: a bug in planrunner ({name}); the details are in {file.name}", err=True)
+    typer.echo(f"error: a bug in planrunner ({name}); {where}", err=True)
     typer.echo(
         "  What was done is on record: planrunner status PLAN. Please report it with that file.", err=True
     )

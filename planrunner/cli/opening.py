@@ -42,8 +42,8 @@ class OpenedPlan:
     flags: tuple[str, ...]
     place: str | None = None
 
-    def parts(self, *listeners: Listener) -> Parts:
-        """What the engine is plugged into."""
+    def parts(self, *listeners: Listener, take_over: bool = False) -> Parts:
+        """What the engine is plugged into; ``take_over`` the state's lock, too, where it is not a file's."""
         from planrunner.engine.launch import Parts
 
         return Parts(
@@ -51,12 +51,12 @@ class OpenedPlan:
             clock=SystemClock(),
             listeners=listeners,
             flags=self.flags,
-            home=self.home(),
+            home=self.home(take_over=take_over),
         )
 
-    def home(self) -> StateHome:
+    def home(self, *, take_over: bool = False) -> StateHome:
         """Where the state is kept; each call reads it for itself."""
-        return home_of(self.plan, self.place, self.files.state)
+        return home_of(self.plan, self.place, self.files.state, take_over=take_over)
 
     def events(self) -> tuple[Event, ...]:
         """Every event of the plan's runs, on whatever machine they ran."""
@@ -97,6 +97,8 @@ def open_plan(
     flags += [f"--var={given}" for given in variables or ()]
     flags += [f"--var-file={given}" for given in var_files or ()]
     elsewhere = is_remote(state)
+    if state is not None and not elsewhere and not Path(state).name:
+        raise UsageError(f"--state {state!r} names no file", remedy="For example: --state orders.state.json")
     files = run_files(path, None if state is None or elsewhere else Path(state))
     opened = OpenedPlan(plan=plan, files=files, flags=tuple(map(shlex.quote, flags)), place=state)
     return replace(opened, files=replace(files, elsewhere=opened.home().place)) if elsewhere else opened
@@ -147,6 +149,7 @@ def connector() -> Connect:
     from planrunner.authorities import Authorities
     from planrunner.engine.context import World
     from planrunner.postgres.connection import Server
+    from planrunner.postgres.heartbeat import watched
     from planrunner.reachability import Explainer
     from planrunner.secrets import SecretResolver
 
@@ -168,6 +171,7 @@ def connector() -> Connect:
             target=Server(plan.target, clock=clock, resolve=resolve, label=label, authority=authority),
             cloud=cloud,
             resolve=secrets.resolve_ref,
+            watch=watched,
         )
 
     return connect

@@ -35,6 +35,9 @@ OutputFormat: TypeAlias = Annotated[
 ]
 NoInput: TypeAlias = Annotated[bool, typer.Option("--no-input", help="Never ask at the terminal.")]
 Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Answer every question with yes.")]
+TakeOver: TypeAlias = Annotated[
+    bool, typer.Option("--take-over", help="End a run elsewhere that is frozen or out of reach, and go on.")
+]
 OutFile: TypeAlias = Annotated[
     Path | None, typer.Option("--out", metavar="FILE", help="Write to a file instead of stdout.")
 ]

@@ -4,7 +4,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planrunner.cli.options import NoInput, Output, OutputFormat, PlanFile, StateFile, VarFiles, Vars, Yes
+from planrunner.cli.options import (
+    NoInput,
+    Output,
+    OutputFormat,
+    PlanFile,
+    StateFile,
+    TakeOver,
+    VarFiles,
+    Vars,
+    Yes,
+)
 
 if TYPE_CHECKING:
     from planrunner.step import Action
@@ -17,6 +27,7 @@ def rollback(
         bool, typer.Option("--rehearse", help="Do all but the commit, and tell the write pause.")
     ] = False,
     yes: Yes = False,
+    take_over: TakeOver = False,
     state: StateFile = None,
     var: Vars = None,
     var_file: VarFiles = None,
@@ -37,11 +48,13 @@ def rollback(
     opened = open_plan(plan, state, var, var_file)
     display = JsonLines() if output is Output.JSON else PlainLines()
     asking = output is Output.TEXT and may_ask(no_input=no_input)
-    with at_work(opened.plan, opened.files, opened.parts(display.show)) as setup:
+    with at_work(opened.plan, opened.files, opened.parts(display.show, take_over=take_over)) as setup:
         if rehearse:
             crossing.rehearse_rollback(setup)
             return
-        done = crossing.roll_back(setup, lambda found: _confirm(found, yes=yes, asking=asking))
+        done = crossing.roll_back(
+            setup, lambda found: _confirm(found, yes=yes, asking=asking), take_over=take_over
+        )
         onward = setup.command("run")
     if output is Output.TEXT:
         what = "rolled back: the source takes the writes" if done else "was rolled back before"

@@ -5,7 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planrunner.cli.options import NoInput, Output, OutputFormat, PlanFile, StateFile, VarFiles, Vars, Yes
+from planrunner.cli.options import (
+    NoInput,
+    Output,
+    OutputFormat,
+    PlanFile,
+    StateFile,
+    TakeOver,
+    VarFiles,
+    Vars,
+    Yes,
+)
 
 if TYPE_CHECKING:
     from planrunner.cli.display import Display
@@ -32,10 +42,7 @@ def run(
         Path | None,
         typer.Option(metavar="PREVIEW", help="A saved preview; exit 8 when the world has changed since."),
     ] = None,
-    take_over: Annotated[
-        bool,
-        typer.Option("--take-over", help="End a run elsewhere that is frozen or out of reach, and go on."),
-    ] = False,
+    take_over: TakeOver = False,
     state: StateFile = None,
     var: Vars = None,
     var_file: VarFiles = None,
@@ -87,7 +94,9 @@ def _launch(opened: "OpenedPlan", options: "RunOptions", output: Output, *, aski
             if asking:
                 answers = replace(options.answers, ask=lambda question: _ask(display, question))
                 options = replace(options, answers=answers)
-            launch(opened.plan, opened.files, options, opened.parts(display.show))
+            launch(
+                opened.plan, opened.files, options, opened.parts(display.show, take_over=options.take_over)
+            )
     except PlanrunnerError as error:
         if error.exit_code in {1, 7}:
             _point_onward(opened)

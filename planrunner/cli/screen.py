@@ -10,6 +10,7 @@ import typer
 
 from planrunner.errors import UsageError
 from planrunner.masking import hushed
+from planrunner.shown import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,24 +23,31 @@ def out(text: str, path: Path | None = None) -> None:
     """Write text to stdout, or to ``path``; no sensitive value is in it."""
     text = hushed(text)
     if path is None:
+        text = visible(text.replace("\r\n", "\n"))
         typer.echo(text, nl=not text.endswith("\n"))
         return
     try:
-        path.write_text(text if text.endswith("\n") else f"{text}\n", "utf-8")
+        # A pipe that nobody reads would keep us waiting for ever.
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        os.set_blocking(handle, True)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text if text.endswith("\n") else f"{text}\n")
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+        raise UsageError(
+            f"cannot write {path}: {error.strerror}", remedy="Name a file in a folder that you may write to."
+        ) from error
 
 
 def note(text: str) -> None:
     """Write a line to stderr, where it does not mix with results."""
-    typer.echo(hushed(text), err=True)
+    typer.echo(visible(hushed(text)), err=True)
 
 
 def tell_error(error: PlanrunnerError) -> None:
     """Write an error and its remedy to stderr."""
-    typer.echo(f"{paint('error:', typer.colors.RED)} {hushed(error.message)}", err=True)
+    typer.echo(f"{paint('error:', typer.colors.RED)} {visible(hushed(error.message))}", err=True)
     for line in hushed(error.remedy or "").splitlines():
-        typer.echo(f"  {line}", err=True)
+        typer.echo(f"  {visible(line)}", err=True)
 
 
 def paint(text: str, colour: str) -> str:
@@ -60,7 +68,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def agrees(question: str) -> bool:
     """Ask the person at the terminal; everything but a clear yes is a no."""
     try:
-        return typer.confirm(hushed(question), default=False)
+        return typer.confirm(visible(hushed(question)), default=False)
     except typer.Abort:
         return False
 

@@ -97,7 +97,7 @@ def _agreed(found: "Verification", *, yes: bool, asking: bool, output: Output) -
         out(_as_text(found))
         for table in found.rows:
             for statement in table.repairs:
-                out(f"  {statement};")
+                out("  " + f"{statement};".replace("\n", "\n  "))
             if table.total > len(table.shown):
                 note(f"{table.table}: and the like for {table.total - len(table.shown)} more rows")
     if yes or (asking and agrees("Execute this on the target?")):
@@ -128,6 +128,7 @@ def _judge(found: "Verification", terms: "VerifyTerms") -> None:
 
 def _as_text(found: "Verification") -> str:
     from planrunner.cli.screen import table
+    from planrunner.shown import in_one_line
 
     rows = [
         (v.table, str(v.source_rows), str(v.target_rows), "✓ equal" if v.equal else f"✗ {v.detail}")
@@ -135,7 +136,7 @@ def _as_text(found: "Verification") -> str:
     ]
     lines = [table(("TABLE", "SOURCE ROWS", "TARGET ROWS", "VERDICT"), rows)]
     lines += _row_lines(found)
-    lines += [f"✗ {difference}" for difference in found.other]
+    lines += [f"✗ {in_one_line(difference)}" for difference in found.other]
     lines += [
         f"? {name}: some rows changed at every look; nothing is proven of them" for name in found.undecided
     ]
@@ -149,14 +150,19 @@ def _as_text(found: "Verification") -> str:
 
 
 def _row_lines(found: "Verification") -> list[str]:
+    from planrunner.shown import in_one_line
+
     lines: list[str] = []
     for table in found.rows:
         lines.append(f"{table.table}: {table.total} rows differ (source → target)")
         for row in table.shown:
-            key = ", ".join(f"{name}={_cell(value)}" for name, value in row.key.items())
+            key = ", ".join(f"{in_one_line(name)}={_cell(value)}" for name, value in row.key.items())
             copies = f" ({row.copies[0]} on the source, {row.copies[1]} on the target)" if row.copies else ""
             lines.append(f"  {key or 'a row'}: {row.kind.value}{copies}")
-            lines += [f"    {name}: {_cells(ours, theirs)}" for name, (ours, theirs) in row.columns.items()]
+            lines += [
+                f"    {in_one_line(name)}: {_cells(ours, theirs)}"
+                for name, (ours, theirs) in row.columns.items()
+            ]
         if table.total > len(table.shown):
             lines.append(f"  and {table.total - len(table.shown)} more (--rows shows more)")
     return lines

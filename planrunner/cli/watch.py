@@ -8,6 +8,7 @@ from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING
 
 from planrunner.cli.options import Output
+from planrunner.shown import in_one_line, visible
 from planrunner.units import human_bytes, human_seconds
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _shown(name: str, output: Output) -> tuple[AbstractContextManager[object], C
 
 
 def _json_line(look: Look) -> None:
-    sys.stdout.write(json.dumps(look.to_json(), ensure_ascii=False) + "\n")
+    sys.stdout.write(visible(json.dumps(look.to_json(), ensure_ascii=False)) + "\n")
     sys.stdout.flush()
 
 
@@ -71,7 +72,7 @@ class Changes:
         for key, value, more in self._facts(look):
             if self._told.get(key) != value:
                 self._told[key] = value
-                sys.stdout.write(f"{look.at:%H:%M:%S}  {value}{more}\n")
+                sys.stdout.write(f"{look.at:%H:%M:%S}  {in_one_line(f'{value}{more}')}\n")
         sys.stdout.flush()
 
     def _facts(self, look: Look) -> Iterator[tuple[str, str, str]]:

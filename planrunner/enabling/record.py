@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+from planrunner.failpoints import failpoint
 from planrunner.workspace import workspace
 
 if TYPE_CHECKING:
@@ -112,3 +113,4 @@ def not_rebooted(run: Run) -> None:
     space = workspace(run)
     with space.writing() as session:
         space.ledger.forget_effects(session, STEP, _REBOOT)
+    failpoint("rds.reboot_withdrawn")

@@ -8,22 +8,27 @@ from typing import TYPE_CHECKING
 from planrunner.engine.book import Book, fresh_state
 from planrunner.engine.context import opened
 from planrunner.engine.events import EventKind
-from planrunner.engine.exclusive import TargetLock
-from planrunner.engine.opening import SPEC, ingress_in, shut
+from planrunner.engine.exclusive import alone
+from planrunner.engine.opening import FACT, SPEC, ingress_in, let_in, shut
 from planrunner.engine.performing import Answers, Performer
-from planrunner.errors import CloudError
-from planrunner.model import Approval, Belongs
-from planrunner.step import Cleaning, Scanning
+from planrunner.errors import CloudError, Interrupted, PlanrunnerError, StateUnfit
+from planrunner.failpoints import failpoint
+from planrunner.model import Approval, Belongs, StepStatus
+from planrunner.replication.ledger import Ledger
+from planrunner.step import Cleaning, Crossing, Scanning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from planrunner.engine.context import Context
     from planrunner.engine.setup import Setup
     from planrunner.model import Json, Residue, StepSpec
+    from planrunner.state.record import State
     from planrunner.step import Action
 
 CLEANED = "cleaned"
+# Among the state's facts while a cleanup is under way: the steps whose record it takes back at its end.
+CLEANING = "cleaning"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,36 +52,66 @@ class Cleaned:
         return tuple(r for r in self.left if r.harmful and r.ours is Belongs.THIS_PLAN)
 
 
-def clean(setup: Setup, confirm: Callable[[tuple[Leftovers, ...]], None]) -> Cleaned:
+def clean(
+    setup: Setup, confirm: Callable[[tuple[Leftovers, ...]], None], *, take_over: bool = False
+) -> Cleaned:
     """Remove the leftovers of all steps, the last step's first; tell what was removed and what is left.
 
     ``confirm`` sees all of them before the first is touched and raises to stop. The caller holds the
-    lock of the state file.
+    lock of the state file. ``take_over``: from a run, rollback or cleanup that holds the target's lock.
     """
     state = setup.store.load() or fresh_state(setup.plan)
     book = Book(state, store=setup.store, journal=setup.journal, clock=setup.clock)
+    if FACT in state.facts:
+        # A cleanup that was killed at its very end has shut itself out, and does not know it.
+        with setup.interruption.listening():
+            let_in(setup, book, None)
     with (
         setup.interruption.listening(),
         opened(setup.plan, setup.connect, setup.clock, book.known()) as context,
     ):
-        lock = TargetLock(context.world.target, context.plan_id, setup.clock)
-        context.held.put("target lock", lock)
-        lock.hold()
+        context.world.on_silence(setup.warn)
+        alone(context, setup.clock, take_over=take_over)
         rules = _rules(setup, book)
         found = (*_leftovers(setup, context), *([Leftovers(step=SPEC.id, actions=rules)] if rules else ()))
         if found:
             confirm(found)
+        at_work = bool(found or _unfinished(book.state))
+        if at_work:
             book.identify(context)
             setup.journal.write(EventKind.RUN_STARTED, f"cleanup of plan {setup.plan.name} begins")
+            if not _may_be_crossed(setup, context):
+                steps = [*_unfinished(book.state), *(one.step for one in found)]
+                book.save(facts={**book.state.facts, CLEANING: [*dict.fromkeys(steps)]})
+                failpoint("cleanup.begun")
             _remove(setup, book, context)
+            _forget_steps(setup, book, found)
+        if take_over:
+            # Raising the epoch may have made a ledger anew, after the one that was overtaken had removed it.
+            Ledger(context.world.target, context.plan_id).forget(CLEANED)
         # The way to the source is shut last, after the last look at it.
         left = (*_left(setup, context), *shut(setup, book, rules))
-        if found:
+        if at_work:
             told: Mapping[str, Json] = {"result": CLEANED, "exit_code": 0, "plan_id": context.plan_id}
             setup.journal.write(
                 EventKind.RUN_ENDED, f"cleanup of plan {setup.plan.name} is through", fields=told
             )
         return Cleaned(removed=found, left=left)
+
+
+def refuse_half_cleaned(setup: Setup, state: State) -> None:
+    """StateUnfit when a cleanup of this plan was broken off: part of what the steps made may be gone."""
+    if _unfinished(state):
+        raise StateUnfit(
+            "a cleanup of this plan was broken off: part of what its steps made is gone from the servers",
+            remedy=f"Finish it first: {setup.command('cleanup')}",
+        )
+
+
+def _unfinished(state: State) -> tuple[str, ...]:
+    """The steps that a cleanup which is not through takes away."""
+    steps = state.facts.get(CLEANING)
+    return tuple(map(str, steps)) if isinstance(steps, list) else ()
 
 
 def _remove(setup: Setup, book: Book, context: Context) -> None:
@@ -85,6 +120,34 @@ def _remove(setup: Setup, book: Book, context: Context) -> None:
     for spec, step in _cleaning_steps(setup):
         run = context.run(spec, tell)
         performer.perform_all(step.leftovers, run, approval=Approval.AUTO)
+
+
+def _may_be_crossed(setup: Setup, context: Context) -> bool:
+    """Whether a cutover is committed, or can't be told not to be: then the migration is not to be made again."""
+    for spec in setup.plan.steps:
+        step = setup.find(spec.uses)
+        try:
+            if isinstance(step, Crossing) and step.crossed(context.run(spec, _unheard)):
+                return True
+        except Interrupted:
+            raise
+        except PlanrunnerError:
+            return True
+    return False
+
+
+def _forget_steps(setup: Setup, book: Book, found: Iterable[Leftovers]) -> None:
+    """What was taken away is not done any more, nor is what came after it: the next run begins there."""
+    removed = {one.step: len(one.actions) for one in found}
+    cleaned = _unfinished(book.state)
+    places = [place for place, spec in enumerate(setup.plan.steps) if spec.id in cleaned]
+    failpoint("cleanup.removed")
+    for spec in setup.plan.steps[min(places) :] if places else ():
+        step = book.step(spec)
+        if step.touched or step.status is StepStatus.DONE:
+            book.undo(spec, removed.get(spec.id, 0))
+    book.save(facts={name: fact for name, fact in book.state.facts.items() if name != CLEANING})
+    failpoint("cleanup.forgotten")
 
 
 def _leftovers(setup: Setup, context: Context) -> Iterator[Leftovers]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from planrunner.errors import ServerError, StateUnfit
+from planrunner.errors import ConnectionFailed, ServerError, ServerReplaced, StateUnfit
 from planrunner.step import Held, Run, nowhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from planrunner.aws.rds import Rds
     from planrunner.model import Json, Plan, Secret, SecretRef, StepSpec
@@ -29,13 +30,24 @@ _REFUSALS = ("28", "3D", "42")
 class World:
     """Both servers and the cloud of a plan; ``cloud`` is None when the plan names no RDS instance.
 
-    ``resolve`` looks up the secrets that steps refer to.
+    ``resolve`` looks up the secrets that steps refer to, ``watch`` cuts the line to a server that has fallen silent.
     """
 
     source: Server
     target: Server
     cloud: Rds | None
     resolve: Callable[[SecretRef], Secret] = nowhere
+    watch: Callable[[Server], AbstractContextManager[None]] = lambda _: nullcontext()
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Watch both lines for the length of the block."""
+        with self.watch(self.source), self.watch(self.target):
+            yield
+
+    def on_silence(self, tell: Callable[[str], None]) -> None:
+        """``tell`` hears of a line that was cut, at once and from another thread."""
+        self.source.line.told = self.target.line.told = tell
 
     def rename(self, label: str) -> None:
         """What the sessions are called from now on."""
@@ -104,13 +116,16 @@ def opened(plan: Plan, connect: Connect, clock: Clock, known: Mapping[str, Json]
     held = Held()
     world = connect(plan, _label(plan_id or plan.name))
     try:
-        found = identities(world, source_may_be_away=plan_id is not None)
-        refuse_strangers(found, known)
-        if plan_id is None:
-            # Only now it is known what the sessions are to be called.
-            plan_id = plan_id_of(plan.name, found)
-            world.rename(_label(plan_id))
-        yield Context(plan=plan, plan_id=str(plan_id), identities=found, world=world, clock=clock, held=held)
+        with world.watched():
+            found = identities(world, source_may_be_away=plan_id is not None)
+            refuse_strangers(found, known)
+            if plan_id is None:
+                # Only now it is known what the sessions are to be called.
+                plan_id = plan_id_of(plan.name, found)
+                world.rename(_label(plan_id))
+            yield Context(
+                plan=plan, plan_id=str(plan_id), identities=found, world=world, clock=clock, held=held
+            )
     finally:
         held.close()
         world.close()
@@ -127,15 +142,31 @@ def identities(world: World, *, source_may_be_away: bool) -> Identities:
     try:
         told.append((world.source, world.source.identity()))
     except ServerError as error:
-        if not source_may_be_away or (error.sqlstate or "").startswith(_REFUSALS):
+        refused = isinstance(error, ServerReplaced) or (error.sqlstate or "").startswith(_REFUSALS)
+        if not source_may_be_away or refused:
             raise
     told.append((world.target, world.target.identity()))
+    if source_may_be_away:
+        for server, found in told:
+            _refuse_standby(server, found)
     names = {server.side.value: f"{found.system_identifier}/{found.database}" for server, found in told}
     return Identities(
         source=names.get("source"),
         target=names["target"],
         servers={server.side.value: _told_of(server, found) for server, found in told},
     )
+
+
+def _refuse_standby(server: Server, found: Identity) -> None:
+    # Slots and subscriptions that a standby does not show are not lost: whoever looks there must not be told so.
+    if found.in_recovery:
+        side = server.side.value
+        raise ConnectionFailed(
+            f"{side}: a standby answers at its address, the run so far worked on a primary",
+            remedy=f"Wait until the failover is over, or lead the address of connections.{side} to the primary; then run"
+            " again.",
+            sqlstate="57P03",
+        )
 
 
 def refuse_strangers(found: Identities, known: Mapping[str, Json]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from planrunner.engine.book import Book, fresh_state
 from planrunner.engine.context import opened
 from planrunner.engine.events import EventKind
-from planrunner.engine.exclusive import TargetLock
+from planrunner.engine.exclusive import alone
 from planrunner.engine.performing import Answers, Performer
 from planrunner.errors import PlanrunnerError, UsageError
 from planrunner.model import Approval
@@ -46,13 +46,13 @@ def rehearse_rollback(setup: Setup) -> None:
     _do(setup, "rehearsal of the rollback", lambda step: step.rollback_rehearsal, _agreed)
 
 
-def roll_back(setup: Setup, confirm: Callable[[tuple[Action, ...]], None]) -> int:
+def roll_back(setup: Setup, confirm: Callable[[tuple[Action, ...]], None], *, take_over: bool = False) -> int:
     """Lead writers back, and forget that the cutover was done and approved; the number of actions it took.
 
     ``confirm`` sees what is missing before anything is touched and raises to stop. The caller holds the lock of the
-    state file. Done again after a kill, it goes on.
+    state file. Done again after a kill, it goes on. ``take_over``: from whoever holds the target's lock.
     """
-    return _do(setup, "rollback", lambda step: step.rollback, confirm, until_done=True)
+    return _do(setup, "rollback", lambda step: step.rollback, confirm, until_done=True, take_over=take_over)
 
 
 def _agreed(_: tuple[Action, ...]) -> None:
@@ -66,6 +66,7 @@ def _do(
     confirm: Callable[[tuple[Action, ...]], None],
     *,
     until_done: bool = False,
+    take_over: bool = False,
 ) -> int:
     spec = crossing_step(setup.plan, setup.find)
     step = setup.find(spec.uses)
@@ -76,9 +77,8 @@ def _do(
         setup.interruption.listening(),
         opened(setup.plan, setup.connect, setup.clock, book.known()) as context,
     ):
-        lock = TargetLock(context.world.target, context.plan_id, setup.clock)
-        context.held.put("target lock", lock)
-        lock.hold()
+        context.world.on_silence(setup.warn)
+        alone(context, setup.clock, take_over=take_over)
         run = context.run(spec, lambda message, fields: _tell(book, spec, message, fields))
         run = replace(run, shield=setup.interruption.shielded)
         performer = Performer(setup=setup, book=book, answers=Answers(yes=True))

@@ -8,11 +8,13 @@ import threading
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from planrunner.errors import StateUnfit
 from planrunner.failpoints import failpoint
 from planrunner.masking import hushed, without_hushed
+from planrunner.reading import regular
+from planrunner.shown import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -60,7 +62,7 @@ class Event:
 
     def to_json(self) -> str:
         """The event as one line without its newline."""
-        return json.dumps(
+        written = json.dumps(
             {
                 "serial": self.serial,
                 "at": self.at.isoformat(timespec="milliseconds"),
@@ -71,6 +73,8 @@ class Event:
             },
             ensure_ascii=False,
         )
+        # Whatever reads lines cuts where it thinks they end, and people read this file in a terminal.
+        return visible(written)
 
 
 class Journal:
@@ -81,6 +85,7 @@ class Journal:
         self._listeners = tuple(listeners)
         self._lock = threading.Lock()
         self._file = None if path is None else _opened(path)
+        failpoint("journal.opened")
         self._serial = 0 if path is None else _last_serial(path)
 
     def write(
@@ -137,22 +142,38 @@ def parsed(lines: BinaryIO | Sequence[bytes]) -> Iterator[Event]:
     """The events of ``lines``; a line that is none is passed over."""
     for line in lines:
         try:
-            tree = json.loads(line)
-            yield Event(
-                serial=tree["serial"],
-                at=datetime.fromisoformat(tree["at"]),
-                kind=EventKind(tree["kind"]),
-                step=tree["step"],
-                message=tree["message"],
-                fields=tree["fields"],
-            )
-        except (ValueError, KeyError, TypeError):
+            event = _event(json.loads(line))
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
+        if event is not None:
+            yield event
+
+
+def _event(tree: Any) -> Event | None:
+    """The event of a line's tree; None where something in it is not what an event has, so that nobody trips over it."""
+    at, step = datetime.fromisoformat(tree["at"]), tree["step"]
+    right = (
+        type(tree["serial"]) is int
+        and at.tzinfo is not None
+        and (step is None or isinstance(step, str))
+        and isinstance(tree["message"], str)
+        and isinstance(tree["fields"], dict)
+    )
+    if not right:
+        return None
+    return Event(
+        serial=tree["serial"],
+        at=at,
+        kind=EventKind(tree["kind"]),
+        step=step,
+        message=tree["message"],
+        fields=tree["fields"],
+    )
 
 
 def _opened(path: Path) -> BinaryIO:
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+        descriptor = regular(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
     except OSError as error:
         raise StateUnfit(
             f"cannot open journal {path}: {error.strerror}", remedy="Make its folder and file writable."

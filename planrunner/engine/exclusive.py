@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from planrunner.errors import LockedByAnother, QueryFailed
+from planrunner.errors import LockedByAnother, ServerError
+from planrunner.failpoints import failpoint
+from planrunner.replication.ledger import Lease, lease_lost
+from planrunner.replication.takeover import take_over as take_over_from
 
 if TYPE_CHECKING:
+    from planrunner.engine.context import Context
     from planrunner.ports import Clock
     from planrunner.postgres.connection import Server, Session
 
@@ -36,6 +40,36 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
 """
 
 
+def alone(context: Context, clock: Clock, *, take_over: bool = False) -> TargetLock:
+    """Hold the plan's lock on the target while ``context`` is open, and keep whoever woke late from both servers.
+
+    LockedByAnother names who has it; with ``take_over`` that runner is fenced off instead.
+    """
+    source, target = context.world.source, context.world.target
+    lock = TargetLock(target, context.plan_id, clock, take_over=take_over)
+    context.held.put("target lock", lock)
+    lock.hold()
+    fence_off(source, target, context.plan_id, clock, take_over=take_over)
+    return lock
+
+
+def fence_off(source: Server, target: Server, plan_id: str, clock: Clock, *, take_over: bool) -> None:
+    """Let no session of ours that may write be opened once another runner has taken over, whatever step opens it.
+
+    With ``take_over`` it is the other runner that is fenced off: the epoch is raised and its sessions are ended at
+    once, not only when the data plane first writes. It may be frozen within a script of the plan's own.
+    """
+
+    def refuse() -> None:
+        if Lease.is_anothers(target, plan_id):
+            raise lease_lost()
+
+    for server in (source, target):
+        server.fence = refuse
+    if take_over:
+        take_over_from(source, target, plan_id, clock)
+
+
 class TargetLock:
     """Held by a session of its own; PostgreSQL frees it when that session ends, however it ends.
 
@@ -47,6 +81,7 @@ class TargetLock:
         self._target = target
         self._clock = clock
         self._take_over = take_over
+        self._plan_id = plan_id
         digest = hashlib.sha256(f"planrunner {plan_id}".encode()).digest()
         self._key = int.from_bytes(digest[:8]) >> 1
         self._session: Session | None = None
@@ -60,6 +95,10 @@ class TargetLock:
         with self._target.translated():
             session.execute(_LIVENESS)
             self._take(session)
+        # From here on nobody raises it but this process, or one that takes over.
+        Lease.look(self._target, self._plan_id)
+        if Lease.is_anothers(self._target, self._plan_id):
+            raise lease_lost()
 
     def close(self) -> None:
         """Free the lock; safe to call twice."""
@@ -71,7 +110,7 @@ class TargetLock:
         try:
             with self._target.translated():
                 session.execute("SELECT 1")
-        except QueryFailed:
+        except ServerError:
             return False
         return True
 
@@ -82,11 +121,12 @@ class TargetLock:
                 # Once: a second holder is not the one that we were told to take over from.
                 self._take_over = False
                 session.execute(_END_HOLDER, [self._key])
+                failpoint("takeover.holder_ended")
             if self._clock.monotonic() >= give_up:
                 raise LockedByAnother(
                     f"target: another run works on this plan: {self._holder()}",
                     remedy="Wait for it, or end it; its lock is freed with it. If it is frozen, or on a machine that"
-                    " can't be reached: planrunner run PLAN --take-over",
+                    " can't be reached: planrunner run PLAN --take-over; cutover, rollback and cleanup know it, too.",
                 )
             self._clock.sleep(_PAUSE_SECONDS)
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from planrunner.engine.looking import View
 from planrunner.engine.preview import preview
-from planrunner.engine.saved_preview import Saved, saved, world_seen
-from planrunner.errors import PreviewStale
+from planrunner.engine.saved_preview import AGAIN, Saved, saved, world_seen
+from planrunner.errors import PreviewStale, UsageError
 from planrunner.shapes import read
 from planrunner.step import Held
 
@@ -44,7 +44,7 @@ def refuse_stale(
         now = saved(preview(view, estimating=False), plan, state, world_seen(context.world))
     finally:
         held.close()
-    found = tuple(differences(expected, now))
+    found = compared(expected, now)
     if found:
         more = [f"and {len(found) - _MOST} more"] if len(found) > _MOST else []
         raise PreviewStale(
@@ -52,6 +52,15 @@ def refuse_stale(
             + "\n  ".join([*found[:_MOST], *more]),
             remedy="Look at a new preview, and have it approved: planrunner preview PLAN --out FILE.",
         )
+
+
+def compared(expected: Saved, now: Saved) -> tuple[str, ...]:
+    """The differences; UsageError where the saved preview holds what no preview does."""
+    try:
+        return tuple(differences(expected, now))
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        what = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
+        raise UsageError(f"the saved preview is damaged: {what[:200]}", remedy=AGAIN) from error
 
 
 def differences(expected: Saved, now: Saved) -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from planrunner.masking import masked
 from planrunner.model import Side
+from planrunner.shown import in_one_line
 from planrunner.step import NOTHING_STAYS, TAKEN_BACK
 
 if TYPE_CHECKING:
@@ -83,12 +84,12 @@ def lasting_lines(found: Lasting) -> Iterator[str]:
         return
     yield "Stays afterwards, cleanup included:"
     for trace in found.stays:
-        yield f"  - {_who(trace)}: {masked(trace.text)}"
+        yield f"  - {_who(trace)}: {in_one_line(masked(trace.text))}"
         if trace.undo is not None:
-            yield f"      undo: {masked(trace.undo)}"
+            yield f"      undo: {in_one_line(masked(trace.undo))}"
     if found.taken_back:
         yield f"Taken back by {found.cleanup}:"
-        yield from (f"  - {_who(trace)}: {masked(trace.text)}" for trace in found.taken_back)
+        yield from (f"  - {_who(trace)}: {in_one_line(masked(trace.text))}" for trace in found.taken_back)
     if found.untold:
         yield f"Not told here, for they are done: {', '.join(found.untold)}"
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from planrunner.engine.book import Book, fresh_state
 from planrunner.engine.context import opened
 from planrunner.engine.events import EventKind
-from planrunner.engine.exclusive import TargetLock
+from planrunner.engine.exclusive import alone
 from planrunner.engine.looking import View, verify
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ def verify_and_mend(setup: Setup, terms: VerifyTerms, tell: Tell) -> tuple[StepS
         setup.interruption.listening(),
         opened(setup.plan, setup.connect, setup.clock, book.known()) as context,
     ):
-        lock = TargetLock(context.world.target, context.plan_id, setup.clock)
-        context.held.put("target lock", lock)
-        lock.hold()
+        alone(context, setup.clock)
         view = View(plan=setup.plan, state=state, context=context, find=setup.find, tell=heard)
         return verify(view, terms)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from planrunner.engine.events import parsed
 from planrunner.errors import PlanrunnerError, StateUnfit
+from planrunner.failpoints import failpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,6 +108,7 @@ def _replace(journal: Path, lines: bytes) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(lines)
         temporary.replace(journal)
+        failpoint("mirror.levelled")
     except OSError as error:
         raise StateUnfit(
             f"cannot write journal {journal}: {error.strerror}", remedy="Make its folder and file writable."

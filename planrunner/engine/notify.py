@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import stamina
+from stamina.instrumentation import set_on_retry_hooks
 
 from planrunner.engine.events import EventKind
 from planrunner.errors import PlanrunnerError, ToolFailed
@@ -86,6 +87,8 @@ class Notifier:
         resolve = self.context.world.resolve
         url = webhook.url if isinstance(webhook.url, str) else resolve(webhook.url).reveal()
         headers = {webhook.header[0]: resolve(webhook.header[1]).reveal()} if webhook.header else {}
+        # Its own log would show on the terminal; what comes of the attempts is told below.
+        set_on_retry_hooks(())
         attempts = stamina.retry_context(
             on=ToolFailed,
             attempts=_TRIES,

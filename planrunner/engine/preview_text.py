@@ -9,6 +9,7 @@ from planrunner.engine.verdicts import of_action, of_step
 from planrunner.ignoring import tag
 from planrunner.masking import masked
 from planrunner.model import Mark
+from planrunner.shown import in_one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -107,9 +108,9 @@ def finding_text(finding: Finding, mender: str | None = None) -> Iterator[str]:
     ``mender`` is the id of the step that will mend it.
     """
     if finding.mark is Mark.PASS:
-        yield f"{MARKS[finding.mark]} {finding.text}"
+        yield f"{MARKS[finding.mark]} {in_one_line(finding.text)}"
         return
-    yield f"{MARKS[finding.mark] if finding.ignored is None else IGNORED} {finding.text}{tag(finding)}"
+    yield f"{MARKS[finding.mark] if finding.ignored is None else IGNORED} {in_one_line(finding.text)}{tag(finding)}"
     if finding.ignored is not None:
         yield f"    ignored: {finding.ignored}"
     elif finding.mark is Mark.FAIL and mender is not None:
@@ -164,16 +165,16 @@ def _step(step: PreviewStep) -> Iterator[str]:
     if step.checked is not None:
         yield from (f"  {line}" for line in finding_lines(step.checked))
     yield from (f"  {line}" for line in estimate_lines(step.estimates))
-    yield from (f"  = already there: {text}" for text in step.satisfied)
+    yield from (f"  = already there: {in_one_line(text)}" for text in step.satisfied)
     for action in step.actions:
         yield from _action(action)
-    yield from (f"  ~ {kept.where.value}: {kept.text}" for kept in step.upkeep)
+    yield from (f"  ~ {kept.where.value}: {in_one_line(kept.text)}" for kept in step.upkeep)
 
 
 def _action(action: Action) -> Iterator[str]:
     marked = "".join(f" [{flag}]" for flag in flags(action))
-    yield f"  - {verdict(action)}, {action.where.value}: {action.summary}{marked}"
+    yield f"  - {verdict(action)}, {action.where.value}: {in_one_line(action.summary)}{marked}"
     for statement in map(masked, action.statements):
-        yield from (f"      {line}" for line in statement.splitlines())
+        yield from (f"      {line}" for line in statement.split("\n"))
     for name, text in details(action):
-        yield f"      {name}: {text}"
+        yield f"      {name}: {in_one_line(text)}"

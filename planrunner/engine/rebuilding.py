@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from planrunner.engine.book import Book, fresh_state
 from planrunner.engine.context import opened
-from planrunner.engine.exclusive import TargetLock
+from planrunner.engine.exclusive import alone
 from planrunner.engine.fit import parts_of, values_of
 from planrunner.errors import PlanrunnerError, StateUnfit, UsageError
 from planrunner.model import StepStatus
@@ -80,9 +80,7 @@ def rebuilding(setup: Setup) -> Iterator[Rebuilt]:
         setup.interruption.listening(),
         opened(setup.plan, setup.connect, setup.clock, book.known()) as context,
     ):
-        lock = TargetLock(context.world.target, context.plan_id, setup.clock)
-        context.held.put("target lock", lock)
-        lock.hold()
+        alone(context, setup.clock)
         with setup.interruption.interruptible():
             yield Rebuilt(base=base, found=tuple(_found(setup, context)), context=context)
 

@@ -16,6 +16,7 @@ from planrunner.engine.report_markdown import summary, to_markdown
 from planrunner.engine.report_model import ApprovalLine, Origin, Report, StepLine
 from planrunner.engine.report_verdict import Evidence, Pauses
 from planrunner.errors import StateUnfit
+from planrunner.failpoints import failpoint
 from planrunner.ignoring import told_finding
 from planrunner.masking import without_passwords
 from planrunner.model import Mark
@@ -198,6 +199,7 @@ def _replace(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(text, "utf-8")
+        failpoint("report.before_replace")
         temporary.replace(path)
     except OSError as error:
         raise StateUnfit(

@@ -9,6 +9,7 @@ import jinja2
 
 from planrunner.engine import report_plots, report_wording
 from planrunner.engine.report_json import digest
+from planrunner.shown import visible
 from planrunner.units import human_bytes, human_seconds
 
 if TYPE_CHECKING:
@@ -54,4 +55,4 @@ def _environment() -> jinja2.Environment:
 
 def _shown(value: object) -> object:
     # The names of exact classes: a Markup of the template's own macros is a str, too, and must stay one.
-    return report_wording.visible(value) if type(value) is str else value
+    return visible(value) if type(value) is str else value

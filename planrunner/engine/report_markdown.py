@@ -15,8 +15,8 @@ from planrunner.engine.report_wording import (
     place,
     thousands,
     version,
-    visible,
 )
+from planrunner.shown import visible
 from planrunner.units import human_bytes
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -128,15 +127,6 @@ def named(name: str) -> str:
 def facts(figures: Mapping[str, Json]) -> tuple[tuple[str, str], ...]:
     """Plain figures, named and written for people."""
     return tuple((named(name), told(name, value)) for name, value in figures.items())
-
-
-def visible(text: str) -> str:
-    """Text whose control and direction characters are shown as escapes, so that it can't rearrange what is around it."""
-    return "".join(c if _plain(c) else f"\\u{ord(c):04x}" for c in text)
-
-
-def _plain(character: str) -> bool:
-    return character == "\n" or unicodedata.category(character) not in {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 def _longest(pause: Pause | None) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from planrunner import scarcity
 from planrunner.engine.attempts import Attempts
 from planrunner.engine.book import Book, fresh_state
+from planrunner.engine.cleanup import refuse_half_cleaned
 from planrunner.engine.context import opened
 from planrunner.engine.course import Course
 from planrunner.engine.events import EventKind
-from planrunner.engine.exclusive import TargetLock
+from planrunner.engine.exclusive import alone
 from planrunner.engine.expectation import refuse_stale
 from planrunner.engine.facts import known_skip, skipped
 from planrunner.engine.fit import fitted, refuse_unready
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from planrunner.engine.context import Context
+    from planrunner.engine.exclusive import TargetLock
     from planrunner.engine.saved_preview import Saved
     from planrunner.engine.setup import Setup
     from planrunner.model import Json, Plan, StepSpec
@@ -63,6 +66,7 @@ def run_plan(setup: Setup, options: RunOptions) -> State:
     signals are caught while this runs and end it with Interrupted.
     """
     state = setup.store.load() or fresh_state(setup.plan)
+    refuse_half_cleaned(setup, state)
     state = fitted(state, setup.plan, accept=options.accept, rerun=options.rerun)
     selected = selection(setup.plan, options)
     if options.only is not None:
@@ -78,9 +82,8 @@ def run_plan(setup: Setup, options: RunOptions) -> State:
         helm.looking(),
         opened(setup.plan, setup.connect, setup.clock, book.known()) as context,
     ):
-        lock = TargetLock(context.world.target, context.plan_id, setup.clock, take_over=options.take_over)
-        context.held.put("target lock", lock)
-        lock.hold()
+        context.world.on_silence(setup.warn)
+        lock = alone(context, setup.clock, take_over=options.take_over)
         with setup.interruption.interruptible():
             refuse_lost_state(setup, context)
         if options.expected is not None:
@@ -205,6 +208,10 @@ class _Runner:
             self._record(spec, self._told(error))
             raise
         except Exception as error:
+            short = scarcity.explained(error)
+            if short is not None:
+                self._record(spec, short)
+                raise short from error
             self._book.crash(spec, error)
             raise
         self._notifier.tell(Occasion.STEP_DONE, f"step {spec.id} ({spec.uses}) is done", step=spec)

@@ -10,6 +10,7 @@ from planrunner import __version__
 from planrunner.engine.preview_json import step_json
 from planrunner.errors import ServerError, StateUnfit, UsageError
 from planrunner.masking import without_passwords
+from planrunner.reading import bounded
 from planrunner.replication.sighting import sighting
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
 KIND = "planrunner preview"
 FORMAT_VERSION = 1
-_AGAIN = "Make another: planrunner preview PLAN --out FILE."
+# That of ten thousand tables has some ten megabytes.
+_LARGEST = 200_000_000
+AGAIN = "Make another: planrunner preview PLAN --out FILE."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,19 +105,20 @@ def read(path: Path) -> Saved:
     format.
     """
     try:
-        tree = json.loads(path.read_text("utf-8"))
+        data = bounded(path, _LARGEST)
+        tree = None if len(data) > _LARGEST else json.loads(data.decode("utf-8"))
     except OSError as error:
-        raise UsageError(f"cannot read the preview {path}: {error.strerror}", remedy=_AGAIN) from error
+        raise UsageError(f"cannot read the preview {path}: {error.strerror}", remedy=AGAIN) from error
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is no saved preview: it is not JSON", remedy=_AGAIN) from error
+        raise UsageError(f"{path} is no saved preview: it is not JSON", remedy=AGAIN) from error
     if not isinstance(tree, dict) or tree.get("kind") != KIND:
-        raise UsageError(f"{path} is no saved preview: it lacks kind: {KIND!r}", remedy=_AGAIN)
+        raise UsageError(f"{path} is no saved preview: it lacks kind: {KIND!r}", remedy=AGAIN)
     _check_version(path, tree.get("format_version"))
     try:
         found = _parts(tree)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         what = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
-        raise UsageError(f"the preview {path} is damaged: {what}", remedy=_AGAIN) from error
+        raise UsageError(f"the preview {path} is damaged: {what}", remedy=AGAIN) from error
     if found.offline:
         raise UsageError(
             f"the preview {path} was made offline: it has seen no server to compare with",
@@ -125,10 +129,11 @@ def read(path: Path) -> Saved:
 
 def _check_version(path: Path, version: object) -> None:
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise UsageError(f"the preview {path} is damaged: format_version {version!r}", remedy=_AGAIN)
+        raise UsageError(f"the preview {path} is damaged: its format_version is no version", remedy=AGAIN)
     if version > FORMAT_VERSION:
         raise StateUnfit(
-            f"the preview {path} has format version {version}, and this planrunner knows up to {FORMAT_VERSION}",
+            f"the preview {path} has format version {str(version)[:20]}, and this planrunner knows up to"
+            f" {FORMAT_VERSION}",
             remedy="Use the planrunner that wrote it, or make another with this one.",
         )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from planrunner import registry
+from planrunner.engine.events import EventKind
 from planrunner.engine.interrupts import Interruption
 
 if TYPE_CHECKING:
@@ -40,3 +41,7 @@ class Setup:
     def command(self, verb: str, *arguments: str) -> str:
         """The command line that does ``verb`` with this plan, to be shown to people."""
         return " ".join(("planrunner", verb, shlex.quote(str(self.plan.path)), *arguments, *self.flags))
+
+    def warn(self, message: str) -> None:
+        """Put a warning on record, from whatever thread."""
+        self.journal.write(EventKind.WARNING, message)

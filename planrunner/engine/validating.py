@@ -10,7 +10,7 @@ from planrunner import ignoring, registry
 from planrunner.engine.book import Book, fresh_state
 from planrunner.engine.context import Context, Identities, opened
 from planrunner.engine.events import EventKind
-from planrunner.engine.exclusive import TargetLock
+from planrunner.engine.exclusive import alone
 from planrunner.engine.looking import View, looking_at
 from planrunner.engine.preflight import Checked, checked, judged_together
 from planrunner.errors import (
@@ -94,9 +94,7 @@ def mend(setup: Setup, agreed: Sequence[Finding]) -> tuple[Mended, ...]:
         setup.interruption.listening(),
         opened(setup.plan, setup.connect, setup.clock, book.known()) as context,
     ):
-        lock = TargetLock(context.world.target, context.plan_id, setup.clock)
-        context.held.put("target lock", lock)
-        lock.hold()
+        alone(context, setup.clock)
         return tuple(_mended(setup, context.world, finding) for finding in agreed)
 
 

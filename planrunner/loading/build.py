@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -245,7 +246,7 @@ def _replication(given: Any, path: Path) -> ReplicationLogin | None:
 
 
 def _authority(ca: str | None, folder: Path) -> str | None:
-    return ca if ca is None or ca in {"rds", "system"} else str((folder / ca).resolve())
+    return ca if ca is None or ca in {"rds", "system"} else os.path.realpath(folder / ca)
 
 
 def _digest(value: object) -> str:

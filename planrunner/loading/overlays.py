@@ -109,7 +109,9 @@ def _unfollowable(given: str, above: tuple[Path, ...]) -> tuple[str, str] | None
     if folder:
         return f"{shown(given)} is a folder", "Name the plan in it."
     if not file:
-        there = sorted(path.name for path in base.parent.glob("*.y*ml") if path.resolve() not in chain)
+        there = sorted(
+            path.name for path in base.parent.glob("*.y*ml") if Path(os.path.realpath(path)) not in chain
+        )
         near = suggestion(base.name, there, label="Plans there")
         return f"there is no file {shown(given)}", near
     return None

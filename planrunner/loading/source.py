@@ -26,6 +26,7 @@ from planrunner.loading.document import Document, Keys, Spot, dotted, excerpt, s
 from planrunner.loading.scalars import plain
 from planrunner.loading.slips import impossible_escape, other_encoding
 from planrunner.model import Json, Problem
+from planrunner.reading import bounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,8 +51,7 @@ class _Unreadable(Exception):
 def read(path: Path) -> Document:
     """Read a file; UsageError when there is none, every other fault is among the document's problems."""
     try:
-        with path.open("rb") as file:
-            data = file.read(LARGEST_FILE + 1)
+        data = bounded(path, LARGEST_FILE)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UsageError(

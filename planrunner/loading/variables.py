@@ -87,9 +87,10 @@ def resolve(document: Document, given: Given) -> Variables:
     sensitive = frozenset(n for n, declared in declarations.items() if declared.get("sensitive") is True)
     problems = [*_unknown_options(document, given, declarations)]
     for file in files:
-        found = [*file.problems, *_unknown_names(file, declarations), *referred(file, sensitive)]
-        # The line of a file that holds sensitive values may show one.
+        found = [*file.problems, *referred(file, sensitive)]
+        # The line of a file that holds sensitive values may show one, and so may that of a value that nobody declares.
         problems += [replace(one, excerpt=None) for one in found] if sensitive else found
+        problems += [replace(one, excerpt=None) for one in _unknown_names(file, declarations)]
     patience = Patience()
     values: dict[str, Value] = {}
     pending: dict[str, Pending] = {}

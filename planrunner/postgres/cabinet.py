@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from planrunner.errors import LockedByAnother
+from planrunner.failpoints import failpoint
 from planrunner.ports import Kept
 
 if TYPE_CHECKING:
@@ -48,6 +49,12 @@ _HELD = """
 SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1
 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 AND (classid::bigint << 32) | objid::bigint = %s)
+"""
+_END_HOLDER = """
+SELECT pg_terminate_backend(l.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND (l.classid::bigint << 32) | l.objid::bigint = %s AND a.application_name LIKE 'planrunner-state/%%'
 """
 # A killed runner's session ends when its server notices, which takes a moment.
 _PATIENCE_SECONDS = 5.0
@@ -102,9 +109,13 @@ class Table:
 
 
 class AdvisoryLock:
-    """A session's lock, freed by PostgreSQL when that session ends; its holder's signature is a row of the table."""
+    """A session's lock, freed by PostgreSQL when that session ends; its holder's signature is a row of the table.
 
-    def __init__(self, server: Server, table: Table, name: str) -> None:
+    With ``take_over`` the session of whoever holds it is ended, once.
+    """
+
+    def __init__(self, server: Server, table: Table, name: str, *, take_over: bool = False) -> None:
+        self._take_over = take_over
         self._server = server
         self._table = table
         self._name = name
@@ -118,6 +129,7 @@ class AdvisoryLock:
         with self._server.session() as session:
             self._take(session, clock)
             self._table.put(self._name, signature)
+            failpoint("lock.row_signed")
             self._session = session
             try:
                 yield
@@ -160,6 +172,10 @@ class AdvisoryLock:
             row = session.execute("SELECT pg_try_advisory_lock(%s)", [self._key]).fetchone()
             if row is not None and row[0]:
                 return
+            if self._take_over:
+                self._take_over = False
+                session.execute(_END_HOLDER, [self._key])
+                failpoint("lock.holder_ended")
             if clock.monotonic() >= give_up:
                 raise LockedByAnother(self.signature() or "")
             clock.sleep(_PAUSE_SECONDS)

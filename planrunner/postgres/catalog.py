@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,17 +12,26 @@ if TYPE_CHECKING:
 
 # Tables that a user made: not the system's, not ours, not a part of an extension, not temporary. Each size is asked
 # for once a table: the server looks at every file for it, which is most of this query's time.
+# The size of a table that somebody holds for himself, or is in line for, is what was last known: to ask is to wait.
 _TABLES = """
 SELECT c.oid::bigint, n.nspname::text, c.relname::text, pg_get_userbyid(c.relowner)::text, c.relkind::text,
        c.relpersistence::text, c.relreplident::text, c.relispartition,
        greatest(c.reltuples, 0)::bigint, (size.data + size.indexes)::bigint,
-       size.data::bigint, pg_relation_size(c.oid) / current_setting('block_size')::bigint,
+       size.data::bigint, size.pages,
        coalesce(CASE c.relreplident WHEN 'i' THEN has.chosen WHEN 'd' THEN has.key ELSE c.relreplident = 'f' END, false),
-       c.reltoastrelid <> 0 AND pg_relation_size(c.reltoastrelid) > 0,
+       c.reltoastrelid <> 0 AND (locked.relation IS NOT NULL OR pg_relation_size(c.reltoastrelid) > 0),
        c.relrowsecurity,
        keyed.names, h.inhparent::bigint
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-CROSS JOIN LATERAL (SELECT pg_table_size(c.oid) AS data, pg_indexes_size(c.oid) AS indexes OFFSET 0) size
+LEFT JOIN (SELECT DISTINCT relation FROM pg_locks WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock'
+             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) locked
+       ON locked.relation = c.oid
+CROSS JOIN current_setting('block_size') block
+CROSS JOIN LATERAL (
+  SELECT pg_table_size(c.oid) AS data, pg_indexes_size(c.oid) AS indexes, pg_relation_size(c.oid) / block::bigint AS pages
+  WHERE locked.relation IS NULL
+  UNION ALL
+  SELECT c.relpages * block::bigint, 0, c.relpages WHERE locked.relation IS NOT NULL OFFSET 0) size
 LEFT JOIN (SELECT indrelid, bool_or(indisvalid AND indisreplident) AS chosen,
                   bool_or(indisvalid AND indisprimary AND indimmediate) AS key
            FROM pg_index GROUP BY 1) has ON has.indrelid = c.oid
@@ -45,6 +55,10 @@ FROM pg_attribute a JOIN pg_type b ON b.oid = a.atttypid
 WHERE a.attrelid = ANY(%s::bigint[]) AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attrelid, a.attnum
 """
+
+_WORD = r'((?:U&)?"(?:[^"]|"")*"|[^."#]+)'
+_QUALIFIED = re.compile(rf"{_WORD}\.{_WORD}")
+_ESCAPE = re.compile(r"\\(?:\+([0-9a-f]{6})|([0-9a-f]{4})|\\)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,9 +155,42 @@ def index_count(server: Server) -> int:
 
 
 def qualified(schema: str, name: str) -> str:
-    """``schema.name``, quoted where a dot or mark in a name would make it mean another table too."""
-    words = [f'"{w.replace(chr(34), chr(34) * 2)}"' if set(w) & set('."#') else w for w in (schema, name)]
-    return ".".join(words)
+    r"""``schema.name``, quoted where a dot or mark in a name would make it mean another table too.
+
+    What can't be seen is spelt as PostgreSQL spells it, ``U&"a\000ab"``: it would break a line, or hide in it.
+    """
+    return f"{_quoted(schema)}.{_quoted(name)}"
+
+
+def _quoted(word: str) -> str:
+    doubled = word.replace('"', '""')
+    if not word.isprintable():
+        spelt = (c if c.isprintable() else _spelt(ord(c)) for c in doubled.replace("\\", "\\\\"))
+        return f'U&"{"".join(spelt)}"'
+    return f'"{doubled}"' if set(word) & set('."#') or word != word.strip() else word
+
+
+def _spelt(code: int) -> str:
+    return f"\\{code:04x}" if code < 0x10000 else f"\\+{code:06x}"
+
+
+def parted(text: str) -> tuple[str, str]:
+    """Schema and name of what ``qualified`` wrote."""
+    found = _QUALIFIED.fullmatch(text)
+    # Records of an earlier version have names with dots in them as they are.
+    schema, _, name = text.partition(".")
+    return (_plain(found[1]), _plain(found[2])) if found else (schema, name)
+
+
+def _plain(word: str) -> str:
+    if not word.endswith('"'):
+        return word
+    text = word[word.index('"') + 1 : -1].replace('""', '"')
+    return (
+        _ESCAPE.sub(lambda m: chr(int(m[1] or m[2], 16)) if m[1] or m[2] else "\\", text)
+        if word[0] == "U"
+        else text
+    )
 
 
 def tables(server: Server) -> tuple[Table, ...]:

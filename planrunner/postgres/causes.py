@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +32,9 @@ TLS_CAUSES: tuple[Cause, ...] = (
         words=r"server does not support SSL",
         message="{place} does not support TLS and the plan asks for it",
         remedy=(
-            "Enable ssl on the server, or, only where the network itself is trusted, put sslmode=disable"
-            " into connections.{side}.dsn."
+            "Nothing was sent in clear. Enable ssl on the server; where it is on (SHOW ssl), a proxy or someone between"
+            " strips it: find out who. Only where the network itself is trusted put sslmode=disable into"
+            " connections.{side}.dsn."
         ),
     ),
     Cause(
@@ -164,6 +165,15 @@ CONNECTION_CAUSES: tuple[Cause, ...] = (
     ),
     *TLS_CAUSES,
     Cause(
+        words=r"standby connections exceeds max_wal_senders",
+        sqlstate="53300",
+        message="{place} has no connection for replication left",
+        remedy=(
+            "Raise max_wal_senders there (it needs a restart), or end what uses the places: SELECT pid, application_name,"
+            " state FROM pg_stat_replication; then run again."
+        ),
+    ),
+    Cause(
         words=r"too many clients|too many connections|remaining connection slots",
         sqlstate="53300",
         message="{place} has no connection left",
@@ -199,6 +209,15 @@ CONNECTION_CAUSES: tuple[Cause, ...] = (
     ),
 )
 
+# The server's words for it differ by where it notices, and so does the SQLSTATE.
+TOO_LONG = Cause(
+    words=r"invalid memory alloc request size|cannot enlarge string buffer|string buffer exceeds maximum",
+    message="a row is longer than PostgreSQL can send: 1 GB, and bytea as text takes two bytes for each",
+    remedy=(
+        "Find it by the sum of octet_length() of its columns, which reads no value that lies out of line; shorten it or"
+        " part it into several, or leave its table out (tables: exclude) and bring it over by other means."
+    ),
+)
 _RUN_AGAIN = "Run again: what was finished stays finished. If it comes back, the {side}'s log tells why."
 QUERY_CAUSES: tuple[Cause, ...] = (
     Cause(
@@ -229,6 +248,14 @@ QUERY_CAUSES: tuple[Cause, ...] = (
         remedy=(
             "Check that the {side} is a primary (SELECT pg_is_in_recovery() says false), is not fenced by a"
             " cutover, and has default_transaction_read_only off."
+        ),
+    ),
+    Cause(
+        sqlstate="55000",
+        words=r"recovery is in progress",
+        message="a standby answers at its address (it is in recovery)",
+        remedy=(
+            "Wait until the failover is over, or lead the address of connections.{side} to the primary; then run again."
         ),
     ),
     Cause(
@@ -278,6 +305,31 @@ QUERY_CAUSES: tuple[Cause, ...] = (
     *(
         Cause(
             sqlstate=code,
+            words=r"(could not connect|could not establish)[\s\S]*"
+            r"(max_wal_senders|too many clients|too many connections|remaining connection slots)",
+            message="the other server has no place left for the {side}'s connection",
+            remedy=(
+                "Raise max_wal_senders or max_connections there, as it says, or end what uses the places"
+                " (pg_stat_replication, pg_stat_activity); then run again."
+            ),
+        )
+        for code in ("08001", "08006")
+    ),
+    *(
+        Cause(
+            sqlstate=code,
+            words=r"server does not support SSL",
+            message="the server that the {side} dialled does not support TLS, and the plan asks for it",
+            remedy=(
+                "Nothing was sent in clear. Enable ssl on the source; where it is on (SHOW ssl), a proxy or someone"
+                " between the two servers strips it: find out who."
+            ),
+        )
+        for code in ("08001", "08006")
+    ),
+    *(
+        Cause(
+            sqlstate=code,
             words=r"could not connect|could not establish",
             message="the {side} could not dial the other server",
             remedy=(
@@ -289,6 +341,7 @@ QUERY_CAUSES: tuple[Cause, ...] = (
         # Before and after PostgreSQL 15.
         for code in ("08001", "08006")
     ),
+    *(replace(TOO_LONG, sqlstate=code) for code in ("XX000", "53200", "54000")),
     *(
         Cause(sqlstate=code, message="the server ended the session", remedy=_RUN_AGAIN)
         for code in ("57P01", "57P02", "57P03", "57P05", "25P03", "25P04")

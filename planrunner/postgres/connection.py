@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import socket
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, LiteralString, TypeAlias
-from weakref import WeakSet
 
 import psycopg
 from psycopg import conninfo, sql
 
 from planrunner import remains
+from planrunner.errors import ConnectionFailed, ServerError
 from planrunner.model import Endpoint, Secret, SecretRef, Side
 from planrunner.postgres.failures import (
     connection_failure,
@@ -22,6 +20,8 @@ from planrunner.postgres.failures import (
     query_failure,
     trouble_of,
 )
+from planrunner.postgres.line import Line
+from planrunner.postgres.occupant import Occupant
 from planrunner.postgres.passwords import refuses_password
 from planrunner.postgres.tls import secured, seen_from_elsewhere, shielded
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from planrunner.dialling import Trouble
-    from planrunner.errors import ConnectionFailed
     from planrunner.ports import Clock
 
     Explain: TypeAlias = "Callable[[ConnectionFailed, Trouble, Mapping[str, str]], ConnectionFailed]"
@@ -69,9 +68,10 @@ PINNED: Mapping[str, str] = {
 }
 # Tells this process's sessions from those of another one that works on the same plan.
 _PROCESS = secrets.token_hex(3)
-# Joined with pg_settings, so that a setting younger than the server is passed over.
+# Joined with pg_settings, so that a setting younger than the server is passed over. Tells by the way who answers.
 _PIN = """
-SELECT pg_catalog.set_config(s.name, v.value, false)
+SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()), pg_catalog.pg_is_in_recovery(),
+       pg_catalog.set_config(s.name, v.value, false)
 FROM unnest(%s::text[], %s::text[]) v(name, value) JOIN pg_catalog.pg_settings s ON s.name = lower(v.name)
 """
 
@@ -104,10 +104,10 @@ class Server:
 
     ``authority`` finds the file of certificates that the plan's ``ca`` speaks of, ``explain`` what lies between us and
     a server that was not reached. ``fence`` is asked after each session that may write is opened, and raises when
-    another process has taken over.
+    another process has taken over. The first session tells which cluster it is; no later one is opened on another.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # who is dialled and how, each by its name
         self,
         endpoint: Endpoint,
         *,
@@ -116,6 +116,7 @@ class Server:
         label: str,
         authority: Callable[[Endpoint], str | None] = named_file,
         explain: Explain | None = None,
+        occupant: Occupant | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.clock = clock
@@ -123,10 +124,15 @@ class Server:
         self._authority = authority
         self._explain = explain
         self._label = label
+        self._occupant = occupant or Occupant(side=endpoint.side)
         self.fence: Callable[[], None] | None = None
+        # Where the plan's lease stood when this process last knew; None where nobody has looked.
+        self.known_epoch: int | None = None
         self.pids: set[int] = set()
-        self._sessions: WeakSet[Session] = WeakSet()
+        self.line = Line()
         self._reader: Session | None = None
+        # When the last session for queries was not to be had, and why.
+        self._refused: tuple[float, ConnectionFailed] | None = None
         self._lock = threading.RLock()
 
     @property
@@ -162,13 +168,16 @@ class Server:
         """The same server and database for another login, whose password ``secret`` finds."""
         dsn = conninfo.make_conninfo(self.endpoint.dsn, user=name)
         endpoint = replace(self.endpoint, dsn=dsn, rds_iam=False)
-        return Server(
+        made = Server(
             endpoint,
             clock=self.clock,
             resolve=lambda _: secret(),
             label=self._label,
             authority=self._authority,
+            occupant=self._occupant,
         )
+        made.line = self.line
+        return made
 
     def replication_password(self) -> Secret | None:
         """The password of the login that the plan names for the other side's subscription, resolved now."""
@@ -182,8 +191,8 @@ class Server:
     ) -> Session:
         """Open a session that the caller closes; ConnectionFailed with cause and remedy.
 
-        A password that is refused may have been rotated a moment ago: it is looked up once more. ``secret`` is
-        that of another login, which ``extra`` names as ``user``.
+        ServerReplaced when another cluster answers than before. A password that is refused may have been rotated a
+        moment ago: it is looked up once more. ``secret`` is that of another login, which ``extra`` names as ``user``.
         """
         settings = {**PINNED, "default_transaction_read_only": "on" if read_only else "off"}
         parameters = shielded({**self.parameters(), **extra})
@@ -196,10 +205,9 @@ class Server:
         except psycopg.Error as error:
             raise self._failure(error, parameters) from error
         self.pids.add(session.info.backend_pid)
-        self._sessions.add(session)
+        self.line.add(session)
         remains.session(self.side.value, session)
-        if "replication" not in extra:
-            self._pin(session, settings)
+        self._pin(session, settings, replicates="replication" in extra)
         if self.fence is not None and not read_only:
             self._ask_fence(session, self.fence)
         return session
@@ -226,19 +234,32 @@ class Server:
                 raise
         return _dialled(parameters, self.password(), autocommit=autocommit)
 
-    def _pin(self, session: Session, settings: Mapping[str, str]) -> None:
+    def _pin(self, session: Session, settings: Mapping[str, str], *, replicates: bool) -> None:
         autocommit = session.autocommit
         session.set_autocommit(True)
         try:
-            session.execute(_PIN, [list(settings), list(settings.values())])
+            if replicates:
+                # The protocol's own word. Sessions for replication take no such settings.
+                told = session.execute("IDENTIFY_SYSTEM").fetchone()
+                self._occupant.recognise(str(told[0]) if told else None, recovering=False)
+            else:
+                pinned = session.execute(_PIN, [list(settings), list(settings.values())]).fetchone()
+                assert pinned is not None
+                self._occupant.recognise(pinned[0], recovering=pinned[1])
         except psycopg.Error as error:
             session.close()
-            raise query_failure(error, self.side, "SET") from error
+            raise self._told(error, "SET") from error
+        except ServerError:
+            session.close()
+            raise
         session.set_autocommit(autocommit)
 
     @contextmanager
     def session(self, *, read_only: bool = False, autocommit: bool = True) -> Iterator[Session]:
-        """A session for the length of the block; psycopg's errors leave it as QueryFailed."""
+        """A session for the length of the block; psycopg's errors leave it as QueryFailed.
+
+        ConnectionFailed where its line was cut because nothing was heard over it.
+        """
         session = self.open(read_only=read_only, autocommit=autocommit)
         try:
             with self.translated():
@@ -258,21 +279,22 @@ class Server:
         try:
             yield
         except psycopg.Error as error:
-            raise query_failure(error, self.side, what) from error
+            raise self._told(error, what) from error
 
     def rows(self, query: Query, params: Sequence[Any] | Mapping[str, Any] | None = None) -> list[Row]:
         """All rows of a read-only query, on a session kept for such queries; reopened once if lost."""
+        asked = self.clock.monotonic()
         with self._lock:
-            reader = self._live_reader()
+            reader = self._live_reader(asked)
             try:
                 return reader.execute(query, params).fetchall()
             except psycopg.OperationalError as error:
                 if not reader.closed:
-                    raise query_failure(error, self.side, None) from error
+                    raise self._told(error, None) from error
             except psycopg.Error as error:
-                raise query_failure(error, self.side, None) from error
+                raise self._told(error, None) from error
             with self.translated():
-                return self._live_reader().execute(query, params).fetchall()
+                return self._live_reader(asked).execute(query, params).fetchall()
 
     def row(self, query: Query, params: Sequence[Any] | Mapping[str, Any] | None = None) -> Row | None:
         """The first row, None when there is none."""
@@ -284,15 +306,27 @@ class Server:
         found = self.row(query, params)
         return found[0] if found else None
 
-    def _live_reader(self) -> Session:
-        if self._reader is None or self._reader.closed:
+    def _live_reader(self, asked: float) -> Session:
+        """The session for queries, of which somebody was in need since ``asked``."""
+        if self._reader is not None and not self._reader.closed:
+            return self._reader
+        # Whoever stood in line behind a dial that failed has its answer: each dialling for itself, one after the
+        # other, a line that swallows everything would hold up the last of them for minutes.
+        if self._refused is not None and self._refused[0] > asked:
+            known = self._refused[1]
+            raise ConnectionFailed(known.message, remedy=known.remedy, sqlstate=known.sqlstate)
+        try:
             self._reader = self.open(read_only=True)
+        except ConnectionFailed as error:
+            self._refused = self.clock.monotonic(), error
+            raise
         return self._reader
 
     def version(self) -> int:
         """``server_version_num`` of the server that the next query goes to; no round trip."""
+        asked = self.clock.monotonic()
         with self._lock:
-            return self._live_reader().info.server_version
+            return self._live_reader(asked).info.server_version
 
     def execute(self, *statements: Query) -> None:
         """Execute statements in one transaction of their own."""
@@ -333,12 +367,19 @@ class Server:
                 self._reader.close()
             self._reader = None
 
+    def dial(self, **extra: str) -> Session:
+        """A bare session, neither pinned nor cut with the others; psycopg.Error when there is none."""
+        return self._connected(shielded({**self.parameters(), **extra}), autocommit=True)
+
     def sever(self) -> None:
         """Cut the line of every open session, so that whoever waits for an answer gets an error instead."""
-        for session in [one for one in self._sessions if not one.closed]:
-            # A copy of the descriptor: the session's own may be closed by its thread at the same moment.
-            with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(session.fileno())) as line:
-                line.shutdown(socket.SHUT_RDWR)
+        self.line.cut()
+
+    def _told(self, error: psycopg.Error, what: str | None) -> ServerError:
+        # A session that broke by itself gives no SQLSTATE; why its line was cut is the better answer.
+        broken = isinstance(error, psycopg.OperationalError) and error.sqlstate is None
+        silenced = self.line.silenced() if broken else None
+        return silenced or query_failure(error, self.side, what)
 
 
 def _dialled(parameters: Mapping[str, str], secret: Secret | None, *, autocommit: bool) -> Session:

@@ -139,7 +139,7 @@ _TARGET_NAMES = (
     "superuser_reserved_connections",
     "reserved_connections",
 )
-# The lease, the reader, two keepers of the snapshot, the replication session.
+# The lease, the reader, the heartbeat, two keepers of the snapshot, the replication session.
 _OWN_SESSIONS = 6
 # Others lock, too.
 _SHARE_OF_LOCKS = 0.7

@@ -1,4 +1,4 @@
-"""Keeps a statement that holds a password out of the server's log, as far as the login may."""
+"""Keeps a statement that holds a password out of the server's log and statistics, as far as the login may."""
 
 from __future__ import annotations
 
@@ -19,9 +19,18 @@ _SILENT: Mapping[str, str] = {
     "log_min_error_statement": "panic",
     "pg_stat_statements.track_utility": "off",
     "pgaudit.log": "none",
+    # Since 16 the tree of a statement such as CREATE SUBSCRIPTION is written with all its texts.
+    **dict.fromkeys(
+        ("debug_print_raw_parse", "debug_print_parse", "debug_print_rewritten", "debug_print_plan"), "off"
+    ),
+    # Whoever watches sessions (pg_read_all_stats) sees their statements; so does the log when the server crashes.
+    "track_activities": "off",
 }
-_MAY_SINCE_15: LiteralString = "pg_catalog.has_parameter_privilege(s.name, 'SET')"
-_MAY_BEFORE: LiteralString = "(SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)"
+# What everybody may set is in no list of privileges.
+_MAY_SINCE_15: LiteralString = "(s.context = 'user' OR pg_catalog.has_parameter_privilege(s.name, 'SET'))"
+_MAY_BEFORE: LiteralString = (
+    "(s.context = 'user' OR (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user))"
+)
 # WHERE is decided first: a setting that may not be changed is never tried.
 _HUSH: LiteralString = """
 SELECT s.name::text, s.setting::text, pg_catalog.set_config(s.name, v.value, true)
@@ -44,7 +53,7 @@ WHERE ((s.name = 'log_statement' AND s.setting <> 'none')
 
 @contextmanager
 def unrecorded(session: Session) -> Iterator[None]:
-    """For the length of the block the server writes no statement down, as far as the login may say so.
+    """For the length of the block the server writes no statement down and shows none, as far as the login may say so.
 
     To be used inside a transaction; when that fails, its settings go with it.
     """

@@ -7,16 +7,17 @@ and tried on the target in a transaction that is rolled back: the change that th
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import sql
 
 from planrunner.errors import PlanrunnerError
+from planrunner.failpoints import failpoint
 from planrunner.postgres.failures import query_failure
 from planrunner.postgres.lsn import Lsn
-from planrunner.replication import pgoutput
+from planrunner.replication import fence, pgoutput
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -44,7 +45,7 @@ class Refusal:
 
     ``change`` is None when no single change was refused in the trial (a passing cause, or a trial that
     the login may not make); ``words`` and ``sqlstate`` are the target's. ``colliding`` holds the columns
-    of the unique key that is taken, empty for other causes.
+    of the unique key that is taken, empty for other causes. ``closed``: our guard keeps writers off the target.
     """
 
     transaction: Transaction
@@ -52,6 +53,7 @@ class Refusal:
     words: str
     sqlstate: str | None
     colliding: tuple[str, ...] = ()
+    closed: bool = False
 
 
 def explain(workspace: Workspace, subscription: Subscription) -> Refusal | None:
@@ -61,7 +63,12 @@ def explain(workspace: Workspace, subscription: Subscription) -> Refusal | None:
     """
     try:
         following = _next_transaction(workspace, subscription)
-        return None if following is None else _tried(workspace.target, following)
+        if following is None:
+            return None
+        closed = fence.standing(workspace.target, workspace.names).closed
+        # Opened within the trial alone: the worker passes the guard, the trial's statements would be refused by it.
+        opening = fence.opening(workspace.names) if closed else None
+        return replace(_tried(workspace.target, following, opening), closed=closed)
     except (PlanrunnerError, psycopg.Error):
         # No free slot for the copy, a login that may not: the caller says what it knows without.
         return None
@@ -69,7 +76,7 @@ def explain(workspace: Workspace, subscription: Subscription) -> Refusal | None:
 
 def _next_transaction(workspace: Workspace, subscription: Subscription) -> Transaction | None:
     applied = position(workspace.target, subscription)
-    with _copied_slot(workspace.source, workspace.names.plan_id, str(subscription.slot)) as (session, name):
+    with copied_slot(workspace.source, workspace.names.plan_id, str(subscription.slot)) as (session, name):
         confirmed = session.execute(
             "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = %s", [name]
         ).fetchone()
@@ -99,19 +106,22 @@ def position(target: Server, subscription: Subscription) -> Lsn | None:
 
 
 @contextmanager
-def _copied_slot(source: Server, plan_id: str, slot: str) -> Iterator[tuple[Session, str]]:
-    """A temporary copy of ``slot``, which the server drops with the session."""
+def copied_slot(
+    source: Server, plan_id: str, slot: str, *, seconds: int = _DECODING_SECONDS
+) -> Iterator[tuple[Session, str]]:
+    """A temporary copy of ``slot``, which the server drops with the session; no statement takes longer than that."""
     session = source.open(read_only=False)
     try:
         name = f"pr_{plan_id}_look_{session.info.backend_pid}"
-        session.execute("SELECT set_config('statement_timeout', %s, false)", [f"{_DECODING_SECONDS}s"])
+        session.execute("SELECT set_config('statement_timeout', %s, false)", [f"{seconds}s"])
         session.execute("SELECT pg_copy_logical_replication_slot(%s, %s, true)", [slot, name])
+        failpoint("apply_error.slot_copied")
         yield session, name
     finally:
         session.close()
 
 
-def _tried(target: Server, transaction: Transaction) -> Refusal:
+def _tried(target: Server, transaction: Transaction, opening: sql.Composed | None) -> Refusal:
     session = target.open(read_only=False, autocommit=False)
     try:
         session.execute(
@@ -120,6 +130,8 @@ def _tried(target: Server, transaction: Transaction) -> Refusal:
         )
         # As the apply worker does it: ordinary triggers, rules and foreign keys don't fire.
         session.execute("SET LOCAL session_replication_role = replica")
+        if opening is not None:
+            session.execute(opening)
         until = target.clock.monotonic() + _SECONDS
         for tried, change in enumerate(transaction.changes):
             if tried >= MOST_CHANGES or target.clock.monotonic() > until:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from planrunner.errors import StepFailed
+from planrunner.failpoints import failpoint
 from planrunner.replication.health import observe
 from planrunner.replication.names import SCHEMA
 from planrunner.replication.watch import Watch
@@ -38,11 +39,12 @@ def wait(
 ) -> float:
     """Write one marker per generation and wait until the target shows them all; returns the seconds taken.
 
-    ``watch`` looks at the streams meanwhile; without one they are looked at by a watch that only tells.
+    ``watch`` looks at the streams meanwhile; without one they are looked at by a watch that only tells, unless the
+    workspace says that it may give them up.
     StepFailed when the timeout passes or a stream can't go on, with what to do about it.
     """
     begun = workspace.clock.monotonic()
-    watch = watch or Watch(workspace, generations, following=True, acting=False)
+    watch = watch or Watch(workspace, generations, following=True, acting=workspace.may_give_up)
     names, ours = workspace.names, workspace.source
     waiting = {generation: mark(ours, names.barrier(generation)) for generation in generations}
     next_look = begun + workspace.terms.poll
@@ -73,6 +75,7 @@ def mark(publisher: Server, barrier: str) -> uuid.UUID:
     with publisher.transaction() as session:
         for statement in marking(barrier, str(token)):
             session.execute(statement)
+    failpoint("barrier.marked")
     return token
 
 

@@ -9,7 +9,7 @@ lie in the order of the key. A table without a key, or with one of another type,
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -40,7 +40,7 @@ _CUT = """
 SELECT ARRAY[{texts}], along FROM (
   SELECT {names}, place, count(*) OVER () AS total, abs(corr(place, page) OVER ()) AS along FROM (
     SELECT {names}, page, row_number() OVER (ORDER BY {order}) AS place FROM (
-      SELECT {names}, (ctid::text::point)[0] AS page FROM ONLY {table}{sampled}{where}) rows) numbered) counted
+      SELECT {keys}, (ctid::text::point)[0] AS page FROM ONLY {table}{sampled}{where}) rows) numbered) counted
 WHERE place > 1 AND place * {parts} / total > (place - 1) * {parts} / total AND place < total ORDER BY place
 """
 
@@ -247,10 +247,17 @@ def _bounds(
     among: tuple[sql.Composable, sql.Composable],
 ) -> tuple[tuple[Point, ...], float]:
     sampled, where = among
+    # Under names of our own: a key column may be called as one of the query's own columns is.
+    named = [replace(column, name=f"key_{number}") for number, column in enumerate(columns)]
+    names = [sql.Identifier(column.name) for column in named]
+    keys = [
+        sql.SQL("{} AS {}").format(sql.Identifier(c.name), n) for c, n in zip(columns, names, strict=True)
+    ]
     query = sql.SQL(_CUT).format(
-        texts=sql.SQL(", ").join([sql.SQL("{}::text").format(sql.Identifier(c.name)) for c in columns]),
-        names=sql.SQL(", ").join([sql.Identifier(c.name) for c in columns]),
-        order=sql.SQL(", ").join([c.expression() for c in columns]),
+        texts=sql.SQL(", ").join([sql.SQL("{}::text").format(name) for name in names]),
+        names=sql.SQL(", ").join(names),
+        keys=sql.SQL(", ").join(keys),
+        order=sql.SQL(", ").join([c.expression() for c in named]),
         table=table_name(table),
         sampled=sampled,
         where=where,

@@ -21,13 +21,13 @@ _OURS = """
 WITH ours AS (SELECT oid, nspname, nspowner, nspacl FROM pg_namespace WHERE nspname NOT LIKE 'pg\\_%'
               AND nspname NOT IN ('information_schema', 'planrunner')),
 ext AS (SELECT classid, objid FROM pg_depend WHERE deptype = 'e'),
-rel AS (SELECT c.*, n.nspname, format('%s.%s', n.nspname, c.relname) AS label FROM ours n
+rel AS (SELECT c.*, n.nspname, format('%I.%I', n.nspname, c.relname) AS label FROM ours n
         JOIN pg_class c ON c.relnamespace = n.oid AND c.relpersistence <> 't'
         WHERE c.oid NOT IN (SELECT objid FROM ext WHERE classid = 'pg_class'::regclass)),
-fun AS (SELECT p.*, format('%s.%s(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)) AS label
+fun AS (SELECT p.*, format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)) AS label
         FROM ours n JOIN pg_proc p ON p.pronamespace = n.oid
         WHERE p.oid NOT IN (SELECT objid FROM ext WHERE classid = 'pg_proc'::regclass)),
-typ AS (SELECT t.*, format('%s.%s', n.nspname, t.typname) AS label FROM ours n JOIN pg_type t ON t.typnamespace = n.oid
+typ AS (SELECT t.*, format('%I.%I', n.nspname, t.typname) AS label FROM ours n JOIN pg_type t ON t.typnamespace = n.oid
         LEFT JOIN pg_class c ON c.oid = t.typrelid
         WHERE (t.typtype IN ('e', 'd', 'r') OR t.typtype = 'c' AND c.relkind = 'c')
           AND t.oid NOT IN (SELECT objid FROM ext WHERE classid = 'pg_type'::regclass)),
@@ -43,14 +43,14 @@ owned AS (
 _KINDS = """
 granted AS (
   SELECT label, of, owner, coalesce(acl, acldefault(letter, owner)) AS acl FROM owned
-  UNION ALL SELECT format('column %s.%s', r.label, a.attname), r.label, r.relowner, a.attacl
+  UNION ALL SELECT format('column %s.%I', r.label, a.attname), r.label, r.relowner, a.attacl
     FROM rel r JOIN pg_attribute a ON a.attrelid = r.oid WHERE a.attacl IS NOT NULL AND NOT a.attisdropped
   UNION ALL SELECT format('default privileges of %s%s for %s', pg_get_userbyid(d.defaclrole),
       coalesce((SELECT ' in schema ' || n.nspname FROM ours n WHERE n.oid = d.defaclnamespace), ''),
       CASE d.defaclobjtype WHEN 'r' THEN 'tables' WHEN 'S' THEN 'sequences' WHEN 'f' THEN 'functions'
         WHEN 'T' THEN 'types' WHEN 'n' THEN 'schemas' ELSE 'large objects' END), '', d.defaclrole, d.defaclacl
     FROM pg_default_acl d WHERE pg_get_userbyid(d.defaclrole) NOT LIKE 'rds%')
-SELECT 'index' AS kind, format('%s.%s', n.nspname, c.relname), r.label,
+SELECT 'index' AS kind, format('%I.%I', n.nspname, c.relname), r.label,
        format('%s%s%s%s columns %s include %s', CASE WHEN i.indisprimary THEN 'primary ' END, CASE WHEN i.indisunique THEN
          'unique ' END, m.amname, CASE WHEN i.indpred IS NULL THEN '' ELSE ' partial' END, (SELECT string_agg(
          coalesce(a.attname::text, '(expression)'), ',' ORDER BY k.n)
@@ -60,20 +60,31 @@ SELECT 'index' AS kind, format('%s.%s', n.nspname, c.relname), r.label,
 FROM rel r JOIN pg_index i ON i.indrelid = r.oid JOIN pg_class c ON c.oid = i.indexrelid
 JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_am m ON m.oid = c.relam
 UNION ALL
-SELECT 'constraint', format('%s.%s', r.label, k.conname), r.label, format('%s%s%s', k.contype,
+SELECT 'constraint', format('%s.%I', r.label, k.conname), r.label, format('%s%s%s', k.contype,
          CASE WHEN k.condeferrable THEN ' deferrable' END, CASE WHEN k.condeferred THEN ' deferred' END),
        pg_get_constraintdef(k.oid), k.convalidated
 FROM rel r JOIN pg_constraint k ON k.conrelid = r.oid WHERE k.contype IN ('c', 'f', 'p', 'u', 'x') AND k.conparentid = 0
 UNION ALL
-SELECT 'constraint', format('%s.%s', t.label, k.conname), '', k.contype::text, pg_get_constraintdef(k.oid), k.convalidated
+SELECT 'constraint', format('%s.%I', t.label, k.conname), '', k.contype::text, pg_get_constraintdef(k.oid), k.convalidated
 FROM typ t JOIN pg_constraint k ON k.contypid = t.oid WHERE k.contype = 'c'
 UNION ALL
-SELECT 'trigger', format('%s.%s', r.label, t.tgname), r.label, format('%s enabled %s calls %s.%s', t.tgtype, t.tgenabled,
+SELECT 'trigger', format('%s.%I', r.label, t.tgname), r.label, format('%s enabled %s calls %I.%I', t.tgtype, t.tgenabled,
          n.nspname, p.proname), pg_get_triggerdef(t.oid), true
 FROM rel r JOIN pg_trigger t ON t.tgrelid = r.oid JOIN pg_proc p ON p.oid = t.tgfoid
 JOIN pg_namespace n ON n.oid = p.pronamespace
 WHERE NOT t.tgisinternal AND coalesce(to_jsonb(t) ->> 'tgparentid', '0') = '0'
-  AND NOT starts_with(t.tgname::text, 'planrunner_')
+  AND n.nspname <> 'planrunner'
+UNION ALL
+SELECT 'default', format('%s.%I', r.label, a.attname), r.label, format('%s%s', CASE a.attidentity WHEN 'a' THEN
+         'identity always' WHEN 'd' THEN 'identity by default' END, to_jsonb(a) ->> 'attgenerated'),
+       coalesce(pg_get_expr(d.adbin, d.adrelid), ''), true
+FROM rel r JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
+LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+WHERE r.relkind IN ('r', 'p', 'f', 'v') AND (d.oid IS NOT NULL OR a.attidentity <> '')
+UNION ALL
+SELECT 'rule', format('%s.%I', r.label, u.rulename), r.label, format('%s %s enabled %s', u.ev_type, u.is_instead,
+         u.ev_enabled), pg_get_ruledef(u.oid), true
+FROM rel r JOIN pg_rewrite u ON u.ev_class = r.oid WHERE u.rulename <> '_RETURN'
 UNION ALL
 SELECT 'view', r.label, r.label, format('%s %s', r.relkind, (SELECT string_agg(format('%s %s', a.attname,
          format_type(a.atttypid, a.atttypmod)), ',' ORDER BY a.attnum) FROM pg_attribute a
@@ -97,9 +108,12 @@ UNION ALL
 SELECT 'row security', r.label, r.label, format('%s %s', r.relrowsecurity, r.relforcerowsecurity), '', true
 FROM rel r WHERE r.relrowsecurity
 UNION ALL
-SELECT 'row security', format('%s.%s', r.label, o.polname), r.label, format('%s %s', o.polcmd, o.polpermissive),
+SELECT 'row security', format('%s.%I', r.label, o.polname), r.label, format('%s %s', o.polcmd, o.polpermissive),
        format('%s %s', pg_get_expr(o.polqual, o.polrelid), pg_get_expr(o.polwithcheck, o.polrelid)), true
 FROM rel r JOIN pg_policy o ON o.polrelid = r.oid
+UNION ALL
+SELECT 'inheritance', format('%s from %s', r.label, m.label), r.label, pg_get_expr(r.relpartbound, r.oid), '', true
+FROM pg_inherits h JOIN rel r ON r.oid = h.inhrelid JOIN rel m ON m.oid = h.inhparent WHERE r.relkind IN ('r', 'p', 'f')
 UNION ALL
 SELECT 'owner', label, of, pg_get_userbyid(owner), '', true FROM owned
 UNION ALL

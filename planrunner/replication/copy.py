@@ -16,6 +16,7 @@ from psycopg import sql
 from planrunner.errors import StepConflict, StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.postgres.wire import Wire
+from planrunner.replication import rewrites
 from planrunner.replication.feeds import SessionFeed
 from planrunner.replication.identities import table_name
 from planrunner.replication.ledger import Copied, lease_lost
@@ -138,7 +139,7 @@ class Courier:
         begun = time.monotonic()
         source, target = Wire(self.reader, self.check), Wire(self.writer, self.check)
         target.send(sql.SQL("BEGIN"), self.workspace.lease.statement(), *map(incoming, units))
-        source.send(*map(outgoing, units))
+        source.send(rewrites.BEGIN, *map(outgoing, units), rewrites.look(units), rewrites.END)
         moved: dict[str, tuple[int, int]] = {}
         for place, unit in enumerate(units):
             before = target.until_copy()
@@ -148,6 +149,9 @@ class Courier:
             size = _pump(source, target)
             self.workspace.pulse.add(size)
             moved[unit.id] = _agreed(unit, source.copied(), target.end_copy()), size
+        looked = next(source.results())
+        taken = {name: rows for name, (rows, _) in moved.items()}
+        rewrites.refuse(looked, units, taken, source=self.workspace.source)
         list(source.results())
         list(target.results())
         each = (time.monotonic() - begun) / len(units)
@@ -199,6 +203,8 @@ class Courier:
     def _carry(self, unit: Unit, chunk: Chunk | None, target: Wire) -> Copied:
         begun = time.monotonic()
         size = 0
+        reader = Wire(self.reader, self.check)
+        reader.run(rewrites.BEGIN)
         with self._feed(unit, outgoing(unit, chunk)) as (feed, stream):
             for block in stream:
                 target.write(block)
@@ -206,6 +212,9 @@ class Courier:
                 self.workspace.pulse.add(len(block))
                 self.check()
             sent = feed.rows()
+        looked = reader.run(rewrites.look([unit]), rewrites.END)[0]
+        source, pages = self.workspace.source, chunk is not None
+        rewrites.refuse(looked, [unit], {unit.id: sent}, source=source, pages=pages)
         rows = _agreed(unit, sent, target.end_copy())
         list(target.results())
         return Copied(
@@ -220,7 +229,8 @@ class Courier:
             own = SessionFeed(self.reader, self.check)
             yield own, own.blocks(statement)
         else:
-            with self.psql.feed(self.workspace.source, self.snapshot.name, statement) as child:
+            what = f"psql that reads {unit.id} on the source"
+            with self.psql.feed(self.workspace.source, self.snapshot.name, statement, what=what) as child:
                 yield child, child.blocks()
 
     def _commit(self, record: sql.Composed) -> None:

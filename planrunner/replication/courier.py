@@ -8,14 +8,13 @@ import psycopg
 
 from planrunner import remains
 from planrunner.errors import (
-    ConnectionFailed,
-    LeaseLost,
-    QueryFailed,
     ServerError,
     SnapshotLost,
+    SnapshotOutdated,
     StepConflict,
     ToolFailed,
 )
+from planrunner.replication import outcome
 from planrunner.replication.copy import Courier
 from planrunner.replication.snapshot import begin_within
 
@@ -31,19 +30,16 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 3
 _PAUSE_SECONDS = 1.0
-_END = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND usename = current_user"
 
 
 def mendable(error: Exception) -> bool:
     """True when the same attempt may succeed once the line or the server is back."""
-    if isinstance(error, LeaseLost):
+    if isinstance(error, SnapshotOutdated):
         return False
-    if isinstance(error, QueryFailed):
-        # No SQLSTATE: the session broke; 08 connection, 57P ended by an administrator or a crash.
-        return error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))
     if isinstance(error, ToolFailed):
-        return any(word in error.message for word in ("connection", "terminat", "snapshot"))
-    return isinstance(error, ConnectionFailed | SnapshotLost)
+        # Its words alone: a table may be named "connections".
+        return any(word in (error.told or error.message) for word in ("connection", "terminat", "snapshot"))
+    return isinstance(error, SnapshotLost) or outcome.broke(error)
 
 
 class StreamSession:
@@ -57,6 +53,8 @@ class StreamSession:
         self._psql = psql
         self._check = check
         self._sessions: tuple[Session, Session] | None = None
+        # Kept beside: a session that broke knows its process no more.
+        self._writing_pid = 0
 
     def copied(self, job: Job) -> Mapping[str, Copied]:
         """Copy ``job``, over new sessions when the line breaks and the snapshot lives; what it is now in the ledger.
@@ -104,12 +102,14 @@ class StreamSession:
             reader = begin_within(self._workspace.source, self._snapshot)
             try:
                 writer = self._workspace.target.open(read_only=False)
-                # Rows and ledger are lost together in a crash of the target, so neither lies about the other.
-                writer.execute("SET synchronous_commit = off")
+                with self._workspace.target.translated("begin a stream of the copy"):
+                    # Rows and ledger are lost together in a crash of the target, so neither lies about the other.
+                    writer.execute("SET synchronous_commit = off")
             except BaseException:
                 reader.close()
                 raise
             remains.purpose(writer, "copies a unit")
+            self._writing_pid = writer.info.backend_pid
             self._sessions = (reader, writer)
         reader, writer = self._sessions
         return Courier(
@@ -132,15 +132,9 @@ class StreamSession:
     def _drop(self) -> None:
         if self._sessions is None:
             return
-        _, writer = self._sessions
-        pid = writer.info.backend_pid
         self.close()
         try:
-            # A COMMIT whose reply was lost may still be under way; ended, it has either happened or never will.
-            for _ in range(100):
-                if not self._workspace.target.rows(_END, [pid]):
-                    return
-                self._workspace.clock.sleep(0.1)
+            outcome.ended(self._workspace.target, self._workspace.clock, self._writing_pid)
         except ServerError:
             return  # away: whether it committed, the ledger tells when the target is back
 

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Protocol
 import psycopg
 
 from planrunner import remains
-from planrunner.errors import PlanrunnerError, StepFailed
+from planrunner.errors import DifferencesFound, PlanrunnerError, ServerError, StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.model import Side
 from planrunner.postgres.lsn import Lsn
-from planrunner.replication import fence
+from planrunner.replication import fence, outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 STEP = "cutover_verify"
 OPENED, SWITCHED, RETURNED, ALIGNED = "opened", "switched", "returned", "aligned"
 REHEARSALS = "rehearsals"
-_COMMIT_PATIENCE_SECONDS = 30.0
-# By its name too: another's session may have the number by now.
-_END = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND application_name = %s"
 
 
 class Position(Enum):
@@ -196,12 +193,20 @@ def _prepared(crossing: Crossing, *, rehearse: bool) -> Iterator[None]:
     try:
         way_back.prepare()
         yield
-    except BaseException:
-        if not _closed(crossing):
+    except BaseException as error:
+        if not _stands(crossing, error):
             _forgotten(crossing.workspace, way_back)
         raise
     if rehearse:
         way_back.forget()
+
+
+def _stands(crossing: Crossing, error: BaseException) -> bool:
+    """Whether the fence is committed; where that can't be told, ``error`` is still the news."""
+    try:
+        return _closed(crossing)
+    except ServerError:
+        raise error from None
 
 
 def _forgotten(workspace: Workspace, way_back: ReturnStream) -> None:
@@ -222,13 +227,14 @@ def _held(crossing: Crossing, pause: Pause, *, rehearse: bool) -> None:
             pause.begun = switch.since
         session = crossing.leaving.open(read_only=False)
         remains.purpose(session, "the fence: writers wait for its locks")
+        pid = session.info.backend_pid
         try:
-            with crossing.leaving.translated("cross over"):
+            with _rolled_back(crossing), crossing.leaving.translated("cross over"):
                 _fenced(crossing, session, pause)
                 if rehearse:
                     session.execute("ROLLBACK")
-                else:
-                    _over(crossing, session, pause)
+            if not rehearse:
+                _over(crossing, session, pid, pause)
         finally:
             # Before whoever holds the traffic lets it go on: the locks go with the session.
             session.close()
@@ -236,12 +242,27 @@ def _held(crossing: Crossing, pause: Pause, *, rehearse: bool) -> None:
         switch.on_rollback(crossing.to)
 
 
-def _over(crossing: Crossing, session: Session, pause: Pause) -> None:
+@contextmanager
+def _rolled_back(crossing: Crossing) -> Iterator[None]:
+    """Before the COMMIT: tell of a line that broke in the pause what became of the fence, or will in a moment."""
+    try:
+        yield
+    except ServerError as error:
+        if not outcome.broke(error):
+            raise
+        raise StepFailed(
+            f"{error.message}. The fence was raised then and is rolled back: at the latest {crossing.fence.dead_man:g} s"
+            f" after it last heard of us the {crossing.leaving.side.value} does so by itself, and writers go on there",
+            remedy=error.remedy,
+        ) from error
+
+
+def _over(crossing: Crossing, session: Session, pid: int, pause: Pause) -> None:
     # A signal waits until the other side is open: nobody could write anywhere.
     with crossing.workspace.shield():
         crossing.switch.check()
-        with pause.part("commit"):
-            _commit(crossing, session)
+        with pause.part("commit"), crossing.leaving.translated("cross over"):
+            _commit(crossing, session, pid)
         crossing.arrive(pause)
 
 
@@ -249,12 +270,19 @@ def _fenced(crossing: Crossing, session: Session, pause: Pause) -> None:
     # Clients that are held back wait for the locks too.
     patience = pause.left() if crossing.switch else fence.LOCK_PATIENCE_SECONDS
     with pause.part("fence"):
-        begun = fence.raise_fence(crossing.workspace, session, crossing.fence, patience=patience)
+        begun = fence.raise_fence(
+            crossing.workspace, crossing.leaving, session, crossing.fence, patience=patience
+        )
     if not crossing.switch:
         # Whoever waited for locks in vain has let writers go on meanwhile.
         pause.begun = begun
     pause.left()
-    crossing.settle(session, pause)
+    try:
+        crossing.settle(session, pause)
+    except DifferencesFound:
+        # Without the fence's session writers have gone on, and what differs is theirs: then that is the news.
+        session.execute("SELECT 1")
+        raise
     if crossing.way_back is not None:
         with pause.part("way back"):
             aligned = crossing.way_back.align(pause.left())
@@ -265,33 +293,45 @@ def _fenced(crossing: Crossing, session: Session, pause: Pause) -> None:
     pause.left()
 
 
-def _commit(crossing: Crossing, session: Session) -> None:
-    pid = session.info.backend_pid
+def _commit(crossing: Crossing, session: Session, pid: int) -> None:
     try:
         session.execute("COMMIT")
-    except psycopg.OperationalError:
-        # The reply was lost: whether it was committed, the server itself tells, once nobody is at it any more.
-        _ended(crossing, pid)
-        if not _closed(crossing):
-            raise
+    except (psycopg.OperationalError, psycopg.InternalError) as error:
+        # The reply was lost, the line was cut, or the server has ended a fence that was silent for too long:
+        # whether it was committed, the server itself tells.
+        session.close()
+        if not _committed(crossing, pid):
+            raise StepFailed(
+                f"{crossing.leaving.side.value}: the line broke at the COMMIT of the fence, which did not take effect:"
+                " everything was rolled back and writers go on there",
+                remedy="Run again when the line is good.",
+            ) from error
     failpoint("cutover.after_commit")
 
 
-def _ended(crossing: Crossing, pid: int) -> None:
-    """End the backend that may still be in its COMMIT: one that waits for a synchronous standby is not seen by others.
+def _committed(crossing: Crossing, pid: int) -> bool:
+    """Ask until there is an answer that stays true; StepFailed when there is none for a minute."""
+    server, clock = crossing.leaving, crossing.workspace.clock
 
-    StepFailed when it does not end: the next run asks again.
-    """
-    leaving, clock = crossing.leaving, crossing.workspace.clock
-    give_up = clock.monotonic() + _COMMIT_PATIENCE_SECONDS
-    while leaving.rows(_END, [pid, leaving.name]):
-        if clock.monotonic() > give_up:
-            raise StepFailed(
-                f"{leaving.side.value}: the line broke in the commit of the fence, and its session (pid {pid}) does not"
-                " end: whether writers are stopped is not known yet",
-                remedy="Look at it in pg_stat_activity there. The next run asks again and goes on from the answer.",
-            )
-        clock.sleep(0.02)
+    def asked() -> bool:
+        # As long as its session lives the COMMIT may yet be through.
+        if not outcome.ended(server, clock, pid):
+            raise _unknown(server, "the session that sent it does not end there")
+        return _closed(crossing)
+
+    try:
+        return outcome.persistently(asked, clock)
+    except ServerError as error:
+        raise _unknown(server, error.message) from error
+
+
+def _unknown(server: Server, why: str) -> StepFailed:
+    side = server.side.value
+    return StepFailed(
+        f"{side}: the line broke at the COMMIT of the fence, and whether it took effect is not known yet: {why}. If it"
+        " did, nobody can write on either side before the next run",
+        remedy=f"Make the {side} reachable and run again at once: it asks the {side}, and goes on from what it shows.",
+    )
 
 
 def _closed(crossing: Crossing) -> bool:
@@ -299,18 +339,25 @@ def _closed(crossing: Crossing) -> bool:
 
 
 def open_target(workspace: Workspace) -> None:
-    """Open the target to writers, in one transaction with the note that it is open."""
-    with workspace.writing() as session:
-        if fence.there_is(workspace.target, workspace.names):
-            session.execute(fence.opening(workspace.names))
-        workspace.ledger.record_effect(session, STEP, OPENED, {})
+    """Open the target to writers, in one transaction with the note that it is open.
+
+    Nobody can write anywhere until then, so a line that breaks is tried again for a while.
+    """
+
+    def opened() -> None:
+        with workspace.writing() as session:
+            if fence.there_is(workspace.target, workspace.names):
+                session.execute(fence.opening(workspace.names))
+            workspace.ledger.record_effect(session, STEP, OPENED, {})
+
+    outcome.persistently(opened, workspace.clock)
     failpoint("cutover.opened")
 
 
 def open_source(workspace: Workspace) -> None:
-    """Open the source to writers again."""
+    """Open the source to writers again; a line that breaks is tried again for a while."""
     workspace.lease  # noqa: B018  # nobody but the holder opens a side
-    workspace.source.execute(fence.opening(workspace.names))
+    outcome.persistently(lambda: workspace.source.execute(fence.opening(workspace.names)), workspace.clock)
     failpoint("rollback.opened")
 
 

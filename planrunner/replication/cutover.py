@@ -12,6 +12,7 @@ from planrunner.postgres import catalog
 from planrunner.replication import (
     barrier,
     crossing,
+    drift,
     fence,
     gate,
     generations,
@@ -68,17 +69,16 @@ class Cut:
         return cls(tables=workspace.selection.carried(found), followed=followed, late=late_ones)
 
 
+_IMPOSSIBLE: Mapping[Position, str] = {
+    Position.TARGET: "the target takes the writes since the cutover: there is none to make or rehearse any more",
+    Position.GOING: "the cutover was broken off after its commit: finish it with `planrunner run PLAN`",
+    Position.RETURNING: "a rollback was broken off after its commit: finish it with `planrunner rollback PLAN`",
+}
+
+
 def impossible(where: Position) -> str | None:
     """Why the target must not be closed for a cutover or its rehearsal, None while the source takes the writes."""
-    match where:
-        case Position.SOURCE:
-            return None
-        case Position.TARGET:
-            return "the target takes the writes since the cutover: there is none to make or rehearse any more"
-        case Position.GOING:
-            return "the cutover was broken off after its commit: finish it with `planrunner run PLAN`"
-        case Position.RETURNING:
-            return "a rollback was broken off after its commit: finish it with `planrunner rollback PLAN`"
+    return _IMPOSSIBLE.get(where)
 
 
 def guard(workspace: Workspace) -> None:
@@ -142,7 +142,9 @@ def _crossed(workspace: Workspace, terms: Terms, *, rehearse: bool) -> Pause:
 
 
 def _led(workspace: Workspace, terms: Terms, *, rehearse: bool) -> Pause:
-    entered = gate.passed(workspace, terms.gate, budget=terms.budget)
+    # The gate may wait for hours while the slots keep WAL: the plan's budget holds here as it does in sync.
+    with workspace.giving_up(), drift.explaining(workspace, following=True):
+        entered = gate.passed(workspace, terms.gate, budget=terms.budget)
     if terms.large_objects is not None:
         # Most of what changed is carried before the pause, so that little is left for it.
         large_objects.level(workspace, terms.large_objects)
@@ -185,6 +187,7 @@ def _forget_former(workspace: Workspace) -> None:
         workspace.ledger.forget_effects(
             session, STEP, crossing.OPENED, crossing.SWITCHED, crossing.RETURNED, crossing.ALIGNED
         )
+    failpoint("cutover.former_forgotten")
 
 
 def arrive(workspace: Workspace, terms: Terms, pause: Pause | None = None) -> None:
@@ -216,6 +219,10 @@ class _Settling:
 
     def settle(self, session: Session, pause: Pause) -> None:
         """Wait for the barrier, bring what no stream carries, compare, carry sequences; record it."""
+        with drift.explaining(self.workspace, following=True):
+            self._settled(session, pause)
+
+    def _settled(self, session: Session, pause: Pause) -> None:
         workspace = self.workspace
         with pause.part("barrier"):
             barrier.wait(workspace, workspace.ledger.generations(), timeout=pause.left(), poll=0.002)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from planrunner.failpoints import failpoint
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -35,6 +37,8 @@ def tell(workspace: Workspace, found: Sequence[Decision]) -> None:
     with workspace.writing() as session:
         for decision in new:
             workspace.ledger.record_effect(session, STEP, decision.key, {"text": decision.text})
+        failpoint("decisions.before_commit")
+    failpoint("decisions.recorded")
     for decision in new:
         workspace.tell(f"decision: {decision.text}", {"decision": decision.text, "about": decision.key})
 

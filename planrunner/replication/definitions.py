@@ -30,51 +30,52 @@ _HEAD: LiteralString = """
 WITH ours AS (SELECT oid, nspname, nspowner, nspacl FROM pg_namespace WHERE nspname NOT LIKE 'pg\\_%'
               AND nspname NOT IN ('information_schema', 'planrunner')),
      ext AS (SELECT classid, objid FROM pg_depend WHERE deptype = 'e'),
-     rel AS (SELECT c.*, n.nspname, format('%s.%s', n.nspname, c.relname) AS name FROM pg_class c
+     rel AS (SELECT c.*, n.nspname, format('%I.%I', n.nspname, c.relname) AS name FROM pg_class c
              JOIN ours n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
              AND c.oid NOT IN (SELECT objid FROM ext WHERE classid = 'pg_class'::regclass)),
-     fun AS (SELECT p.*, format('%s.%s(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)) AS name
+     fun AS (SELECT p.*, format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)) AS name
              FROM pg_proc p JOIN ours n ON n.oid = p.pronamespace
              WHERE p.oid NOT IN (SELECT objid FROM ext WHERE classid = 'pg_proc'::regclass)),
-     typ AS (SELECT t.*, format('%s.%s', n.nspname, t.typname) AS name FROM pg_type t
+     typ AS (SELECT t.*, format('%I.%I', n.nspname, t.typname) AS name FROM pg_type t
              JOIN ours n ON n.oid = t.typnamespace
              WHERE (t.typtype IN ('e', 'd', 'r') OR t.typtype = 'c'
                     AND (SELECT relkind FROM pg_class WHERE oid = t.typrelid) = 'c')
              AND t.oid NOT IN (SELECT objid FROM ext WHERE classid = 'pg_type'::regclass))
 """
 _RELATIONS: LiteralString = """
-SELECT 'index', format('%s.%s', rel.nspname, x.relname), rel.name,
+SELECT 'index', format('%I.%I', rel.nspname, x.relname), rel.name,
        pg_get_indexdef(i.indexrelid) || CASE WHEN i.indisclustered THEN ' clustered' ELSE '' END
 FROM rel JOIN pg_index i ON i.indrelid = rel.oid JOIN pg_class x ON x.oid = i.indexrelid
 UNION ALL
-SELECT 'constraint', format('%s on %s', k.conname, coalesce(rel.name, typ.name)), coalesce(rel.name, ''),
+SELECT 'constraint', format('%I on %s', k.conname, coalesce(rel.name, typ.name)), coalesce(rel.name, ''),
        regexp_replace(pg_get_constraintdef(k.oid), ' NOT VALID$', '')
 FROM pg_constraint k LEFT JOIN rel ON rel.oid = k.conrelid LEFT JOIN typ ON typ.oid = k.contypid
 WHERE k.contype NOT IN ('n', 't') AND (rel.oid IS NOT NULL OR typ.oid IS NOT NULL)
 UNION ALL
-SELECT 'trigger', format('%s on %s', t.tgname, rel.name), rel.name,
+SELECT 'trigger', format('%I on %s', t.tgname, rel.name), rel.name,
        pg_get_triggerdef(t.oid) || CASE t.tgenabled WHEN 'O' THEN '' WHEN 'D' THEN ' (disabled)'
                                    WHEN 'A' THEN ' (always)' ELSE ' (replica)' END
-FROM rel JOIN pg_trigger t ON t.tgrelid = rel.oid WHERE NOT t.tgisinternal AND t.tgname NOT LIKE 'planrunner\\_%'
+FROM rel JOIN pg_trigger t ON t.tgrelid = rel.oid WHERE NOT t.tgisinternal AND NOT EXISTS (SELECT FROM pg_proc f
+      WHERE f.oid = t.tgfoid AND f.pronamespace = to_regnamespace('planrunner'))
 UNION ALL
-SELECT 'default', format('%s of %s', a.attname, rel.name), rel.name, concat_ws(' ',
+SELECT 'default', format('%I of %s', a.attname, rel.name), rel.name, concat_ws(' ',
        CASE a.attidentity WHEN 'a' THEN 'identity always' WHEN 'd' THEN 'identity by default' END,
        CASE a.attgenerated WHEN 's' THEN 'stored' WHEN 'v' THEN 'virtual' END, pg_get_expr(d.adbin, d.adrelid))
 FROM rel JOIN pg_attribute a ON a.attrelid = rel.oid AND a.attnum > 0 AND NOT a.attisdropped
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE rel.relkind IN ('r', 'p', 'f', 'v') AND (d.oid IS NOT NULL OR a.attidentity <> '')
 UNION ALL
-SELECT 'collation', format('%s of %s', a.attname, rel.name), rel.name, format('%s.%s', m.nspname, l.collname)
+SELECT 'collation', format('%I of %s', a.attname, rel.name), rel.name, format('%I.%I', m.nspname, l.collname)
 FROM rel JOIN pg_attribute a ON a.attrelid = rel.oid AND a.attnum > 0 AND NOT a.attisdropped
 JOIN pg_collation l ON l.oid = a.attcollation JOIN pg_namespace m ON m.oid = l.collnamespace
 WHERE rel.relkind IN ('r', 'p', 'f')
 UNION ALL
 SELECT 'view', rel.name, rel.name, pg_get_viewdef(rel.oid) FROM rel WHERE rel.relkind IN ('v', 'm')
 UNION ALL
-SELECT 'rule', format('%s on %s', r.rulename, rel.name), rel.name, pg_get_ruledef(r.oid) || ' ' || r.ev_enabled::text
+SELECT 'rule', format('%I on %s', r.rulename, rel.name), rel.name, pg_get_ruledef(r.oid) || ' ' || r.ev_enabled::text
 FROM rel JOIN pg_rewrite r ON r.ev_class = rel.oid WHERE r.rulename <> '_RETURN'
 UNION ALL
-SELECT 'policy', format('%s on %s', o.polname, rel.name), rel.name, format('%s %s to %s using %s check %s', o.polcmd,
+SELECT 'policy', format('%I on %s', o.polname, rel.name), rel.name, format('%s %s to %s using %s check %s', o.polcmd,
        o.polpermissive, ARRAY(SELECT CASE r WHEN 0 THEN 'public' ELSE pg_get_userbyid(r)::text END
                               FROM unnest(o.polroles) r ORDER BY 1),
        pg_get_expr(o.polqual, o.polrelid), pg_get_expr(o.polwithcheck, o.polrelid))
@@ -139,11 +140,11 @@ SELECT 'grants', a.name, a.belongs, ARRAY(SELECT concat_ws(' ', CASE x.grantee W
        FROM aclexplode(a.acl) x WHERE x.privilege_type <> 'MAINTAIN' ORDER BY 1)::text
 FROM (SELECT format('relation %s', rel.name) AS name, rel.name AS belongs, coalesce(rel.relacl,
         acldefault(CASE rel.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", rel.relowner)) AS acl FROM rel
-      UNION ALL SELECT format('column %s of %s', a.attname, rel.name), rel.name, a.attacl
+      UNION ALL SELECT format('column %I of %s', a.attname, rel.name), rel.name, a.attacl
         FROM rel JOIN pg_attribute a ON a.attrelid = rel.oid WHERE a.attacl IS NOT NULL AND NOT a.attisdropped
       UNION ALL SELECT format('function %s', fun.name), '', coalesce(fun.proacl, acldefault('f', fun.proowner)) FROM fun
       UNION ALL SELECT format('type %s', typ.name), '', coalesce(typ.typacl, acldefault('T', typ.typowner)) FROM typ
-      UNION ALL SELECT format('schema %s', nspname), '', coalesce(nspacl, acldefault('n', nspowner)) FROM ours) a
+      UNION ALL SELECT format('schema %I', nspname), '', coalesce(nspacl, acldefault('n', nspowner)) FROM ours) a
 """
 # SQL-standard bodies are kept as trees, not as source text.
 _BODIES: LiteralString = """
@@ -183,7 +184,7 @@ def differences(
     carry. What is wholly missing is for ``fingerprint`` to tell, but for parts that it does not know.
     """
     ours, theirs = read(source), read(target)
-    gone = omitted.names if omitted is not None else frozenset[str]()
+    gone = omitted.quoted if omitted is not None else frozenset[str]()
     ours = {key: one for key, one in ours.items() if one.table not in gone and one.name not in gone}
     left = {kind for kind, kept in ((_OWNERS, owners), (_GRANTS, grants)) if not kept}
     bare = (source.version() < _FEWER_QUALIFICATIONS) != (target.version() < _FEWER_QUALIFICATIONS)

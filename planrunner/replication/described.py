@@ -58,9 +58,10 @@ def clearing(names: Names, generation: int) -> tuple[str, ...]:
         *all_told(subscriptions.dropping(stream), TARGET, IF_THERE),
         told("SELECT pg_terminate_backend(…)", SOURCE, "if a session holds the slot"),
         told(slots.dropping(stream), SOURCE, IF_THERE),
-        *all_told(map(publications.dropping, (stream, names.inserts(generation))), SOURCE),
-        *all_told(publications.dropping_barrier(names, generation), SOURCE),
+        told(publications.dropping(names.inserts(generation)), SOURCE),
         *all_told(publications.dropping_barrier(names, generation), TARGET),
+        *all_told(publications.dropping_barrier(names, generation), SOURCE),
+        told(publications.dropping(stream), SOURCE),
     )
 
 

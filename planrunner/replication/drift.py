@@ -6,37 +6,79 @@ without this comparison the rows of a new table would be missing and nobody woul
 
 from __future__ import annotations
 
+import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from planrunner.errors import StepFailed
+from planrunner.errors import QueryFailed, ServerError, StepFailed, ToolFailed
 from planrunner.postgres import catalog
-from planrunner.replication import logins, publications, relations, shape
+from planrunner.replication import logins, publications, relations, restore, shape
 from planrunner.replication.shape_changes import CARRIED_ON, Change, Kind, changes
 from planrunner.replication.snapshot import begin_within
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from planrunner.postgres.connection import Server
     from planrunner.replication.shape import Shape, TableShape
     from planrunner.replication.workspace import Workspace
 
 STEP = "drift"
 SOURCE_SHAPE = "source shape"
 _SHOWN = 20
+# The number of a part behind a table's name; a # in the name itself stands in quotes.
+_PART = re.compile(r"#[0-9]+\Z")
 _NEW = frozenset({Kind.TABLE_ADDED, Kind.TABLE_REPLACED})
 
 
-def refuse(workspace: Workspace) -> None:
-    """StepFailed when the source differs from what finished units rely on; nothing before the first of them.
+def refuse(workspace: Workspace, *, following: bool = False) -> None:
+    """StepFailed when the source differs from what the target's schema relies on; nothing before that is there.
 
     Call it before a further generation begins: what is there, rows and the target's schema, follows the
     earlier shape, so a difference must be settled before another slot keeps WAL.
     """
     known = recorded(workspace)
-    if known is not None and workspace.ledger.generations():
-        check(workspace, known, following=False, records=True)
+    built = restore.PRE_DATA in workspace.ledger.effects(restore.STEP)
+    if known is not None and (built or workspace.ledger.generations()):
+        check(workspace, known, following=following, records=True)
+
+
+@contextmanager
+def beginning(workspace: Workspace) -> Iterator[None]:
+    """The same as ``explaining`` while nothing is on the target yet: the next snapshot sees the change."""
+    try:
+        yield
+    except (QueryFailed, ToolFailed) as error:
+        known = recorded(workspace)
+        if known is None:
+            raise
+        try:
+            found = changes(known, shape.read(workspace.source))
+        except ServerError:
+            found = ()
+        if not found:
+            raise
+        raise StepFailed(
+            f"source: {_shown(found)}",
+            remedy="Nothing of it is on the target yet. Run again: it begins with a snapshot of what is there now.",
+        ) from error
+
+
+@contextmanager
+def explaining(workspace: Workspace, *, following: bool = False) -> Iterator[None]:
+    """Raise, instead of what a server or tool refused inside the block, the DDL on the source that explains it."""
+    try:
+        yield
+    except (QueryFailed, ToolFailed) as error:
+        try:
+            refuse(workspace, following=following)
+        except StepFailed as drifted:
+            raise drifted from error
+        except ServerError:
+            pass  # what was refused is the news, not that a server is away now
+        raise
 
 
 def remember(workspace: Workspace) -> None:
@@ -81,6 +123,32 @@ def check(workspace: Workspace, known: Shape, *, following: bool, records: bool)
     if open_ones and (records or not carried_on):
         raise _drifted(open_ones, _last_stream(workspace) if following else None, _reader(workspace))
     return now
+
+
+def left_behind(workspace: Workspace) -> tuple[str, ...]:
+    """The tables that were copied and that the source has dropped and the target has not, each with what to do.
+
+    A run goes on without them, and the shape that is on record may be without them: the cutover asks for them.
+    """
+    copied = sorted({_PART.sub("", unit) for unit in workspace.ledger.units()})
+    gone = _among(workspace.target, copied) - _among(workspace.source, copied)
+    return tuple(
+        f"table {name} was dropped on the source; execute on the target:"
+        f" DROP TABLE {sql.Identifier(*catalog.parted(name)).as_string()};"
+        for name in sorted(gone)
+    )
+
+
+def _among(server: Server, tables: Sequence[str]) -> frozenset[str]:
+    """Those of the tables that the server has."""
+    parted = [catalog.parted(name) for name in tables]
+    rows = server.rows(
+        "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " JOIN unnest(%s::text[], %s::text[]) AS t(nspname, relname)"
+        " ON n.nspname = t.nspname AND c.relname = t.relname",
+        [[schema for schema, _ in parted], [name for _, name in parted]],
+    )
+    return frozenset(catalog.qualified(schema, name) for schema, name in rows)
 
 
 def _carried_ones(workspace: Workspace, found: Sequence[Change]) -> Sequence[Change]:
@@ -146,13 +214,16 @@ def _carried(workspace: Workspace, found: Sequence[Change], *, following: bool) 
 
 def _drifted(found: Sequence[Change], stream: str | None, reader: str | None) -> StepFailed:
     """``stream`` is the publication that a new table goes to; None while rows are copied."""
-    shown = [change.text for change in found[:_SHOWN]]
-    more = [f"and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
     remedies = dict.fromkeys(_remedy(change, stream, reader) for change in found[:_SHOWN])
     return StepFailed(
-        f"source: {'; '.join(shown + more)}",
+        f"source: {_shown(found)}",
         remedy="\n".join((*remedies, "Then run `planrunner run` again.")),
     )
+
+
+def _shown(found: Sequence[Change]) -> str:
+    shown = [change.text for change in found[:_SHOWN]]
+    return "; ".join(shown + ([f"and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []))
 
 
 def _remedy(change: Change, stream: str | None, reader: str | None) -> str:
@@ -179,7 +250,7 @@ def _remedy(change: Change, stream: str | None, reader: str | None) -> str:
 
 
 def _follow(change: Change, stream: str | None, reader: str | None) -> str:
-    schema, _, name = change.subject.partition(".")
+    schema, name = catalog.parted(change.subject)
     table = sql.Identifier(schema, name).as_string()
     unneeded = f" Or, if it is not needed, on the source: {change.undo}" if change.undo else ""
     if stream is None and change.kind is Kind.TABLE_REPLACED:

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
+from planrunner import scarcity
 from planrunner.errors import ToolFailed
+from planrunner.failpoints import failpoint
 from planrunner.postgres import tools
 from planrunner.postgres.connection import PINNED
 from planrunner.postgres.passwords import with_password
@@ -25,12 +27,13 @@ from planrunner.postgres.tls import encrypted, for_another_libpq
 from planrunner.postgres.wire import BLOCK_BYTES, Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from typing import IO
 
     from planrunner.model import Secret
     from planrunner.postgres.connection import Server, Session
+    from planrunner.postgres.line import Line
 
 # Linux's number for F_SETPIPE_SZ; elsewhere the pipe keeps its size.
 _SETPIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031)
@@ -62,8 +65,18 @@ class SessionFeed:
 class PsqlFeed:
     """A COPY TO STDOUT by a psql child inside the snapshot; made by ``psql_feed``."""
 
-    def __init__(self, child: subprocess.Popen[bytes], stream: int, words: IO[bytes], secret: str) -> None:
+    def __init__(
+        self,
+        child: subprocess.Popen[bytes],
+        line: Line,
+        stream: int,
+        words: IO[bytes],
+        secret: str,
+        what: str,
+    ) -> None:
         self._child = child
+        self._what = what
+        self._line = line
         self._stream = stream
         self._words = words
         self._secret = secret
@@ -71,17 +84,22 @@ class PsqlFeed:
     def blocks(self) -> Iterator[bytes]:
         """The stream in large blocks, up to the pipe's end."""
         while block := os.read(self._stream, BLOCK_BYTES):
+            self._line.heard()
             yield block
 
     def rows(self) -> int:
-        """The rows that the source sent; ToolFailed unless psql ended well and was told a count."""
+        """The rows that the source sent; ToolFailed unless psql ended well and was told a count.
+
+        ConnectionFailed when its line was cut because it was silent.
+        """
         assert self._child.stdout is not None
         told = self._child.stdout.read()
         code = self._child.wait(_END_SECONDS)
         tag = _TAG.search(told)
         if code != 0 or tag is None:
             self._words.seek(0)
-            raise tools.tool_failure("psql", code, self._words.read(), {"PGPASSWORD": self._secret})
+            words = self._words.read()
+            raise self._line.silenced() or tools.tool_failure(self._what, code, words, self._secret)
         return int(tag[1])
 
 
@@ -101,8 +119,13 @@ class Psql:
         return None if program is None else cls(program=program, version=version)
 
     @contextmanager
-    def feed(self, source: Server, snapshot: str, statement: sql.Composed) -> Iterator[PsqlFeed]:
-        """Start psql on ``statement`` inside ``snapshot``; whatever happens, the child is gone afterwards."""
+    def feed(
+        self, source: Server, snapshot: str, statement: sql.Composed, *, what: str = "psql"
+    ) -> Iterator[PsqlFeed]:
+        """Start psql on ``statement`` inside ``snapshot``; whatever happens, the child is gone afterwards.
+
+        ``what`` names it where it fails.
+        """
         reading, writing = os.pipe()
         with tempfile.TemporaryFile() as words, os.fdopen(reading, "rb", buffering=0):
             try:
@@ -114,7 +137,9 @@ class Psql:
             finally:
                 os.close(writing)
             try:
-                yield PsqlFeed(child, reading, words, hidden)
+                failpoint("psql.started")
+                with source.line.tethered(child.kill):
+                    yield PsqlFeed(child, source.line, reading, words, hidden, what)
             finally:
                 _end(child)
 
@@ -122,38 +147,38 @@ class Psql:
         self, source: Server, stream: int, words: IO[bytes], secret: Secret | None, script: bytes
     ) -> tuple[subprocess.Popen[bytes], str]:
         """A psql at work on ``script``; ToolFailed when it gets no session."""
-        hidden = secret.reveal() if secret else ""
-        with tools.dialling(for_another_libpq(source.parameters())) as (dial, named):
-            environment = {**named, "PGPASSWORD": hidden} if secret else named
-            child = self._spawn(dial, environment, stream, words)
+        with tools.dialling(for_another_libpq(source.parameters()), secret) as handed:
+            failpoint("psql.before_start")
+            child = self._spawn(handed, stream, words)
             try:
                 _tell(child, script)
                 assert child.stdout is not None
                 # psql reads its script when it has a session, and so says the word only then.
-                if child.stdout.readline().strip() == _CONNECTED:
-                    return child, hidden
+                with source.line.tethered(child.kill):
+                    if child.stdout.readline().strip() == _CONNECTED:
+                        return child, handed.secret
                 code = child.wait(_END_SECONDS)
                 words.seek(0)
-                raise tools.tool_failure("psql", code, words.read(), {"PGPASSWORD": hidden})
+                raise source.line.silenced() or tools.tool_failure("psql", code, words.read(), handed.secret)
             except BaseException:
                 _end(child)
                 words.seek(0)
                 words.truncate()
                 raise
 
-    def _spawn(
-        self, dial: str, environment: Mapping[str, str], stream: int, words: IO[bytes]
-    ) -> subprocess.Popen[bytes]:
+    def _spawn(self, handed: tools.Handed, stream: int, words: IO[bytes]) -> subprocess.Popen[bytes]:
         try:
             return subprocess.Popen(
-                [self.program, "-X", "-v", "ON_ERROR_STOP=1", "-d", dial, "-f", "-"],
-                env=tools.tool_environment(environment),
+                [self.program, "-X", "-v", "ON_ERROR_STOP=1", "-d", handed.dial, "-f", "-"],
+                env=tools.tool_environment(handed.environment),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=words,
-                pass_fds=(stream,),
+                pass_fds=(stream, *handed.handles),
             )
         except OSError as error:
+            if scarcity.short(error):
+                raise
             raise ToolFailed(f"local: psql could not be started: {error.strerror}: {self.program}") from error
 
     def _script(self, snapshot: str, statement: sql.Composed, *, stream: int) -> bytes:

@@ -19,6 +19,7 @@ from planrunner.errors import StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.postgres import catalog
 from planrunner.postgres.failures import endpoint_facts
+from planrunner.replication import holders
 from planrunner.replication.identities import table_name
 from planrunner.replication.names import FENCE_TRIGGER, FENCE_TRUNCATE_TRIGGER, SCHEMA
 
@@ -169,9 +170,14 @@ class Fence:
 
 
 def raise_fence(
-    workspace: Workspace, session: Session, fence: Fence, *, patience: float = LOCK_PATIENCE_SECONDS
+    workspace: Workspace,
+    server: Server,
+    session: Session,
+    fence: Fence,
+    *,
+    patience: float = LOCK_PATIENCE_SECONDS,
 ) -> float:
-    """Open the fence transaction on ``session``: locks, then function and triggers. Returns when it began.
+    """Open the fence transaction on ``session`` of ``server``: locks, then function and triggers. Returns when it began.
 
     StepFailed when the locks could not be had within ``patience`` seconds; nothing was changed then.
     """
@@ -185,9 +191,11 @@ def raise_fence(
             for statement in fence.also:
                 session.execute(statement)
         except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
-            session.execute("ROLLBACK")
             if workspace.clock.monotonic() > give_up:
-                raise _no_locks(patience) from error
+                held = holders.of_tables(server, [table.oid for table in fence.tables])
+                session.execute("ROLLBACK")
+                raise _no_locks(server, patience, held) from error
+            session.execute("ROLLBACK")
             workspace.clock.sleep(random.uniform(0.05, 0.4))  # noqa: S311  # jitter, not a secret
             continue
         failpoint("cutover.locked")
@@ -196,10 +204,12 @@ def raise_fence(
         return begun
 
 
-def _no_locks(patience: float) -> StepFailed:
+def _no_locks(server: Server, patience: float, held: str) -> StepFailed:
     return StepFailed(
-        f"the tables could not be locked within {patience:.0f} s; nothing was changed, writers go on",
-        remedy="Long transactions hold them: see pg_stat_activity, end them, run again.",
+        f"{server.side.value}: the tables could not be locked within {patience:.0f} s; nothing was changed, writers go"
+        f" on. Their locks: {held}",
+        remedy="Let those transactions end, or end them (SELECT pg_terminate_backend(pid); COMMIT PREPARED or ROLLBACK"
+        " PREPARED), then run again.",
     )
 
 
@@ -221,10 +231,15 @@ def close_quietly(workspace: Workspace, server: Server, tables: Sequence[Table],
     todo = [table for table in tables if table.qualified not in there.whole]
     groups = [todo[place : place + _AT_ONCE] for place in range(0, len(todo), _AT_ONCE)] or [[]]
     for group in groups:
-        _in_turns(workspace, server, statements(workspace.names, group, message, there))
+        made = statements(workspace.names, group, message, there)
+        failpoint("guard.before_close")
+        _in_turns(workspace, server, made, [table.oid for table in group])
+        failpoint("guard.closed")
 
 
-def _in_turns(workspace: Workspace, server: Server, made: Sequence[sql.Composed]) -> None:
+def _in_turns(
+    workspace: Workspace, server: Server, made: Sequence[sql.Composed], oids: Sequence[int]
+) -> None:
     patience = workspace.clock.monotonic() + LOCK_PATIENCE_SECONDS
     while True:
         with server.session() as session:
@@ -238,8 +253,10 @@ def _in_turns(workspace: Workspace, server: Server, made: Sequence[sql.Composed]
             except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
                 if workspace.clock.monotonic() > patience:
                     raise StepFailed(
-                        f"{server.side.value}: the fence's triggers could not be changed within a minute",
-                        remedy="Long transactions hold the tables: see pg_stat_activity, end them, run again.",
+                        f"{server.side.value}: the fence's triggers could not be changed within a minute. Their tables'"
+                        f" locks: {holders.of_tables(server, oids)}",
+                        remedy="Let those transactions end, or end them (SELECT pg_terminate_backend(pid); COMMIT"
+                        " PREPARED or ROLLBACK PREPARED), then run again.",
                     ) from error
             else:
                 return
@@ -272,7 +289,9 @@ def lower(workspace: Workspace, server: Server) -> tuple[str, ...]:
     names = workspace.names
     if not there_is(server, names):
         return ()
+    failpoint("fence.before_open")
     server.execute(opening(names))
+    failpoint("fence.opened")
     held = standing(server, names).tables
     left = [t for t in catalog.tables(server) if t.qualified in held]
     give_up = workspace.clock.monotonic() + LOCK_PATIENCE_SECONDS
@@ -285,7 +304,9 @@ def lower(workspace: Workspace, server: Server) -> tuple[str, ...]:
             if workspace.clock.monotonic() > give_up:
                 return tuple(table.qualified for table in left)
             workspace.clock.sleep(random.uniform(0.05, 0.4))  # noqa: S311  # jitter, not a secret
+        failpoint("fence.triggers_dropped")
         session.execute(lower_statements(server, names)[-1])
+        failpoint("fence.lowered")
     return ()
 
 

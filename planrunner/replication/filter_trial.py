@@ -74,7 +74,7 @@ def trials(source: Server, names: Names, tables: Sequence[Table]) -> tuple[Trial
                 return together
             return tuple(_alone(session, names, table) for table in tables)
     finally:
-        session.rollback()
+        # Rolls back too, and minds no session that is broken.
         session.close()
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from planrunner.errors import DifferencesFound
+from planrunner.failpoints import failpoint
 from planrunner.replication import barrier, proofs, relations, sequences, verify
 from planrunner.replication.crossing import STEP
 from planrunner.replication.throttle import Effort
@@ -58,6 +59,7 @@ def passed(workspace: Workspace, terms: Terms, *, budget: float) -> Passed:
     workspace.done(STEP, PROOFS, {"proofs": lines})
     for warning in proofs.refuse(proven, tolerated=terms.tolerated):
         workspace.tell(f"warning: {warning}", {})
+    failpoint("cutover.proven")
     left_out = relations.omitted(workspace.source, workspace.selection).names
     receiving = sequences.read(workspace.target, left_out)
     return Passed(marked=marked, proven=built_on, receiving=receiving, left_out=left_out)
@@ -79,5 +81,6 @@ def refuse_differences(found: Verification, when: str) -> None:
     lines = "\n  ".join(shown + ([f"and {more} more"] if more else []))
     raise DifferencesFound(
         f"the two sides differ ({when}):\n  {lines}",
-        remedy="Find out who writes to the target or changed the schema; `planrunner verify PLAN` compares again.",
+        remedy="Find out who writes to the target or changed the schema; `planrunner verify PLAN` compares again and"
+        " names the rows, with --repair it mends them.",
     )

@@ -12,8 +12,19 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from planrunner.errors import StepFailed
+from planrunner.failpoints import failpoint
 from planrunner.postgres import catalog
-from planrunner.replication import drift, inserts, logins, publications, ranges, slots, subscriptions
+from planrunner.replication import (
+    drift,
+    inserts,
+    logins,
+    publications,
+    published,
+    ranges,
+    slots,
+    subscriptions,
+    timeline,
+)
 from planrunner.replication.snapshot import HeldSnapshot, capture
 from planrunner.replication.workspace import Round
 
@@ -114,6 +125,7 @@ def begin(workspace: Workspace, tables: Sequence[Table], division: Division) -> 
     ranges.tell_truncates_to(workspace, (*now.finished, *groups))
     _capture_all(workspace, groups)
     drift.remember(workspace)
+    timeline.remember(workspace)
 
 
 def publishing(workspace: Workspace, generation: int, units: Sequence[Unit]) -> tuple[sql.Composed, ...]:
@@ -186,6 +198,7 @@ def barrier_on_target(workspace: Workspace, generation: int) -> None:
     with workspace.writing() as session:
         session.execute("SET LOCAL client_min_messages = warning")
         session.execute(table)
+    failpoint("barrier.made_on_target")
 
 
 def follow(workspace: Workspace, tables: Sequence[Table], generation: int) -> int:
@@ -196,8 +209,12 @@ def follow(workspace: Workspace, tables: Sequence[Table], generation: int) -> in
     """
     mine = _copied_by(workspace, tables, generation)
     whole, inserted = inserts.parted([unit for unit in mine if unit.part is None], workspace.choices)
-    published = publications.existing(workspace.source, workspace.names).get(generation, frozenset())
-    if len(published) != len(whole) + 1:
+    there = publications.existing(workspace.source, workspace.names)
+    if generation not in there:
+        raise published.missing(workspace.names.stream(generation)).error()
+    if len(there[generation]) != len(whole) + 1:
+        # A table that was renamed since would be taken out of it for good.
+        drift.refuse(workspace)
         publications.narrow(workspace.source, workspace.names, generation, whole)
     if generation not in subscriptions.existing(workspace.target, workspace.names):
         others = inserts.narrow(workspace.source, workspace.names, generation, inserted)
@@ -214,6 +231,7 @@ def subscribe(workspace: Workspace, tables: Sequence[Table], generation: int, al
     with workspace.writing() as session:
         subscriptions.create_in(workspace, session, generation, owned)
         subscriptions.begin_at(session, workspace.names.stream(generation), aligned)
+    failpoint("subscription.created_aligned")
 
 
 def _copied_by(workspace: Workspace, tables: Sequence[Table], generation: int) -> list[Unit]:
@@ -231,14 +249,17 @@ def besides(workspace: Workspace, tables: Sequence[Table], generation: int) -> t
 
 
 def clear(workspace: Workspace, generation: int) -> None:
-    """Remove a generation from both servers: subscription, slot, publication, barrier tables."""
+    """Remove a generation from both servers: subscription, slot, barrier tables, publications.
+
+    Its own publication goes last: by it ``left`` finds the rest again where this is broken off.
+    """
     others = set(publications.existing(workspace.source, workspace.names)) - {generation}
     ranges.tell_truncates_to(workspace, tuple(others))
     subscriptions.drop(workspace, generation)
     slots.drop(workspace, generation)
-    publications.drop(workspace.source, workspace.names, generation)
     inserts.drop(workspace.source, workspace.names, generation)
     publications.drop_barrier(workspace.target, workspace.names, generation)
+    publications.drop(workspace.source, workspace.names, generation)
 
 
 def left(workspace: Workspace) -> tuple[int, ...]:
@@ -278,3 +299,5 @@ def truncate_begun(workspace: Workspace, units: Sequence[Unit]) -> None:
             if name in by_id:
                 session.execute(emptying(by_id[name].table))
             workspace.ledger.drop_chunks(session, name)
+            failpoint("copy.before_emptied")
+        failpoint("copy.emptied")

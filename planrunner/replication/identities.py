@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
+from planrunner.failpoints import failpoint
 from planrunner.model import Side
 from planrunner.replication.choices import Way
 
@@ -98,7 +99,9 @@ def change(workspace: Workspace, wanted: Sequence[Change]) -> None:
         table = one.table
         detail = {"schema": table.schema, "name": table.name, "was": table.replica_identity}
         workspace.done(STEP, table.qualified, detail)
+        failpoint("identity.before_change")
         workspace.source.execute(one.statement())
+        failpoint("identity.changed")
 
 
 def restore_statements(workspace: Workspace, side: Side) -> tuple[sql.Composed, ...]:
@@ -124,10 +127,15 @@ def restore_target(workspace: Workspace) -> None:
             session.execute(statement)
         for name, detail in changed.items():
             workspace.ledger.record_effect(session, STEP, name, {**detail, "target": True})
+        failpoint("identity.before_restore_target")
+    failpoint("identity.target_restored")
 
 
 def restore(workspace: Workspace) -> None:
     """Put the identities back on both sides, and forget them."""
+    failpoint("identity.before_restore")
     workspace.source.execute(*restore_statements(workspace, Side.SOURCE))
+    failpoint("identity.source_restored")
     workspace.target.execute(*restore_statements(workspace, Side.TARGET))
+    failpoint("identity.both_restored")
     workspace.ledger.forget(STEP)

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Self
 from psycopg import sql
 
 from planrunner import remains
-from planrunner.errors import Interrupted, QueryFailed
+from planrunner.errors import Interrupted, QueryFailed, StepConflict
 from planrunner.failpoints import failpoint
 from planrunner.postgres import catalog
 from planrunner.postgres.wire import Wire
 from planrunner.replication import ranges, restore
+from planrunner.replication.holders import Onlooker
 from planrunner.replication.identities import table_name
 from planrunner.replication.ledger import lease_lost
 from planrunner.replication.places import Places
@@ -46,8 +47,10 @@ _WORD = r'("(?:[^"]|"")*"|[^\s."(;]+)'
 _INDEX_OF = re.compile(rf"CREATE (?:UNIQUE )?INDEX {_WORD} ON (?:ONLY )?{_WORD}\.{_WORD}")
 _CONSTRAINT_OF = re.compile(rf"ALTER TABLE (?:ONLY )?{_WORD}\.{_WORD}")
 _NAMED = re.compile(rf"ALTER TABLE (?:ONLY )?{_WORD}\.{_WORD}\s+ADD CONSTRAINT {_WORD} ")
-_PRIMARY = re.compile(rf"ADD CONSTRAINT {_WORD} PRIMARY KEY ")
+_PRIMARY = re.compile(rf"\s*ALTER TABLE (?:ONLY )?{_WORD}\.{_WORD}\s+ADD CONSTRAINT {_WORD} PRIMARY KEY ")
+_UNCHECKED = re.compile(r" NOT VALID;\s*\Z")
 _ENDING = re.compile(r";\s*\Z")
+_THERE_ALREADY = frozenset({"42P07", "42710"})  # a relation or a constraint of that name
 # Two builders that want each other's locks: the server ends one of them, which then has free way.
 _DEADLOCK_ATTEMPTS = 5
 
@@ -95,6 +98,7 @@ class Builder:
         self._begun: list[Future[None]] = []
         self._stopped = threading.Event()
         self._lock = threading.Lock()
+        self._onlooker = Onlooker(workspace, workspace.target)
 
     def __enter__(self) -> Self:
         return self
@@ -189,6 +193,10 @@ class Builder:
             raise Interrupted("the building of indexes was stopped; the entries in hand are rolled back")
         self._check()
 
+    def _while_building(self) -> None:
+        self._onlooker.look()
+        self._refuse_stopped()
+
     def _big(self, table: Table) -> None:
         entries = self._take(table.qualified)
         for entry in (e for e in entries if e.type == "CONSTRAINT"):
@@ -227,8 +235,10 @@ class Builder:
             try:
                 with self._places.one(), self._workspace.target.session() as session:
                     remains.purpose(session, "builds indexes")
-                    self._send(Wire(session, self._refuse_stopped), pieces, analyzing)
+                    self._send(Wire(session, self._while_building), pieces, analyzing)
             except QueryFailed as error:
+                if error.sqlstate in _THERE_ALREADY:
+                    raise _in_the_way(error, pieces) from error
                 if error.sqlstate != "40P01" or attempt == _DEADLOCK_ATTEMPTS:
                     raise
             else:
@@ -251,7 +261,7 @@ class Builder:
         """Add foreign keys unchecked, many in a message, then check those of several tables at a time."""
         partitioned = {t.qualified for t in catalog.tables(self._workspace.target) if t.partitioned}
         # A partitioned table takes only checked ones, and what was not valid on the source stays so.
-        plain = [e for e in entries if table_of(e) not in partitioned and "NOT VALID" not in e.sql]
+        plain = [e for e in entries if table_of(e) not in partitioned and not _UNCHECKED.search(e.sql)]
         self._in_messages(
             [
                 Piece(sql=_ENDING.sub(" NOT VALID;", e.sql), key=f"{e.key} unchecked", type=e.type)
@@ -290,7 +300,16 @@ def unique(entry: Entry) -> bool:
     """True for what rows of two streams can collide in for a moment: unique indexes but the primary key's."""
     if entry.type == "INDEX":
         return entry.sql.lstrip().startswith("CREATE UNIQUE")
-    return _PRIMARY.search(entry.sql) is None
+    return _PRIMARY.match(entry.sql) is None
+
+
+def _in_the_way(error: QueryFailed, pieces: Sequence[Piece]) -> StepConflict:
+    statement = pieces[0].sql.strip() if len(pieces) == 1 else f"one of {len(pieces)} statements"
+    return StepConflict(
+        f"{error.message}, and this plan did not make it as the source has it now ({statement})",
+        remedy="Someone made it on the target, or its definition was changed on the source since the copy began. Drop it"
+        " on the target, then run `planrunner run` again, which makes it as on the source.",
+    )
 
 
 def _checking(entry: Entry) -> str:

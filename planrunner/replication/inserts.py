@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
+from planrunner.failpoints import failpoint
 from planrunner.replication.units import published
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def _members(units: Sequence[Unit]) -> sql.Composed:
 def create(source: Server, names: Names, generation: int, units: Sequence[Unit]) -> None:
     """Make the generation's publication of inserts where there are such units; before its slot."""
     source.execute(*statements(names, generation, units))
+    failpoint("inserts.published")
 
 
 def narrow(source: Server, names: Names, generation: int, units: Sequence[Unit]) -> tuple[str, ...]:
@@ -55,6 +57,7 @@ def narrow(source: Server, names: Names, generation: int, units: Sequence[Unit])
         return ()
     name = names.inserts(generation)
     source.execute(sql.SQL("ALTER PUBLICATION {} SET TABLE {}").format(sql.Identifier(name), _members(units)))
+    failpoint("inserts.narrowed")
     return (name,)
 
 
@@ -65,3 +68,4 @@ def drop(source: Server, names: Names, generation: int) -> None:
         session.execute(
             sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(names.inserts(generation)))
         )
+    failpoint("inserts.dropped")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from planrunner.replication.workspace import Workspace
 
 STEP = "large objects"
-COPIED = "copied"
+BEGUN, COPIED = "begun", "copied"
 # Objects a transaction: each takes a few locks, and the lock table is not endless.
 _AT_ONCE = 500
 _READ = 262144  # INV_READ of libpq/libpq-fs.h
@@ -166,6 +166,8 @@ def _level(workspace: Workspace, reader: Session, terms: Terms, timeout: float) 
 def _unlink(workspace: Workspace, oids: Sequence[int]) -> None:
     with workspace.writing() as writer:
         writer.execute("SELECT lo_unlink(oid) FROM unnest(%s::oid[]) oid", [list(oids)])
+        failpoint("large_objects.before_remove")
+    failpoint("large_objects.removed")
 
 
 def _begin(session: Session) -> None:
@@ -237,6 +239,7 @@ def _describe(
             for _, made in differing[start : start + _AT_ONCE]:
                 for statement in made:
                     writer.execute(statement)
+        failpoint("large_objects.described")
 
 
 def _statements(ours: LargeObject, theirs: LargeObject, terms: Terms) -> Iterator[sql.Composed]:

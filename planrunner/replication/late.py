@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from planrunner.errors import StepFailed
+from planrunner.failpoints import failpoint
 from planrunner.replication import copy
 from planrunner.replication.identities import table_name
 from planrunner.replication.units import Unit
@@ -60,6 +61,8 @@ def bring(workspace: Workspace, tables: Sequence[Table], *, timeout: float) -> d
             rows, size = rows + taken, size + moved
         for statement in enabling:
             writer.execute(statement)
+        failpoint("late.before_commit")
+    failpoint("late.copied")
     return {"tables": len(tables), "rows": rows, "bytes": size}
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 from psycopg import sql
 
 from planrunner.errors import LeaseLost
+from planrunner.failpoints import failpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -227,6 +228,9 @@ class Ledger:
                     session.execute(statement)
                 _drop_empty_schema(session)
                 self.removed = True
+                self._target.known_epoch = 0
+            failpoint("ledger.before_forget")
+        failpoint("ledger.forgotten")
 
     def _proof_tables(self) -> tuple[str, ...]:
         # A ledger that an older release made has none until its lease is taken again.
@@ -271,19 +275,50 @@ class Lease:
 
     @classmethod
     def take(cls, target: Server, plan_id: str) -> Lease:
-        """Raise the epoch, making the ledger where it is missing; former holders can't commit any more."""
+        """Raise the epoch, making the ledger where it is missing; former holders can't commit any more.
+
+        LeaseLost when it is not where ``target`` last knew it: then another runner took over in the meantime, of
+        which this one, frozen before it ever took the lease, knows nothing. QueryFailed (55P03) when a transaction
+        that holds the epoch does not end within a second.
+        """
+        known = target.known_epoch
         with target.transaction() as session:
-            session.execute("SET LOCAL client_min_messages = warning")
+            session.execute("SET LOCAL client_min_messages = warning; SET LOCAL lock_timeout = '1s'")
             for statement in CREATE:
                 session.execute(statement)
             row = session.execute(
-                "INSERT INTO planrunner.lease (plan_id, epoch, holder) VALUES (%s, 1, %s)"
+                # The first one is the time: in a ledger that was removed and made anew no epoch comes again.
+                "INSERT INTO planrunner.lease (plan_id, epoch, holder)"
+                " VALUES (%(plan)s, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, %(holder)s)"
                 " ON CONFLICT (plan_id) DO UPDATE SET epoch = lease.epoch + 1, holder = excluded.holder,"
-                " heartbeat = clock_timestamp() RETURNING epoch",
-                [plan_id, f"{session.info.user} pid {session.info.backend_pid}"],
+                " heartbeat = clock_timestamp()"
+                # Ours: the reply to a commit of this process was lost.
+                " WHERE %(known)s::bigint IS NULL OR lease.epoch = %(known)s OR lease.holder = excluded.holder"
+                " RETURNING epoch, xmax = 0 AS made_anew",
+                {"plan": plan_id, "holder": f"{session.info.user} as {target.name}", "known": known},
             ).fetchone()
-        assert row is not None
+            if row is None or (known and row[1]):
+                raise lease_lost()
+            failpoint("lease.before_commit")
+        failpoint("lease.taken")
+        target.known_epoch = row[0]
         return cls(plan_id, row[0])
+
+    @staticmethod
+    def look(target: Server, plan_id: str) -> None:
+        """Remember where the epoch stands, 0 where nobody has taken the lease; the first look of a process counts."""
+        if target.known_epoch is None:
+            found = _lease_of(target, plan_id)
+            target.known_epoch = 0 if found is None else found[0]
+
+    @staticmethod
+    def is_anothers(target: Server, plan_id: str) -> bool:
+        """True when another runner has raised the epoch since this process knew it, or has removed the ledger."""
+        known, found = target.known_epoch, _lease_of(target, plan_id)
+        if found is None:
+            return bool(known)
+        epoch, ours = found
+        return known is not None and epoch != known and not ours
 
     def hold(self, session: Session) -> None:
         """Hold the epoch in the caller's transaction; LeaseLost when another runner has raised it."""
@@ -301,6 +336,17 @@ class Lease:
         return sql.SQL(
             "SELECT epoch FROM planrunner.lease WHERE plan_id = {} AND epoch = {} FOR SHARE"
         ).format(sql.Literal(self._plan_id), sql.Literal(self.epoch))
+
+
+def _lease_of(target: Server, plan_id: str) -> tuple[int, bool] | None:
+    """The lease's epoch, and whether its holder is this process; None where there is no lease."""
+    if not target.value("SELECT to_regclass('planrunner.lease') IS NOT NULL"):
+        return None
+    row = target.row(
+        "SELECT epoch, holder = format('%%s as %%s', current_user, %s::text) FROM planrunner.lease WHERE plan_id = %s",
+        [target.name, plan_id],
+    )
+    return None if row is None else (int(row[0]), bool(row[1]))
 
 
 def lease_lost() -> LeaseLost:

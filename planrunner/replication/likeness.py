@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -25,13 +26,17 @@ KINDS = {
         "of the same definitions, validated where the other side's are",
         "not validated",
     ),
+    "default": ("defaults", "of the same expressions", ""),
     "trigger": ("triggers", "of the same definitions, enabled alike", ""),
+    "rule": ("rules", "of the same definitions, enabled alike", ""),
     "view": ("views", "with the same columns", "not filled"),
     "function": ("functions", "with the same bodies and attributes", ""),
     "type": ("types", "of the same definitions", ""),
     "row security": ("row security", "the same tables and policies", ""),
+    "inheritance": ("inheritance", "of the same partitions and children, with the same bounds", ""),
 }
 _SHOWN = 50
+_CAST = re.compile(r'::(?:"[^"]+"|[a-z_][\w .]*)(?:\(\d+(?:,\d+)?\))?(?:\[\])*', re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +57,7 @@ def proofs(ours: Census, theirs: Census, wish: Wish) -> tuple[Proof, ...]:
     """Every proof that two catalogues give; ``ours`` is the side that is left, ``theirs`` the one that receives."""
     tables = frozenset(e.table for entries in ours.kinds.values() for e in entries.values()) - {
         "",
-        *wish.omitted.names,
+        *wish.omitted.quoted,
     }
     kinds = [_kind(kind, ours, theirs, wish, tables) for kind in KINDS]
     return (*kinds, _owners(ours, theirs, wish), _grants(ours, theirs, wish), _extensions(ours, theirs))
@@ -81,10 +86,10 @@ def _kind(kind: str, ours: Census, theirs: Census, wish: Wish, tables: frozenset
     found += [f"{kind} {label}: {broken}" for label, a, b in both if a.whole and not b.whole]
     same_major = ours.major == theirs.major
     texts = _texts(kind, both, same_major=same_major)
-    found += texts if same_major else []
+    found += texts if same_major or kind == "default" else []
     told = [f"{len(both)} of {len(wanted)} on both sides"]
     told += [f"{len(found)} differences"] if found else [well]
-    if texts and not same_major:
+    if texts and not same_major and kind != "default":
         told.append(f"{len(texts)} written otherwise by the other major version")
     told += [f"not carried, as they are not valid: {', '.join(sorted(dead))}"] if dead else []
     return Proof(name=name, equal=not found, text=", ".join(told), detail=listed(found or texts))
@@ -100,15 +105,29 @@ def _texts(kind: str, both: list[tuple[str, Entry, Entry]], *, same_major: bool)
     # A view is written anew by each major version: only its columns can be compared then.
     if kind == "view" and not same_major:
         return []
+    # A default is short, and written nearly alike: what is inserted without a value is worth the comparison.
+    form = _loosely if kind == "default" and not same_major else _exactly
     return [
-        f"{kind} {label}: {a.text} on the one side, {b.text} on the other"
+        f"{kind} {label}: {a.text or 'none'} on the one side, {b.text or 'none'} on the other"
         for label, a, b in both
-        if " ".join(a.text.split()) != " ".join(b.text.split()) and a.definition == b.definition
+        if form(a.text) != form(b.text) and a.definition == b.definition
     ]
 
 
+def _exactly(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _loosely(text: str) -> str:
+    """Without parentheses and casts, which majors write differently."""
+    return re.sub(r"[\s()]", "", _CAST.sub("", text))
+
+
 def _left_out(label: str, entry: Entry, omitted: Omitted) -> bool:
-    if entry.table in omitted.names:
+    if entry.table in omitted.quoted:
+        return True
+    # What is said of a child whose parent stays behind.
+    if any(label == f"{entry.table} from {parent}" for parent in omitted.quoted):
         return True
     return any(label == f"{key.table}.{key.name}" for key in omitted.foreign_keys)
 

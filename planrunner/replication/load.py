@@ -15,11 +15,19 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from planrunner.errors import Interrupted, ServerError, SnapshotLost, ToolFailed
+from planrunner.errors import (
+    Interrupted,
+    ServerError,
+    ServerReplaced,
+    SnapshotLost,
+    SnapshotOutdated,
+    ToolFailed,
+)
 from planrunner.failpoints import failpoint
 from planrunner.replication import copy, generations, indexes, ranges
 from planrunner.replication.courier import StreamSession, mendable
 from planrunner.replication.feeds import Psql
+from planrunner.replication.holders import Onlooker
 from planrunner.replication.identities import table_name
 from planrunner.replication.jobs import SMALL_BYTES, jobs_of
 from planrunner.replication.throttle import Throttle
@@ -86,8 +94,11 @@ def copy_rest(workspace: Workspace, tables: Sequence[Table], ways: Ways) -> None
         except (ServerError, ToolFailed, SnapshotLost) as error:
             still = _left_after(workspace, tables, error)
             failures = 0 if still < before else failures + 1
-            if not mendable(error) or failures == MOST_FAILURES:
+            outdated = isinstance(error, SnapshotOutdated)
+            if not (mendable(error) or outdated) or failures == MOST_FAILURES:
                 raise
+            if outdated:
+                workspace.let_go()
             workspace.tell(f"the copy goes on after: {error.message}", {"units_left": still})
 
 
@@ -109,6 +120,8 @@ def _left_after(workspace: Workspace, tables: Sequence[Table], error: Exception)
     while True:
         try:
             return len(generations.remaining(workspace, tables))
+        except ServerReplaced:
+            raise
         except ServerError as away:
             if workspace.clock.monotonic() > deadline or not mendable(error):
                 raise error from away
@@ -141,11 +154,13 @@ class Load:
         self._watch = watch
         self._ways = ways
         self._stopped = threading.Event()
+        self._cause: BaseException | None = None
         self._lock = threading.Lock()
         self._units_left = Counter(unit.table.qualified for unit in units)
         self._psql = Psql.find(workspace.source)
         self._throttle = Throttle(workspace, workspace.source, None, "the copy")
         self._slow = _slow(workspace)
+        self._onlooker = Onlooker(workspace, workspace.target)
         self._spent: dict[int, bool] = {}
         self._work = self._divided(units)
         self._chunks_left = Counter(
@@ -178,6 +193,13 @@ class Load:
                     done, _ = wait(running.values(), timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)
                     for number in [n for n, future in running.items() if future in done]:
                         running.pop(number).result()
+            except Interrupted:
+                self._stopped.set()
+                # It may have been stopped because of another stream's error, which takes a moment longer to come here.
+                wait(running.values())
+                if self._cause is not None:
+                    raise self._cause from None
+                raise
             except BaseException:
                 self._stopped.set()
                 raise
@@ -207,6 +229,7 @@ class Load:
     def _check(self) -> None:
         if self._stopped.is_set():
             raise Interrupted("the copy was stopped; the units in hand are rolled back")
+        self._onlooker.look()
         self._watch.check()
         self._ways.check()
 
@@ -218,7 +241,9 @@ class Load:
                 if not self._copy_of(generation, number):
                     return  # one too many now; it may be begun again
             self._spent[number] = number >= self._jobs()
-        except BaseException:
+        except BaseException as error:
+            if not isinstance(error, Interrupted):
+                self._cause = self._cause or error
             self._stopped.set()
             raise
 

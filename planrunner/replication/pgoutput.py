@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import TYPE_CHECKING, TypeAlias
 
+from planrunner.postgres.catalog import qualified
 from planrunner.postgres.lsn import Lsn
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ class Relation:
 
     @property
     def qualified(self) -> str:
-        """``schema.name`` for people; never for SQL."""
-        return f"{self.schema}.{self.name}"
+        """As ``Table.qualified``."""
+        return qualified(self.schema, self.name)
 
 
 # Text form by column; None is NULL, and a column that was sent unchanged (TOAST) is not there.

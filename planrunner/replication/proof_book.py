@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from planrunner.failpoints import failpoint
 from planrunner.postgres import catalog
 from planrunner.replication import buckets
 from planrunner.replication.buckets import Cut, KeyColumn, Point
@@ -261,6 +262,8 @@ def _record(workspace: Workspace, fresh: Mapping[str, Mapping[str, Json]]) -> No
             forget_in(session, table, workspace.names.plan_id, names)
         for name, detail in fresh.items():
             workspace.ledger.record_effect(session, CUTS, name, detail)
+        failpoint("verify.before_cuts")
+    failpoint("verify.cut")
 
 
 def forget_in(session: Session, table: str, plan_id: str, names: Sequence[str] | None = None) -> None:

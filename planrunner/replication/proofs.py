@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING
 
 from planrunner.errors import DifferencesFound, StepFailed
 from planrunner.postgres.grants import TO_COME, Grant, Kind
-from planrunner.replication import activity, census, drift, likeness, relations, sequences, shape, troubles
+from planrunner.replication import (
+    activity,
+    census,
+    drift,
+    fingerprint,
+    likeness,
+    relations,
+    sequences,
+    shape,
+    troubles,
+)
 from planrunner.replication.health import observe
 from planrunner.replication.likeness import listed
 from planrunner.units import human_bytes
@@ -29,11 +39,14 @@ STOPPING: Mapping[str, str] = {
     "rows": "rows would be missing",
     "indexes": "queries would take for ever, and duplicates come in",
     "constraints": "rows could come in that the source refuses",
+    "defaults": "what is inserted without a value would have another",
     "triggers": "what they do would not happen any more",
+    "rules": "what they do would not happen any more",
     "views": "the application reads them",
     "functions": "the application calls them",
     "types": "values could come in that the source refuses",
     "row security": "rows would be shown to whom they are hidden from",
+    "inheritance": "queries of the whole would lack what hangs elsewhere",
     "owners": "the owner's rights would be another's, and migrations of the application fail",
     "grants": "the application would be refused",
     "extensions": "what they bring is missing",
@@ -99,8 +112,8 @@ def prove(workspace: Workspace, terms: Terms, rows: Verification | None = None) 
 
 
 def mark(workspace: Workspace) -> str:
-    """The source's catalogue as one number, for ``inside``; take it before ``prove``."""
-    return shape.digest(workspace.source)
+    """The source's catalogue as two numbers, for ``inside``; take it before ``prove``."""
+    return f"{shape.digest(workspace.source)} {fingerprint.versions(workspace.source)}"
 
 
 def inside(
@@ -109,18 +122,29 @@ def inside(
     sending: tuple[sequences.Sequence, ...],
     moved: Collection[sequences.Moved],
 ) -> tuple[Proof, ...]:
-    """What is asked once more while writes stand still, by one query: the catalogue; and each sequence was carried.
+    """What is asked once more while writes stand still, by two queries: the catalogue; and each sequence was carried.
 
     ``marked`` is the gate's ``mark``, ``sending`` the sequences read in the fence, ``moved`` what carrying returned.
     """
-    same = shape.digest(workspace.source) == marked
-    text = "unchanged since the gate" if same else "a table was made or changed since the gate"
+    same = mark(workspace) == marked
+    text = (
+        "unchanged since the gate"
+        if same
+        else "a table, or what belongs to one, was made or changed since the gate"
+    )
+    # Writers go on after this whatever it takes: what differs is asked for only now that the fence comes down.
+    detail = () if same else _catalogue(workspace).detail or _defined(workspace)
     lacking = {s.qualified for s in sending} - {m.sequence for m in moved}
     carried = f"{len(moved)} of {len(sending)} carried, {sum(1 for m in moved if m.changed)} moved"
     return (
-        Proof(name="catalogue", equal=same, text=text),
+        Proof(name="catalogue", equal=same, text=text, detail=detail),
         Proof(name="sequences", equal=not lacking, text=carried, detail=listed(lacking)),
     )
+
+
+def _defined(workspace: Workspace) -> tuple[str, ...]:
+    omitted = relations.omitted(workspace.source, workspace.selection)
+    return listed(fingerprint.differences(workspace.source, workspace.target, omitted))
 
 
 def refuse(proofs: Iterable[Proof], *, tolerated: Collection[str] = ()) -> tuple[str, ...]:
@@ -155,17 +179,21 @@ def _rows(found: Verification) -> Proof:
 
 def _wish(workspace: Workspace, terms: Terms, omitted: relations.Omitted) -> likeness.Wish:
     made = [Grant.from_detail(detail) for detail in workspace.ledger.effects("grant").values()]
-    given = frozenset((_label(g, name), g.login) for g in made for name in g.names)
+    words = sorted({word for g in made for word in (g.schema, *g.names) if word is not None})
+    rows = workspace.source.rows("SELECT w, quote_ident(w) FROM unnest(%s::text[]) w", [words])
+    quoted = {str(word): str(shown) for word, shown in rows}
+    given = frozenset((_label(g, name, quoted), g.login) for g in made for name in g.names)
     return likeness.Wish(
         owners=terms.owners, grants=terms.grants, omitted=omitted, roles=terms.roles or {}, given=given
     )
 
 
-def _label(grant: Grant, name: str) -> str:
+def _label(grant: Grant, name: str, quoted: Mapping[str, str]) -> str:
+    """What was granted on, in the census's words."""
     if grant.kind in TO_COME:
         what = "tables" if grant.kind is Kind.DEFAULT_TABLE else "sequences"
         return f"default privileges of {name} in schema {grant.schema} for {what}"
-    return f"{grant.kind.value} {name if grant.schema is None else f'{grant.schema}.{name}'}"
+    return f"{grant.kind.value} {name if grant.schema is None else f'{quoted[grant.schema]}.{quoted[name]}'}"
 
 
 def _sequences(
@@ -231,6 +259,14 @@ def _catalogue(workspace: Workspace) -> Proof:
         detail = tuple(text for text in (error.message, error.remedy) if text)
         return Proof(
             name="catalogue", equal=False, text="the source's tables changed since the copy", detail=detail
+        )
+    left = drift.left_behind(workspace)
+    if left:
+        return Proof(
+            name="catalogue",
+            equal=False,
+            text="the target still has tables that the source dropped after they were copied",
+            detail=left,
         )
     return Proof(
         name="catalogue", equal=True, text="the source's tables are as they were copied, or both sides agree"

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 OTHERS_EXTENSIONS = ("aws_", "rds_tools", "plpgsql")
 _ROLE = r"rds\w*"
 _OWNER = re.compile(rf"^ALTER [^\n]* OWNER TO (?P<role>{_ROLE});\n", re.MULTILINE)
+# Of an entry with grants only one statement; a name in it may hold newlines, and words that look like a grant.
+_STATEMENT = re.compile(r'(?:[^";]|"(?:[^"]|"")*")*;\n?')
 _GRANT = re.compile(
-    rf"^(?:ALTER DEFAULT PRIVILEGES [^\n]*)?(?:GRANT|REVOKE) [^\n]* (?:TO|FROM) (?P<role>{_ROLE})"
-    r"(?: WITH GRANT OPTION)?;\n",
-    re.MULTILINE,
+    rf"\s*(?:ALTER DEFAULT PRIVILEGES .*)?(?:GRANT|REVOKE) .* (?:TO|FROM) (?P<role>{_ROLE})"
+    r"(?: WITH GRANT OPTION)?;\n?",
+    re.DOTALL,
 )
 # As pg_restore lists them: SCHEMA - rds_tools rdsadmin, ACL rds_tools FUNCTION f() rdsadmin, …
 _SCHEMA = re.compile(
@@ -49,10 +51,14 @@ class Provider:
         a statement in another role's entry may be the text of a function.
         """
         if kind.endswith("ACL"):
-            return _GRANT.sub(lambda m: m[0] if m["role"] in self.there else "", text)
+            return _STATEMENT.sub(self._granting, text)
         if re.fullmatch(_ROLE, owner) is None:
             return text
         return _OWNER.sub(lambda m: m[0] if m["role"] in self.assumable else "", text)
+
+    def _granting(self, statement: re.Match[str]) -> str:
+        found = _GRANT.fullmatch(statement[0])
+        return statement[0] if found is None or found["role"] in self.there else ""
 
 
 def provider(target: Server, assumable: frozenset[str]) -> Provider:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
+from planrunner.failpoints import failpoint
 from planrunner.postgres import catalog
 from planrunner.replication.names import SCHEMA
 from planrunner.replication.units import published
@@ -77,6 +78,8 @@ def create(source: Server, names: Names, generation: int, units: Sequence[Unit])
         session.execute("SET LOCAL client_min_messages = warning")
         for statement in statements(names, generation, units):
             session.execute(statement)
+        failpoint("publication.before_create")
+    failpoint("publication.created")
 
 
 def existing(source: Server, names: Names) -> dict[int, frozenset[str]]:
@@ -98,7 +101,9 @@ def existing(source: Server, names: Names) -> dict[int, frozenset[str]]:
 
 def narrow(source: Server, names: Names, generation: int, units: Sequence[Unit]) -> None:
     """Leave only ``units`` and the barrier in a generation's publication: those it has copied."""
+    failpoint("publication.before_narrow")
     source.execute(narrowing(names, generation, units))
+    failpoint("publication.narrowed")
 
 
 def narrowing(names: Names, generation: int, units: Sequence[Unit]) -> sql.Composed:
@@ -109,11 +114,12 @@ def narrowing(names: Names, generation: int, units: Sequence[Unit]) -> sql.Compo
 
 
 def drop(source: Server, names: Names, generation: int) -> None:
-    """Drop a generation's publication and its barrier table on the source."""
+    """Drop a generation's barrier table on the source, then its publication."""
+    drop_barrier(source, names, generation)
     with source.transaction() as session:
         session.execute("SET LOCAL client_min_messages = warning")
         session.execute(dropping(names.stream(generation)))
-    drop_barrier(source, names, generation)
+    failpoint("publication.dropped")
 
 
 def dropping(publication: str) -> sql.Composed:
@@ -127,6 +133,7 @@ def drop_barrier(server: Server, names: Names, generation: int) -> None:
         session.execute("SET LOCAL client_min_messages = warning")
         for statement in dropping_barrier(names, generation):
             session.execute(statement)
+    failpoint("barrier.dropped")
 
 
 def dropping_barrier(names: Names, generation: int) -> tuple[sql.Composed, ...]:
@@ -154,3 +161,4 @@ def drop_empty_schema(source: Server) -> None:
     )
     if not left:
         source.execute(DROP_SCHEMA)
+        failpoint("ledger.source_schema_dropped")

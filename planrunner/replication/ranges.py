@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
+from planrunner.failpoints import failpoint
 from planrunner.replication import publications
 from planrunner.replication.identities import table_name
 from planrunner.replication.names import SCHEMA, TRUNCATE_TRIGGER
@@ -126,6 +127,8 @@ def prepare(workspace: Workspace, tables: Sequence[Table], *, above: int) -> Non
             session.execute("SET LOCAL client_min_messages = warning")
             for statement in statements(workspace.names, _split_tables(workspace, tables)):
                 session.execute(statement)
+            failpoint("ranges.before_publish")
+        failpoint("ranges.published")
         workspace.done(f"{STEP} made", "prepared", {"tables": len(known)})
 
 
@@ -215,6 +218,7 @@ def tell_truncates_to(workspace: Workspace, generations: Sequence[int]) -> None:
     """
     if made(workspace):
         workspace.source.execute(truncate_function(workspace.names, sorted(set(generations))))
+        failpoint("ranges.truncates_told")
 
 
 def owned(workspace: Workspace, tables: Sequence[Table], generation: int) -> Owned:
@@ -299,6 +303,7 @@ def drop(workspace: Workspace) -> None:
     drops = [sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(row[0])) for row in found]
     if made(workspace):
         workspace.source.execute(*drops, dropping_function(names))
+        failpoint("ranges.dropped")
 
 
 def dropping_function(names: Names) -> sql.Composed:

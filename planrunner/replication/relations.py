@@ -7,8 +7,10 @@ out stay behind with it. A sequence goes with the table that owns it; a free one
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+from planrunner.postgres import catalog
 from planrunner.replication.selection import Fate, ForeignKeys
 
 if TYPE_CHECKING:
@@ -26,7 +28,8 @@ SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text,
        (SELECT d.refobjid::bigint FROM pg_depend d WHERE c.relkind = 'S' AND d.classid = 'pg_class'::regclass
           AND d.objid = c.oid AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
           AND d.refobjsubid > 0 LIMIT 1),
-       CASE WHEN %s AND c.relkind IN ('r', 'm') THEN pg_total_relation_size(c.oid) ELSE 0 END::bigint
+       CASE WHEN %s AND c.relkind IN ('r', 'm') THEN pg_total_relation_size(c.oid) ELSE 0 END::bigint,
+       format('%%I.%%I', n.nspname, c.relname)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't'
   AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'planrunner') AND n.nspname NOT LIKE 'pg\\_%%'
@@ -62,7 +65,7 @@ hanging AS (
     AND k.contype IS DISTINCT FROM 'f' AND t.tgisinternal IS NOT TRUE AND c.relkind IS DISTINCT FROM 't')
 SELECT DISTINCT CASE WHEN h.owner IS NULL THEN pg_describe_object(h.classid, h.objid, 0)
                      ELSE pg_describe_object('pg_class'::regclass, h.owner, 0) END,
-       format('%%s.%%s', n.nspname, c.relname)
+       format('%%I.%%I', n.nspname, c.relname)
 FROM hanging h JOIN pg_class c ON c.oid = h.relation JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE h.owner IS NULL OR h.owner NOT IN (SELECT oid FROM gone)
 ORDER BY 2, 1
@@ -73,8 +76,8 @@ WITH RECURSIVE tops AS (
   SELECT k.oid, k.oid AS top FROM pg_constraint k
   WHERE k.contype = 'f' AND k.conparentid = 0 AND k.confrelid = ANY (%s::oid[])
   UNION ALL SELECT k.oid, t.top FROM pg_constraint k JOIN tops t ON k.conparentid = t.oid)
-SELECT k.oid::bigint, (k.oid = t.top), k.conrelid::bigint, k.confrelid::bigint, k.conname::text,
-       format('%%s.%%s', n.nspname, c.relname), format('%%s.%%s', fn.nspname, f.relname),
+SELECT k.oid::bigint, (k.oid = t.top), k.conrelid::bigint, k.confrelid::bigint, format('%%I', k.conname),
+       format('%%I.%%I', n.nspname, c.relname), format('%%I.%%I', fn.nspname, f.relname),
        format('CONSTRAINT %%I ON %%I', k.conname, c.relname), t.top::bigint
 FROM tops t JOIN pg_constraint k ON k.oid = t.oid JOIN pg_class c ON c.oid = k.conrelid
 JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_class f ON f.oid = k.confrelid
@@ -85,7 +88,10 @@ _STATISTICS = "SELECT oid::bigint FROM pg_statistic_ext WHERE stxrelid = ANY (%s
 
 @dataclass(frozen=True, kw_only=True)
 class Relation:
-    """A table, view, materialized view, foreign table or sequence; ``owner`` is a sequence's table."""
+    """A table, view, materialized view, foreign table or sequence; ``owner`` is a sequence's table.
+
+    ``quoted`` is the server's own ``schema.name``, as it stands in what catalogues are compared by.
+    """
 
     oid: int
     schema: str
@@ -94,11 +100,12 @@ class Relation:
     parent: int | None
     owner: int | None
     bytes: int
+    quoted: str
 
     @property
     def qualified(self) -> str:
-        """``schema.name`` for people and comparisons."""
-        return f"{self.schema}.{self.name}"
+        """``schema.name`` for people and comparisons, as ``Table.qualified``."""
+        return catalog.qualified(self.schema, self.name)
 
     @property
     def table(self) -> bool:
@@ -110,7 +117,8 @@ class Relation:
 class ForeignKey:
     """A foreign key to a table whose rows don't all come; ``top`` unless a partition's copy of one.
 
-    ``possible``: the table it points to is made on the target, so the constraint could be.
+    Names are quoted as the server does. ``possible``: the table it points to is made on the target, so the
+    constraint could be.
     """
 
     oid: int
@@ -135,14 +143,21 @@ class Omitted:
 
     @property
     def names(self) -> frozenset[str]:
-        """The relations as ``schema.name``."""
+        """The relations as ``Table.qualified``."""
         return frozenset(r.qualified for r in self.relations)
+
+    @cached_property
+    def quoted(self) -> frozenset[str]:
+        """The relations as the servers quote them."""
+        return frozenset(r.quoted for r in self.relations)
 
 
 def read(source: Server, *, sized: bool = True) -> tuple[Relation, ...]:
     """Every relation of the user's, in name order; ``bytes`` is 0 unless ``sized``, which looks at every file."""
     return tuple(
-        Relation(oid=r[0], schema=r[1], name=r[2], kind=r[3], parent=r[4], owner=r[5], bytes=r[6])
+        Relation(
+            oid=r[0], schema=r[1], name=r[2], kind=r[3], parent=r[4], owner=r[5], bytes=r[6], quoted=r[7]
+        )
         for r in source.rows(_RELATIONS, [sized])
     )
 

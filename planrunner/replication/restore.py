@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from planrunner.failpoints import failpoint
+from planrunner.postgres.catalog import qualified
 from planrunner.replication import relations, roles, schema_dump
 from planrunner.replication.identities import table_name
 
@@ -84,6 +85,7 @@ def analyze(workspace: Workspace, tables: Sequence[Table]) -> None:
         for place in range(0, len(todo), _ANALYZE_AT_ONCE):
             named = [table_name(table) for table in todo[place : place + _ANALYZE_AT_ONCE]]
             session.execute(sql.SQL("ANALYZE {}").format(sql.SQL(", ").join(named)))
+            failpoint("analyze.batch")
     workspace.done(STEP, ANALYZED, {"tables": len(tables)})
 
 
@@ -108,7 +110,7 @@ def materialized_views(workspace: Workspace) -> tuple[tuple[str, str], ...]:
     """The source's materialized views that are carried, as (schema, name), in the order of dependencies."""
     gone = relations.omitted(workspace.source, workspace.selection).names
     found = workspace.source.rows(_MATVIEWS)
-    return tuple((row[0], row[1]) for row in found if f"{row[0]}.{row[1]}" not in gone)
+    return tuple((row[0], row[1]) for row in found if qualified(row[0], row[1]) not in gone)
 
 
 def refreshing(views: Sequence[tuple[str, str]]) -> tuple[str, ...]:
@@ -131,4 +133,6 @@ def refresh(workspace: Workspace, views: Sequence[tuple[str, str]], *, step: str
         with workspace.writing() as session:
             for statement in _refreshing(view):
                 session.execute(statement)
+            failpoint("views.before_commit")
+        failpoint("views.refreshed")
     workspace.done(step, "materialized views", {"refreshed": len(views)})

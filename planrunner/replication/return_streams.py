@@ -91,6 +91,7 @@ class Back:
             session.execute(subscriptions.owning(space.names, name))
             subscriptions.begin_at(session, name, aligned)
             session.execute(subscriptions.starting(name))
+            failpoint("back.before_start")
         failpoint("back.started")
 
     def forget(self) -> None:
@@ -193,8 +194,8 @@ def _try(server: Server, statement: sql.Composed) -> None:
             session.execute("SET LOCAL client_min_messages = error")
             with quiet.unrecorded(session):
                 session.execute(statement)
-        session.rollback()
     finally:
+        # Rolls back too, and minds no session that is broken.
         session.close()
 
 
@@ -207,10 +208,12 @@ def drop_back(workspace: Workspace) -> None:
     with workspace.writing_to(workspace.target) as session:
         session.execute("SET LOCAL client_min_messages = warning")
         session.execute(publications.dropping(names.back))
+    failpoint("back.unpublished")
     for server in (workspace.source, workspace.target):
         with workspace.writing_to(server) as session:
             session.execute("SET LOCAL client_min_messages = warning")
             session.execute(publications.dropping_marker(names.back_barrier))
+        failpoint("back.marker_dropped")
 
 
 def following_back(workspace: Workspace) -> bool:

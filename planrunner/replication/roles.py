@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, LiteralString
 
 from psycopg import sql
 
+from planrunner.failpoints import failpoint
 from planrunner.replication import decisions
 from planrunner.replication.attempts import attempted
 from planrunner.replication.decisions import Decision
@@ -39,14 +40,15 @@ members AS (SELECT oid FROM named WHERE oid NOT IN (SELECT oid FROM others)
 SELECT r.rolname::text, r.rolcanlogin, r.rolsuper, r.rolcreatedb, r.rolcreaterole, r.rolinherit, r.rolreplication,
        r.rolbypassrls, r.rolconnlimit, r.rolvaliduntil::text, shobj_description(r.oid, 'pg_authid')
 FROM pg_roles r WHERE (r.oid IN (SELECT oid FROM groups) OR r.oid IN (SELECT oid FROM members))
-  AND r.rolname NOT LIKE 'pg\\_%' AND r.rolname NOT LIKE 'rds%' AND r.rolname !~ '^pr_[0-9a-f]{8}_' ORDER BY r.oid
+  AND r.rolname NOT LIKE 'pg\\_%' AND r.rolname NOT LIKE 'rds%'
+  AND r.rolname !~ '^pr_[0-9a-f]{8}_login(_back)?$' ORDER BY r.oid
 """
 # to_jsonb: a grant says since 16 whether it is inherited and lets one act as the group.
 _MEMBERSHIPS = """
 SELECT g.rolname::text, r.rolname::text, bool_or(m.admin_option), bool_or((to_jsonb(m) ->> 'inherit_option')::bool),
        bool_or((to_jsonb(m) ->> 'set_option')::bool)
 FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid JOIN pg_roles r ON r.oid = m.member
-WHERE r.rolname = ANY (%s) AND g.rolname !~ '^pr_[0-9a-f]{8}_' GROUP BY 1, 2 ORDER BY 1, 2
+WHERE r.rolname = ANY (%s) AND g.rolname !~ '^pr_[0-9a-f]{8}_login(_back)?$' GROUP BY 1, 2 ORDER BY 1, 2
 """
 _ATTRIBUTES: dict[str, LiteralString] = {
     "superuser": "SUPERUSER",
@@ -241,6 +243,8 @@ def create(workspace: Workspace, roles: tuple[Role, ...]) -> None:
                         f" target: {refusal}",
                     )
                 )
+        failpoint("roles.before_commit")
+    failpoint("roles.made")
     decisions.tell(workspace, found)
 
 

@@ -23,18 +23,18 @@ from planrunner.replication.relations import Omitted
 from planrunner.replication.restorable import Restorable, assumable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from planrunner.model import Secret
     from planrunner.postgres.connection import Server
 
-_HEADER = re.compile(
-    r"^--\n-- Name: (?P<name>[^\n]*); Type: (?P<type>[A-Z ]+); Schema: (?P<schema>[^\n]*);"
-    r" Owner: (?P<owner>[^\n]*)\n--\n",
-    re.MULTILINE,
-)
+_HEADER = re.compile(r"^--\n-- Name: (?P<told>[^\n]*)\n--\n", re.MULTILINE)
+_KIND = re.compile(r"; Type: (?P<type>[A-Z ]+); Schema: ")
+_OWNER = re.compile(r"; Owner: ")
 _RESTRICT = re.compile(r"^\\restrict (\S+)$", re.MULTILINE)
 _SETTING = re.compile(r"^SET (\w+) = [^\n]*;\n", re.MULTILINE)
+# CLUSTER leaves this mark with an index that is otherwise the same.
+_CLUSTERED = re.compile(r"^ALTER TABLE [^\n]* CLUSTER ON [^\n]*;$", re.MULTILINE)
 TIMEOUT_SECONDS = 3600.0
 
 
@@ -50,7 +50,8 @@ class Entry:
     @property
     def key(self) -> str:
         """A name that is the same in every dump of the same thing."""
-        return f"{self.type} {self.schema}.{self.name} {hashlib.sha256(self.sql.encode()).hexdigest()[:12]}"
+        same = _CLUSTERED.sub("", self.sql).rstrip() + "\n\n\n" if _CLUSTERED.search(self.sql) else self.sql
+        return f"{self.type} {self.schema}.{self.name} {hashlib.sha256(same.encode()).hexdigest()[:12]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,11 +92,11 @@ def dumped(source: Server, target: Server, wishes: Wishes, *, snapshot: str | No
         with tempfile.TemporaryDirectory(prefix="planrunner-") as folder:
             archive = Path(folder) / "schema.dump"
             _dump(client, source, archive, wishes, snapshot)
-            wanted = Restorable(target, wishes.omitted)
+            wanted = Restorable(source, target, wishes.omitted)
             sections = [_section(client, archive, name, wanted) for name in ("pre-data", "post-data")]
         if not any("pg_attver" in text for text, _ in sections):
             theirs = provider(target, assumable(target))
-            pre, post = (_parse(text, known, count, theirs) for text, count in sections)
+            pre, post = (_parse(text, known, lines, theirs) for text, lines in sections)
             return Schema(pre_data=pre, post_data=post)
         refused.append(client.version)
     if not refused:
@@ -106,10 +107,14 @@ def dumped(source: Server, target: Server, wishes: Wishes, *, snapshot: str | No
     )
 
 
-def _section(client: tools.ClientTools, archive: Path, name: str, wanted: Restorable) -> tuple[str, int]:
-    listing = _listing(client, archive, name, wanted)
-    count = sum(1 for line in listing.read_text("utf-8").splitlines() if not line.startswith(";"))
-    return _script(client, archive, listing), count
+def _section(
+    client: tools.ClientTools, archive: Path, name: str, wanted: Restorable
+) -> tuple[str, list[str]]:
+    """The section's script, and the lines of the list that it was made by."""
+    kept = _listed(client, archive, name, wanted)
+    listing = archive.with_name(f"{name}.list")
+    listing.write_bytes("".join(f"{line}\n" for line in kept).encode())
+    return _script(client, archive, listing), kept
 
 
 def _dump(
@@ -125,12 +130,13 @@ def _dump(
     arguments += [f"--exclude-table={_exactly(r.schema, r.name)}" for r in wishes.omitted.relations]
 
     def dump(secret: Secret | None) -> None:
-        with tools.dialling(for_another_libpq(source.parameters())) as (dial, environment):
+        with tools.dialling(for_another_libpq(source.parameters()), secret) as handed:
             tools.run_tool(
-                [str(client.pg_dump), *arguments, f"--file={archive}", f"--dbname={dial}"],
-                environment={**environment, **({"PGPASSWORD": secret.reveal()} if secret else {})},
+                [str(client.pg_dump), *arguments, f"--file={archive}", f"--dbname={handed.dial}"],
+                handed=handed,
                 what="dump the source's schema",
                 timeout=TIMEOUT_SECONDS,
+                line=source.line,
             )
 
     with_password(source, dump)
@@ -141,50 +147,94 @@ def _exactly(schema: str, name: str) -> str:
     return ".".join(f'"{part}"' for part in (schema.replace('"', '""'), name.replace('"', '""')))
 
 
-def _listing(client: tools.ClientTools, archive: Path, section_name: str, wanted: Restorable) -> Path:
+def _listed(client: tools.ClientTools, archive: Path, section_name: str, wanted: Restorable) -> list[str]:
     listed = tools.run_tool(
         [str(client.pg_restore), "--list", f"--section={section_name}", str(archive)],
-        environment={},
         what="list the schema dump",
         timeout=TIMEOUT_SECONDS,
     )
-    kept = [
-        line for line in listed.decode().splitlines() if line and not line.startswith(";") and wanted(line)
+    # pg_restore takes newlines out of names, and nothing else at which splitlines() would cut.
+    return [
+        line for line in listed.decode().split("\n") if line and not line.startswith(";") and wanted(line)
     ]
-    path = archive.with_name(f"{section_name}.list")
-    path.write_text("\n".join(kept) + "\n", "utf-8")
-    return path
 
 
 def _script(client: tools.ClientTools, archive: Path, listing: Path) -> str:
     made = tools.run_tool(
         [str(client.pg_restore), f"--use-list={listing}", "--file=-", str(archive)],
-        environment={},
         what="read the schema dump",
         timeout=TIMEOUT_SECONDS,
     )
     return made.decode()
 
 
-def _parse(text: str, known: frozenset[str], count: int, theirs: Provider) -> Script:
+def _parse(text: str, known: frozenset[str], lines: Sequence[str], theirs: Provider) -> Script:
     guard = _RESTRICT.search(text)
     if guard is not None:
         # psql's own guard against commands hidden in a dump; we send SQL, and the server knows neither line.
         text = text.replace(f"\\restrict {guard[1]}\n", "", 1).replace(f"\\unrestrict {guard[1]}\n", "", 1)
-    heads = list(_HEADER.finditer(text))
-    first = heads[0].start() if heads else len(text)
+    found = list(_HEADER.finditer(text))
+    heads = _heads(found, lines)
+    first = found[0].start() if found else len(text)
     preamble = _SETTING.sub(lambda m: m[0] if m[1] in known else "", text[:first])
-    if len(heads) != count:
+    if len(heads) != len(lines):
         whole = Entry(name="section", type="SECTION", schema="-", sql=text[first:])
-        return Script(preamble=preamble, entries=(whole,) if heads else ())
-    ends = [head.start() for head in heads[1:]] + [len(text)]
+        return Script(preamble=preamble, entries=(whole,) if found else ())
+    ends = [*(head.start for head in heads[1:]), len(text)][: len(heads)]
     entries: Sequence[Entry] = [
         Entry(
-            name=h["name"],
-            type=h["type"],
-            schema=h["schema"],
-            sql=theirs.cleaned(h["type"], h["owner"], text[h.end() : end]),
+            name=h.name, type=h.type, schema=h.schema, sql=theirs.cleaned(h.type, h.owner, text[h.end : end])
         )
         for h, end in zip(heads, ends, strict=True)
     ]
     return Script(preamble=preamble, entries=tuple(entries))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Head:
+    """What pg_restore writes above an entry, and where it stands in the script."""
+
+    name: str
+    type: str
+    schema: str
+    owner: str
+    start: int
+    end: int
+
+
+def _heads(found: Sequence[re.Match[str]], lines: Sequence[str]) -> list[_Head]:
+    """The heads that belong to ``lines``; what only looks like one stands in a name or a text."""
+    heads: list[_Head] = []
+    expected = sorted((line.split(";", 1)[1].split(None, 2)[2] for line in lines), key=_turn)
+    for match in found:
+        if len(heads) < len(expected):
+            heads += [head for head in _readings(match) if _fits(head, expected[len(heads)])][:1]
+    return heads
+
+
+def _turn(described: str) -> int:
+    """In which of pg_restore's three passes over the list an entry is written: grants come behind all else."""
+    if described.startswith(("ACL ", "DEFAULT ACL ")):
+        return 1
+    late = ("EVENT TRIGGER ", "COMMENT - EVENT TRIGGER ", "MATERIALIZED VIEW DATA ", "STATISTICS DATA ")
+    return 2 if described.startswith(late) else 0
+
+
+def _readings(match: re.Match[str]) -> Iterator[_Head]:
+    """Every way to read a head's line: a name may hold what stands between two of its parts."""
+    told = match["told"]
+    for kind in _KIND.finditer(told):
+        for owner in _OWNER.finditer(told, kind.end() - 1):
+            yield _Head(
+                name=told[: kind.start()],
+                type=kind["type"],
+                schema=told[kind.end() : owner.start()],
+                owner=told[owner.end() :],
+                start=match.start(),
+                end=match.end(),
+            )
+
+
+def _fits(head: _Head, described: str) -> bool:
+    listed = f"{head.type} {head.schema} {head.name} "
+    return described.startswith(listed) and head.owner in {"-", "", described[len(listed) :]}

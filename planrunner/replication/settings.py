@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from planrunner.errors import StepFailed
+from planrunner.failpoints import failpoint
 from planrunner.replication import decisions, roles
 from planrunner.replication.attempts import attempted
 from planrunner.replication.decisions import Decision
@@ -211,6 +212,8 @@ def carry(workspace: Workspace, terms: Terms) -> None:
         found += _stay_inside(session, target)
         figures = {"statements": len(planned), "decisions": len(found)}
         workspace.ledger.record_effect(session, STEP, CARRIED, figures)
+        failpoint("settings.before_commit")
+    failpoint("settings.carried")
     decisions.tell(workspace, found)
 
 

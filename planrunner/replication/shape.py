@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from planrunner.postgres.catalog import qualified
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -80,8 +82,8 @@ class TableShape:
 
     @property
     def qualified(self) -> str:
-        """``schema.name`` for people; never for SQL."""
-        return f"{self.schema}.{self.name}"
+        """As ``Table.qualified``."""
+        return qualified(self.schema, self.name)
 
     @property
     def by_name(self) -> Mapping[str, ColumnShape]:
@@ -128,7 +130,7 @@ def _shape(told: str, rows: list[Row]) -> Shape:
     return Shape(
         digest=told,
         tables={row[1]: _table(row[2:]) for row in rows if row[0] == "t"},
-        enums={f"{row[2]}.{row[3]}": tuple(row[5] or ()) for row in rows if row[0] == "e"},
+        enums={qualified(row[2], row[3]): tuple(row[5] or ()) for row in rows if row[0] == "e"},
     )
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
+from planrunner.postgres.catalog import parted
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -235,8 +237,7 @@ def _told(table: TableShape) -> str:
 
 
 def _enum_changed(name: str, before: tuple[str, ...], now: tuple[str, ...]) -> Change:
-    schema, _, own = name.partition(".")
-    type_name = sql.Identifier(schema, own)
+    type_name = sql.Identifier(*parted(name))
     fresh = [label for label in now if label not in before]
     add = sql.SQL("ALTER TYPE {} ADD VALUE {};")
     return Change(

@@ -9,6 +9,7 @@ from psycopg import errors, sql
 
 from planrunner import remains
 from planrunner.errors import StepFailed
+from planrunner.failpoints import failpoint
 from planrunner.postgres.lsn import Lsn
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class Slot:
     lost: str | None
     reader: str | None
     failover: bool
+    # When its reader last replied, by the reader's own clock; None while the WAL sender works or may not be seen.
+    replied: str | None = None
 
 
 # to_jsonb: invalidation_reason and failover came with 17, conflicting with 16; an older server shows none.
@@ -62,7 +65,9 @@ SELECT s.slot_name::text, s.active_pid, s.confirmed_flush_lsn::text, s.wal_statu
             WHEN s.confirmed_flush_lsn IS NOT NULL AND s.restart_lsn IS NULL THEN 'wal_removed' END,
        (SELECT coalesce(nullif(a.application_name, ''), a.usename::text) FROM pg_stat_activity a
         WHERE a.pid = s.active_pid),
-       coalesce((to_jsonb(s) ->> 'failover')::boolean, false)
+       coalesce((to_jsonb(s) ->> 'failover')::boolean, false),
+       (SELECT coalesce(r.reply_time::text, 'never') FROM pg_stat_replication r JOIN pg_stat_activity a ON a.pid = r.pid
+        WHERE r.pid = s.active_pid AND starts_with(a.wait_event, 'WalSender'))
 FROM pg_replication_slots s
 WHERE starts_with(s.slot_name::text, %s) AND s.database = current_database()
 """
@@ -92,6 +97,7 @@ def shown(server: Server, prefix: str) -> dict[str, Slot]:
             lost=r[7],
             reader=r[8],
             failover=r[9],
+            replied=r[10],
         )
         for r in server.rows(_SLOTS, [prefix])
     )
@@ -147,10 +153,12 @@ def create_named(workspace: Workspace, server: Server, name: str) -> None:
         with server.session() as session:
             session.execute("SET lock_timeout = '3s'")
             try:
+                failpoint("slot.before_create")
                 session.execute(made)
             except errors.LockNotAvailable as error:
                 _tell_blockers(workspace, server, deadline, error)
             else:
+                failpoint("slot.created")
                 return
 
 
@@ -184,7 +192,9 @@ def advance_to_now(server: Server, name: str, *, timeout: float) -> Lsn:
         session.execute("SELECT set_config('statement_timeout', %s, false)", [str(int(timeout * 1000))])
         waiting, moving = advancing(name)
         session.execute(waiting)
+        failpoint("slot.before_advance")
         row = session.execute(moving).fetchone()
+    failpoint("slot.advanced")
     assert row is not None
     return Lsn.parse(row[0])
 
@@ -211,11 +221,15 @@ def drop_named(workspace: Workspace, server: Server, name: str) -> None:
         slot = shown(server, name).get(name)
         if slot is None:
             return
+        failpoint("slot.before_drop")
         if slot.active_pid is None and _dropped(server, name):
+            failpoint("slot.dropped")
             remains.gone(server.side.value, "slot", name)
             return
         if slot.active_pid is not None:
-            server.rows("SELECT pg_terminate_backend(%s)", [slot.active_pid])
+            # In a session that asks the fence: a runner that was taken over must not end its successor's stream.
+            with server.session() as session:
+                session.execute("SELECT pg_terminate_backend(%s)", [slot.active_pid])
         workspace.clock.sleep(0.1)
     raise StepFailed(
         f"{server.side.value}: slot {name} stays in use",

@@ -15,6 +15,7 @@ from psycopg import sql
 
 from planrunner import remains
 from planrunner.errors import QueryFailed, ServerError, SnapshotLost
+from planrunner.failpoints import failpoint
 from planrunner.replication import slots
 
 if TYPE_CHECKING:
@@ -124,7 +125,9 @@ def capture(workspace: Workspace, generation: int) -> HeldSnapshot:
     keepers: list[_Keeper] = []
     try:
         with source.translated("create the replication slot"):
+            failpoint("snapshot.before_slot")
             relayed = slots.create_exporting(workspace, replication, generation)
+            failpoint("snapshot.slot_made")
         with source.translated("hold the snapshot"):
             for _ in range(KEEPERS):
                 keepers.append(_keeper(source, relayed))  # those made before a failure are closed
@@ -134,6 +137,7 @@ def capture(workspace: Workspace, generation: int) -> HeldSnapshot:
             session.close()
         slots.drop(workspace, generation)
         raise
+    failpoint("snapshot.held")
     return HeldSnapshot(source, generation, keepers, replication)
 
 

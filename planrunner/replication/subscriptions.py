@@ -9,6 +9,7 @@ from psycopg import conninfo, sql
 
 from planrunner import remains
 from planrunner.errors import StepFailed
+from planrunner.failpoints import failpoint
 from planrunner.postgres import quiet
 from planrunner.replication import logins, slots
 from planrunner.replication.names import SCHEMA, STOP_TRIGGER
@@ -42,12 +43,16 @@ class Subscription:
     pid: int | None
     errors: int
     conflicts: Mapping[str, int]
+    # When its worker last received anything; None while it applies or dials.
+    received: str | None = None
 
 
 # A worker for parallel apply has a row of its own (leader_pid, since 16), a table's first copy one with relid.
 _SUBSCRIPTIONS: LiteralString = """
 SELECT s.oid::bigint, s.subname::text, s.subenabled, s.subslotname::text,
-       (SELECT string_agg(quote_ident(p), ',') FROM unnest(s.subpublications) p), w.pid, {counters}
+       (SELECT string_agg(quote_ident(p), ',') FROM unnest(s.subpublications) p), w.pid, {counters},
+       (SELECT coalesce(w.last_msg_receipt_time::text, 'never') FROM pg_stat_activity a
+        WHERE a.pid = w.pid AND a.wait_event = 'LogicalApplyMain')
 FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid AND d.datname = current_database()
 LEFT JOIN pg_stat_subscription w ON w.subid = s.oid AND w.relid IS NULL AND to_jsonb(w) ->> 'leader_pid' IS NULL
 {statistics}
@@ -94,6 +99,7 @@ def _subscription(row: Row) -> Subscription:
             for name, count in counters.items()
             if name.startswith("confl_") and count
         },
+        received=row[7],
     )
 
 
@@ -136,6 +142,8 @@ def create(workspace: Workspace, generation: int, owned: Owned, *, also: Sequenc
     logins.ready(workspace, workspace.source)
     with workspace.writing() as session:
         create_in(workspace, session, generation, owned, also=also)
+        failpoint("subscription.before_create")
+    failpoint("subscription.created")
 
 
 def create_in(
@@ -172,6 +180,8 @@ def enable(workspace: Workspace, generation: int) -> None:
         session.execute("SET LOCAL client_min_messages = warning")
         for made in enabling(workspace.names, generation):
             session.execute(made)
+        failpoint("subscription.before_enable")
+    failpoint("subscription.enabled")
 
 
 def enabling(names: Names, generation: int) -> tuple[sql.Composed, ...]:
@@ -223,6 +233,7 @@ def drop_named(workspace: Workspace, server: Server, name: str) -> None:
         return
     with workspace.writing_to(server) as session:
         session.execute(dropping(name)[0])
+    failpoint("subscription.disabled")
     for _ in range(300):
         if shown(server, name)[name].pid is None:
             break
@@ -234,6 +245,7 @@ def drop_named(workspace: Workspace, server: Server, name: str) -> None:
         )
     with workspace.writing_to(server) as session:
         _drop_disabled(session, name)
+    failpoint("subscription.dropped")
 
 
 def drop_in(workspace: Workspace, session: Session, generation: int) -> None:

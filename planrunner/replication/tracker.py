@@ -102,6 +102,7 @@ def drop(workspace: Workspace) -> None:
                 "DELETE FROM planrunner.effect WHERE plan_id = %s AND step = ANY (%s)",
                 [workspace.names.plan_id, [proof_book.STEP, proof_book.CUTS]],
             )
+        failpoint("tracker.forgotten")
     for server in (workspace.source, workspace.target):
         slots.drop_named(workspace, server, workspace.names.tracker)
 

@@ -11,8 +11,10 @@ from planrunner.errors import PlanrunnerError, StepFailed
 from planrunner.model import Mark
 from planrunner.postgres.preflight_line import dialing
 from planrunner.postgres.preflight_section import Needs
-from planrunner.replication import apply_error, logins
+from planrunner.replication import apply_error, logins, timeline
 from planrunner.replication.health import exhausted
+from planrunner.replication.names import FENCE_TRIGGER
+from planrunner.units import human_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from planrunner.replication.apply_error import Refusal
     from planrunner.replication.health import Health
     from planrunner.replication.subscriptions import Subscription
+    from planrunner.replication.unsendable import Unsendable
     from planrunner.replication.workspace import Workspace
 
 ANEW = "`planrunner cleanup` this plan, empty the target and `planrunner run` again: the copy begins anew."
@@ -76,11 +79,21 @@ def _slot_missing(workspace: Workspace, name: str) -> Trouble:
             f" {given_up.get('retained')} of WAL, above max_wal_retained",
             remedy=f"Make room on the source's disk or raise max_wal_retained, then {ANEW}",
         )
+    replaced = timeline.changed(workspace)
     return Trouble(
         code="slot_missing",
-        what=f"source: slot {name} is gone: someone dropped it, or the server was replaced by one without it"
-        " (failover, restored backup); the changes since the copy can't be followed any more",
-        remedy=f"Find out who drops slots there; then {ANEW}",
+        what=f"source: slot {name} is gone: "
+        + (
+            replaced
+            or "someone dropped it, or the server was replaced by one without it (failover, restored backup)"
+        )
+        + "; the changes since the copy can't be followed any more",
+        remedy=(
+            "From PostgreSQL 17 on, failover: true in the sync step makes slots outlive the next failover; "
+            if replaced
+            else "Find out who drops slots there; "
+        )
+        + f"then {ANEW}",
     )
 
 
@@ -102,7 +115,8 @@ def subscription_troubles(
             yield Trouble(
                 code="subscription_disabled",
                 what=f"target: subscription {name} is disabled; nothing is applied and slot {name} keeps WAL",
-                remedy=f"Find out who disabled it. `planrunner run` enables it again: ALTER SUBSCRIPTION {name} ENABLE;",
+                remedy=f"Find out who disabled it. On the target: ALTER SUBSCRIPTION {name} ENABLE; and `planrunner run`"
+                " again.",
             )
         elif found.slot != name:
             yield Trouble(
@@ -115,8 +129,23 @@ def subscription_troubles(
 
 def worker_missing(workspace: Workspace, health: Health, generation: int, seconds: float) -> Trouble:
     """Why no apply worker runs; asks both servers, so only once one was away for a while."""
+    name = health.subscriptions[generation].name
+    lead = f"target: subscription {name} has had no apply worker for {seconds:.0f} s"
+    return _standing_still(workspace, health, generation, lead)
+
+
+def unattached(workspace: Workspace, health: Health, generation: int, seconds: float) -> Trouble:
+    """Why an apply worker that runs has no session on the source; asks as ``worker_missing`` does."""
+    name = health.subscriptions[generation].name
+    lead = (
+        f"target: the apply worker of subscription {name} has been without a session on the source for {seconds:.0f} s:"
+        " the line from the target to the source is cut or silent"
+    )
+    return _standing_still(workspace, health, generation, lead)
+
+
+def _standing_still(workspace: Workspace, health: Health, generation: int, lead: str) -> Trouble:
     subscription, slot = health.subscriptions[generation], health.slots.get(generation)
-    lead = f"target: subscription {subscription.name} has had no apply worker for {seconds:.0f} s"
     full = exhausted(workspace)
     if full:
         used = "; ".join(f"{room.setting} = {room.limit}, {room.used} in use" for room in full)
@@ -189,6 +218,18 @@ def applies_with_errors(subscription: Subscription, count: int, refusal: Refusal
     )
 
 
+def unsendable(subscription: Subscription, found: Unsendable) -> Trouble:
+    """A row that the source can't write out."""
+    where = "" if found.table is None else f" of {found.table} ({human_bytes(found.bytes or 0)} in binary)"
+    return Trouble(
+        code="row_too_long",
+        what=f"source: subscription {subscription.name} stands before a row{where} that is longer than PostgreSQL can"
+        f" send: 1 GB as text, where bytea takes two bytes for each: {found.words}",
+        remedy="The stream can't pass it. Shorten the row or part it into several, or leave its table out (tables:"
+        f" exclude), then {ANEW}",
+    )
+
+
 def _first(refusal: Refusal) -> str:
     change = refusal.transaction.changes[0]
     return f"{change.kind} of {change.relation.qualified}, key {apply_error.named(change.key)}"
@@ -207,6 +248,17 @@ def refused(subscription: Subscription, refusal: Refusal) -> Trouble:
     )
 
 
+def _past_guard(statement: sql.Composed, table: sql.Identifier, refusal: Refusal) -> sql.Composed:
+    """``statement`` as it passes the guard that keeps writers off the target before the cutover."""
+    if not refusal.closed:
+        return statement
+    trigger = sql.Identifier(FENCE_TRIGGER)
+    return sql.SQL(
+        "BEGIN; ALTER TABLE {table} DISABLE TRIGGER {trigger}; {statement} ALTER TABLE {table} ENABLE ALWAYS TRIGGER"
+        " {trigger}; COMMIT;"
+    ).format(table=table, trigger=trigger, statement=statement)
+
+
 def _mending(refusal: Refusal) -> str:
     change = refusal.change
     assert change is not None
@@ -218,7 +270,9 @@ def _mending(refusal: Refusal) -> str:
         ]
         where = sql.SQL(" AND ").join(terms)
         look = sql.SQL("SELECT * FROM {} WHERE {};").format(table, where).as_string()
-        remove = sql.SQL("DELETE FROM {} WHERE {};").format(table, where).as_string()
+        remove = _past_guard(
+            sql.SQL("DELETE FROM {} WHERE {};").format(table, where), table, refusal
+        ).as_string()
         return (
             "Someone else wrote that row on the target. Find out who, and stop it. Look at the row on the target:"
             f" {look} If the source's row is the right one: {remove}"

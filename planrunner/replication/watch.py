@@ -10,9 +10,21 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from planrunner.errors import PlanrunnerError, ServerError, StepFailed
-from planrunner.replication import apply_error, drift, logins, slots, subscriptions, tracker, troubles
+from planrunner.errors import PlanrunnerError, ServerError, ServerReplaced, StepFailed
+from planrunner.replication import (
+    apply_error,
+    drift,
+    logins,
+    published,
+    slots,
+    subscriptions,
+    timeline,
+    tracker,
+    troubles,
+    unsendable,
+)
 from planrunner.replication.health import Health, observe, wal_disk
+from planrunner.replication.silences import Silences
 from planrunner.units import human_bytes
 
 if TYPE_CHECKING:
@@ -48,8 +60,10 @@ class Watch:
         self._errors: dict[int, int] = {}
         self._explained: dict[int, int] = {}
         self._pids: dict[int, int | None] = {}
+        self._silences = Silences(workspace, acting=acting)
         self._told_at = self._told_room = 0
         self._paused = False
+        self._told_replaced = False
 
     def paused(self) -> bool:
         """True while the slots keep more than the budget's ``pause``: begin nothing that can wait."""
@@ -73,6 +87,7 @@ class Watch:
                 raise found.error()
             for generation in self._generations:
                 self._judge_worker(health, generation)
+                self._silences.judge(health, generation)
         if health.at >= self._next_check:
             self.check_catalogue()
         return health
@@ -82,11 +97,25 @@ class Watch:
         self._next_check = self._workspace.clock.monotonic() + self._terms.check_every
         if self._acting and self._following and logins.due(self._workspace, self._workspace.source):
             logins.renew(self._workspace, self._workspace.source)
+        self._judge_timeline()
         if self._shape is None:
             self._shape = drift.recorded(self._workspace)
         if self._shape is not None:
             self._shape = drift.check(
                 self._workspace, self._shape, following=self._following, records=self._acting
+            )
+            for found in published.lacking(self._workspace, self._generations):
+                raise found.error()
+
+    def _judge_timeline(self) -> None:
+        # The slots are there, so a standby that had them goes on; what it had not received yet is no reason to stop.
+        replaced = None if self._told_replaced else timeline.changed(self._workspace)
+        if replaced is not None:
+            self._told_replaced = True
+            self._workspace.tell(
+                f"warning: {replaced}; the streams go on, but what the former server had acknowledged and this one"
+                " had not received is gone here and may be on the target: compare both sides (planrunner verify)",
+                {},
             )
 
     def _judge_worker(self, health: Health, generation: int) -> None:
@@ -115,6 +144,9 @@ class Watch:
             raise troubles.refused(subscription, refusal).error()
         # Once may be a lock or a lost line, and the worker is back in a moment.
         if count > 1:
+            found = unsendable.find(self._workspace, subscription) if refusal is None else None
+            if found is not None:
+                raise troubles.unsendable(subscription, found).error()
             raise troubles.applies_with_errors(subscription, count, refusal).error()
 
     def _judge_budget(self, health: Health) -> None:
@@ -242,7 +274,7 @@ class Background:
             except ServerError as error:
                 # A server that restarts is back soon; one that stays away leaves the disk unwatched.
                 unseen_since = unseen_since or now
-                if now - unseen_since > _UNSEEN_SECONDS:
+                if isinstance(error, ServerReplaced) or now - unseen_since > _UNSEEN_SECONDS:
                     self._found = error
                     return
             except BaseException as error:  # noqa: BLE001  # raised by check, in the thread that works

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from planrunner.errors import StepFailed
+from planrunner.failpoints import failpoint
 from planrunner.replication import selection_record
 from planrunner.replication.choices import Choices
-from planrunner.replication.ledger import Lease, Ledger
+from planrunner.replication.ledger import Lease, Ledger, lease_lost
 from planrunner.replication.names import Names
 from planrunner.replication.pulse import Pulse
 from planrunner.replication.selection import EVERYTHING, Selection
+from planrunner.replication.takeover import take_over
 from planrunner.replication.terms import Terms
 from planrunner.steering import unsteered
 
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
     from planrunner.replication.schema_dump import Schema
     from planrunner.replication.snapshot import HeldSnapshot
     from planrunner.steering import Steering
-
-
-_PATIENCE_SECONDS = 30.0
-_PAUSE_SECONDS = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +50,8 @@ class Workspace:
     ``schema`` is the source's schema as it was dumped under the round's snapshot, ``analyzed`` the tables whose
     statistics this process has gathered on the target, ``choices`` what the plan says of tables that can't be
     followed as they are, ``shield`` what holds back a signal meanwhile, ``steering`` what operators ask for now,
-    ``logins`` the passwords that this process gave to the roles of its subscriptions.
+    ``logins`` the passwords that this process gave to the roles of its subscriptions. ``may_give_up``: who waits for
+    the streams may drop them above the plan's budget of WAL; not inside a pause, nor for a command that only looks.
     """
 
     def __init__(  # noqa: PLR0913  # what a run is made of, each by its name
@@ -85,6 +83,7 @@ class Workspace:
         self.analyzed: set[str] = set()
         self.totals: Totals | None = None
         self.logins: dict[Side, Secret] = {}
+        self.may_give_up = False
         self._lease: Lease | None = None
         self._taking = threading.Lock()
 
@@ -106,32 +105,24 @@ class Workspace:
         # Several threads may need it first: taken twice, the second would fence off the first.
         with self._taking:
             if self._lease is None:
-                self._end_stale_sessions()
-                lease = Lease.take(self.target, self.names.plan_id)
-                # Once more: those that a former runner opened meanwhile had not seen the new epoch. Whatever it opens
-                # from now on does see it.
-                self._end_stale_sessions()
+                self._refuse_latecomer()
+                lease = take_over(self.source, self.target, self.names.plan_id, self.clock)
                 for server in (self.source, self.target):
                     server.fence = partial(self._refuse_zombie, lease)
                 self._lease = lease
             return self._lease
 
-    def _end_stale_sessions(self) -> None:
-        """Until none is left: one that is in mid-commit may still be through with it."""
-        for server in (self.source, self.target):
-            give_up = self.clock.monotonic() + _PATIENCE_SECONDS
-            while end_stale_sessions(server, self.names.plan_id):
-                if self.clock.monotonic() > give_up:
-                    raise StepFailed(
-                        f"{server.side.value}: the sessions of a former run of this plan do not end",
-                        remedy=f"Look in pg_stat_activity there for planrunner/{self.names.plan_id}, then run again.",
-                    )
-                self.clock.sleep(_PAUSE_SECONDS)
+    def _refuse_latecomer(self) -> None:
+        # Before anybody's sessions are ended: they may be those of the runner that took over from this one.
+        if Lease.is_anothers(self.target, self.names.plan_id):
+            raise lease_lost()
 
     def _refuse_zombie(self, lease: Lease) -> None:
-        # A ledger that we have removed ourselves knows nobody any more.
+        # A ledger that we have removed ourselves knows nobody, until another makes it anew.
         if not self.ledger.removed:
             lease.check(self.target)
+        elif Lease.is_anothers(self.target, self.names.plan_id):
+            raise lease_lost()
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
@@ -156,6 +147,17 @@ class Workspace:
         """Record an effect in a transaction of its own."""
         with self.writing() as session:
             self.ledger.record_effect(session, step, name, detail or {})
+            failpoint("ledger.before_effect")
+        failpoint("ledger.effect_recorded")
+
+    @contextmanager
+    def giving_up(self) -> Iterator[None]:
+        """Hold to the budget of WAL for the length of the block, as while copying and following."""
+        self.may_give_up = True
+        try:
+            yield
+        finally:
+            self.may_give_up = False
 
     def let_go(self) -> None:
         """Give the snapshots back; harmless when there are none."""
@@ -167,17 +169,3 @@ class Workspace:
     def close(self) -> None:
         """Give back what the process holds."""
         self.let_go()
-
-
-def end_stale_sessions(server: Server, plan_id: str) -> int:
-    """End the sessions that other processes of this plan have on ``server``; how many there were.
-
-    A killed client's backend goes on until it next talks to it: in mid-index-build, or waiting for a
-    slot. A frozen one's would go on when it wakes.
-    """
-    ended = server.rows(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = current_user"
-        " AND application_name LIKE %(label)s AND application_name <> %(ours)s",
-        {"label": f"planrunner/{plan_id}%", "ours": server.name},
-    )
-    return len(ended)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from planrunner.errors import StateUnfit
 from planrunner.masking import without_hushed
 from planrunner.model import StepStatus
+from planrunner.shown import visible
 from planrunner.state.record import FORMAT_VERSION, ApprovalRecord, MarkRecord, State, StepState
 from planrunner.state.upgrade import upgraded
 
@@ -26,7 +27,7 @@ def to_json(state: State) -> str:
     """The state as indented JSON with a final newline, and with a checksum over everything that it says."""
     tree = cast("dict[str, object]", _plain(state))
     summed = {**tree, _CHECKSUM: _checksum(tree)}
-    return json.dumps(summed, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return visible(json.dumps(summed, indent=2, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def from_json(text: str) -> State:

@@ -50,7 +50,7 @@ def from_json(text: str, place: str) -> Control:
         steer = Steer(paused=_flag(tree["paused"]), **{name: _limit(tree[name]) for name in LIMITS})
         when = tree["when"] and datetime.fromisoformat(tree["when"])
         return Control(steer=steer, who=str(tree["who"]), when=when or None)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise StateUnfit(
             f"control file {place} is damaged: {error}",
             remedy="Write it anew: planrunner pause PLAN, resume PLAN or throttle PLAN jobs=plan.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import itertools
 import os
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from planrunner.errors import StateUnfit
+from planrunner.failpoints import failpoint
+from planrunner.reading import regular
 from planrunner.state import control as controls
 from planrunner.state import lock as locks
 from planrunner.state.codec import from_json, to_json
@@ -84,8 +87,11 @@ class FileStore:
                 raise overtaken(f"state file {self.path}")
             self._remove_stale()
             temporary = _written(self.path, text)
+            failpoint("state.before_backup")
             self._keep_previous()
+            failpoint("state.before_replace")
             temporary.replace(self.path)
+            failpoint("state.replaced")
             _sync_folder(self.path.parent)
         self._known, self._last = text, state
 
@@ -102,6 +108,7 @@ class FileStore:
             numbers = itertools.count(1)
             aside = next(free for n in numbers if not os.path.lexists(free := self._beside(f"aside.{n}")))
             self.path.rename(aside)
+            failpoint("state.set_aside")
             _sync_folder(self.path.parent)
         return str(aside)
 
@@ -125,6 +132,7 @@ class FileStore:
         path = self._beside("control.json")
         with self._translated("write"):
             _written(path, controls.to_json(control)).replace(path)
+            failpoint("control.replaced")
             _sync_folder(path.parent)
 
     def events(self) -> bytes | None:
@@ -196,6 +204,8 @@ class FileStore:
         try:
             yield
         except OSError as error:
+            if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
+                raise  # nothing is wrong with the file: the boundary says what lacks
             raise StateUnfit(
                 f"cannot {verb} state file {self.path}: {error.strerror}",
                 remedy="Make its folder and file accessible, or name another file with --state.",
@@ -208,7 +218,7 @@ class FileStore:
 
 def _read(path: Path) -> str | None:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        descriptor = regular(path, os.O_RDONLY)
     except FileNotFoundError:
         return None
     with os.fdopen(descriptor, encoding="utf-8") as file:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from planrunner.errors import LockedByAnother, PlanrunnerError
+from planrunner.failpoints import failpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,8 @@ _ATTEMPTS = 3
 class Lease:
     """Renewed by a thread while it is held. Ages are told by the cabinet's clock, so two machines' may differ.
 
-    A holder that was away for longer than ``expiry`` may have lost it: ``check`` then raises.
+    A holder that was away for longer than ``expiry`` may have lost it: ``check`` then raises. With ``take_over`` a
+    living holder loses it, too, once.
     """
 
     def __init__(
@@ -31,11 +33,13 @@ class Lease:
         *,
         heartbeat: float = HEARTBEAT_SECONDS,
         expiry: float = EXPIRY_SECONDS,
+        take_over: bool = False,
     ) -> None:
         self._cabinet = cabinet
         self._name = name
         self._heartbeat = heartbeat
         self._expiry = expiry
+        self._take_over = take_over
         self._lost = False
 
     @contextmanager
@@ -63,7 +67,7 @@ class Lease:
         """LockedByAnother when someone took the lease over meanwhile."""
         if self._lost:
             raise LockedByAnother(
-                f"another run has taken the lock {self._name} over: this one was not heard of for"
+                f"another run has taken the lock {self._name} over: it was told to, or this one was not heard of for"
                 f" {self._expiry:.0f} s",
                 remedy="See who works on the plan: planrunner status PLAN.",
             )
@@ -74,10 +78,12 @@ class Lease:
     def _taken(self, signature: str, clock: Clock) -> str:
         for attempt in range(_ATTEMPTS):
             found = self._cabinet.read(self._name)
-            if found is not None and self._is_held(found.text, found.age):
+            if found is not None and self._is_held(found.text, found.age) and not self._take_over:
                 raise LockedByAnother(found.text)
             tag = self._cabinet.write(self._name, signature, over=found.tag if found else None)
             if tag is not None:
+                self._take_over = False
+                failpoint("lock.lease_taken")
                 return tag
             clock.sleep(0.1 * (attempt + 1))
         raise LockedByAnother(self.signature() or "")
@@ -95,6 +101,7 @@ class Lease:
     def _written(self, text: str, tag: str) -> str | None:
         try:
             written = self._cabinet.write(self._name, text, over=tag)
+            failpoint("lock.lease_renewed")
             if written is not None:
                 return written
             # The reply to a write of ours may have been lost, and the write repeated below us.

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from planrunner.errors import LockedByAnother, StateUnfit
+from planrunner.failpoints import failpoint
+from planrunner.reading import regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,6 +76,7 @@ def locked(path: Path, clock: Clock) -> Iterator[None]:
     try:
         _take(descriptor, path, clock)
         _sign(descriptor, clock)
+        failpoint("lock.signed")
         yield
     finally:
         os.close(descriptor)
@@ -82,7 +85,7 @@ def locked(path: Path, clock: Clock) -> Iterator[None]:
 def holder(path: Path) -> Holder | None:
     """Who holds the lock right now; None when nobody does. A holder that can't be read is unnamed."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        descriptor = regular(path, os.O_RDONLY)
     except OSError:
         return None
     try:
@@ -97,7 +100,7 @@ def holder(path: Path) -> Holder | None:
 
 def _opened(path: Path) -> int:
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        return regular(path, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         raise StateUnfit(
             f"cannot open lock file {path}: {error.strerror}",

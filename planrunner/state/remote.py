@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from planrunner.errors import LockedByAnother, StateUnfit
+from planrunner.failpoints import failpoint
 from planrunner.state import control as controls
 from planrunner.state import lock as locks
 from planrunner.state.codec import from_json, to_json
@@ -74,7 +75,9 @@ class RemoteHome:
         text = to_json(state)
         refuse_unrelated(self._last, state, f"state {self._place}")
         self._keep_previous()
+        failpoint("state.before_remote_write")
         tag = self._cabinet.write(self._name, text, over=self._tag)
+        failpoint("state.remote_written")
         if tag is None:
             found = self._cabinet.read(self._name)
             # The reply to our own write may have been lost, and the write repeated below us.
@@ -97,6 +100,7 @@ class RemoteHome:
         taken = set(self._cabinet.names(f"{self._name}.aside."))
         aside = next(n for i in itertools.count(1) if (n := f"{self._name}.aside.{i}") not in taken)
         self._cabinet.put(aside, found.text)
+        failpoint("state.remote_set_aside")
         self._tag = found.tag
         return f"{self._place}{aside.removeprefix(self._name)}"
 
@@ -131,6 +135,7 @@ class RemoteHome:
     def steer(self, control: Control) -> None:
         """Ask it; the last one who asks counts."""
         self._cabinet.put(f"{self._name}.control.json", controls.to_json(control))
+        failpoint("control.remote_written")
 
     def events(self) -> bytes | None:
         """Every event that was pushed, oldest first."""
@@ -140,6 +145,7 @@ class RemoteHome:
     def push_events(self, first: int, lines: bytes) -> None:
         """Keep the part of the events that begins with serial ``first``."""
         self._cabinet.put(f"{self._name}.events/{first:09d}", lines.decode())
+        failpoint("mirror.pushed")
 
     def _keep_previous(self) -> None:
         if self._text is None or self._last is None:
@@ -150,6 +156,7 @@ class RemoteHome:
         if name not in self._backups:
             self._cabinet.put(name, self._text)
             self._backups.append(name)
+            failpoint("state.remote_backed_up")
         while len(self._backups) > BACKUPS:
             self._cabinet.remove(self._backups.pop(0))
 

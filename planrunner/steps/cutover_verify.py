@@ -245,9 +245,7 @@ def _identities(run: Run) -> Sequence[Action]:
 
 def _retire(run: Run, where: Position) -> Sequence[Action]:
     space = workspace(run)
-    alive = set(subscriptions.existing(run.target, space.names)) | set(
-        slots.existing(run.source, space.names)
-    )
+    alive = set(generations.left(space))
     if where is Position.TARGET and not alive and not ranges.made(space) and not tracker.exists(space):
         return []
     if "sync" in run.planned_before:

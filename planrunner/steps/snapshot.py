@@ -10,6 +10,7 @@ from planrunner.postgres import catalog, needs
 from planrunner.replication import (
     decisions,
     described,
+    drift,
     filter_checks,
     generations,
     identities,
@@ -174,7 +175,7 @@ def _building(count: str) -> Action:
 
 def _perform_post_data(run: Run) -> None:
     space = workspace(run)
-    with indexes.Builder(space, copies.terms(run), lambda: None) as builder:
+    with drift.explaining(space), indexes.Builder(space, copies.terms(run), lambda: None) as builder:
         builder.everything_else(foreign_keys=len(space.ledger.generations()) <= 1)
 
 
@@ -198,7 +199,8 @@ def _analyzing(count: str) -> Action:
 
 def _perform_analyze(run: Run) -> None:
     space = workspace(run)
-    restore.analyze(space, verify.followed_tables(space))
+    with drift.explaining(space):
+        restore.analyze(space, verify.followed_tables(space))
 
 
 def _filters(run: Run) -> Sequence[Action]:

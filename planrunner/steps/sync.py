@@ -12,6 +12,7 @@ from planrunner.postgres.preflight_section import FOLLOWING, Check
 from planrunner.replication import (
     barrier,
     described,
+    drift,
     generations,
     indexes,
     merge,
@@ -51,6 +52,7 @@ FAILOVER = Check(
     why="A slot that no standby has is lost in a failover, and with it the stream: the copy would begin anew.",
     mend="Use a source of PostgreSQL 17 or later, or set failover: false and plan no failover meanwhile.",
 )
+_ENDING = "SELECT pg_terminate_backend(…)"
 _GIVING_UP = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = …"
 
 
@@ -194,7 +196,8 @@ def _subscribing(names: Names, generation: int, statements: tuple[str, ...], *, 
 
 def _perform_subscribe(run: Run, generation: int) -> None:
     space = workspace(run)
-    count = generations.follow(space, verify.followed_tables(space), generation)
+    with drift.explaining(space):
+        count = generations.follow(space, verify.followed_tables(space), generation)
     run.tell(
         f"following {count} units from slot {space.names.stream(generation)}",
         {"units": count, "generation": generation},
@@ -211,6 +214,8 @@ def _catch_up(limit: int) -> Action:
                 upkeep.MARKS.statements, described.SOURCE, "it is there when the target shows it"
             ),
             described.told(_GIVING_UP, described.SOURCE, "where max_wal_retained.give_up is passed"),
+            described.told(_ENDING, described.SOURCE, "where nothing is heard over the stream's line"),
+            described.told(_ENDING, described.TARGET, "where nothing is heard over its worker's line"),
         ),
         locks=NO_LOCKS,
         needs=needs.on(Side.SOURCE, needs.CREATE),
@@ -329,7 +334,8 @@ def _withheld() -> Action:
 
 def _perform_withheld(run: Run) -> None:
     terms = indexes.Terms(jobs=2, memory="512MB", wishes=Wishes())
-    with indexes.Builder(workspace(run), terms, lambda: None) as builder:
+    space = workspace(run)
+    with drift.explaining(space), indexes.Builder(space, terms, lambda: None) as builder:
         builder.withheld()
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from planrunner.errors import SecretUnavailable, ToolFailed
+from planrunner.failpoints import failpoint
 from planrunner.masking import masked
 from planrunner.postgres.failures import condensed
 from planrunner.postgres.tls import of_the_login
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from planrunner.switching.hooks import Destination, Surroundings
 
 _SHOWN = 1000
+# Enough for the longest secret before the part that is shown.
+_LOOKED_AT = 200_000
 # What a Python child needs to find its libraries, and libpq its files; nothing that may hold a password.
 _PLAIN = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "SYSTEMROOT")
 
@@ -74,6 +77,7 @@ def called(call: Call) -> str:
     had to be ended.
     """
     shown = masked(shlex.join(call.command))
+    failpoint("child.before_start")
     with tempfile.TemporaryFile() as output:
         try:
             child = subprocess.Popen(
@@ -98,6 +102,7 @@ def called(call: Call) -> str:
             ) from error
         finally:
             _end(child)
+        failpoint("child.ended")
         said = _said(output, call)
         if code != 0:
             raise _settled(
@@ -115,9 +120,10 @@ def _settled(message: str, remedy: str) -> ToolFailed:
 
 def _said(file: IO[bytes], call: Call) -> str:
     file.seek(0, os.SEEK_END)
-    file.seek(max(0, file.tell() - _SHOWN))
+    file.seek(max(0, file.tell() - _LOOKED_AT))
     secrets = [*call.secrets, *_passwords(call.servers)]
-    text = condensed(file.read().decode("utf-8", "replace"), secrets)
+    # Only then is it cut: a half of a secret would not be known as one.
+    text = condensed(file.read().decode("utf-8", "replace"), secrets)[-_SHOWN:]
     return f": {text}" if text else ""
 
 

@@ -15,8 +15,11 @@ from __future__ import annotations
 import json
 import os
 import select
+import socket
 import sys
+import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -24,6 +27,7 @@ from psycopg import sql
 
 _POLL_SECONDS = 0.02
 _AGAIN_SECONDS = 0.5
+_ANSWER_SECONDS = 10.0
 # A server that can't be asked for so long is past our help; the pool's own query_wait_timeout ends the wait.
 _PATIENCE_SECONDS = 3600.0
 LOCKED = """
@@ -75,9 +79,22 @@ class Line:
         if self._session is None or self._session.closed:
             # PgBouncer's console knows no transactions and no prepared statements.
             self._session = psycopg.connect(self._conninfo, autocommit=True, prepare_threshold=None)
-        cursor = self._session.execute(query, values)
+        # A proxy between may go on acknowledging what it swallows: without a limit nobody would ask anew.
+        limit = threading.Timer(_ANSWER_SECONDS, cut, [self._session])
+        limit.daemon = True
+        limit.start()
+        try:
+            cursor = self._session.execute(query, values)
+        finally:
+            limit.cancel()
         row = cursor.fetchone() if cursor.description else None
         return None if row is None else row[0]
+
+
+def cut(session: psycopg.Connection[Any]) -> None:
+    """Let whoever waits for an answer on ``session`` get an error instead."""
+    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(session.fileno())) as line:
+        line.shutdown(socket.SHUT_RDWR)
 
 
 def main() -> int:

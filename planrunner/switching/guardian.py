@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from psycopg import conninfo
 
 from planrunner.errors import StepFailed
+from planrunner.failpoints import failpoint
 from planrunner.postgres.causes import WRONG_PASSWORD
 from planrunner.postgres.failures import condensed
 from planrunner.switching.children import plain_environment
@@ -73,6 +74,7 @@ class Guardian:
                 f"the guardian of PgBouncer could not be started: {error}",
                 remedy="Nothing was paused; run again.",
             ) from error
+        failpoint("switch.guardian_started")
         self._tell(_wishes(console, task, surroundings))
         answer = self._answer()
         if answer != "ready":

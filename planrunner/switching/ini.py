@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from planrunner.errors import StepFailed
+from planrunner.failpoints import failpoint
+from planrunner.reading import bounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,6 +29,7 @@ _PAIR = re.compile(r"\s*(?P<key>\w+)\s*=\s*(?P<value>'(?:[^']|'')*'|[^\s']*)")
 _BARE = re.compile(r"[\w.:/@%+-]+", re.ASCII)
 _NAME = re.compile(r"[\w.-]+", re.ASCII)
 _DEEPEST = 10
+_LARGEST = 16 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +97,7 @@ def write(change: Change) -> None:
                 file.write(change.text)
                 file.flush()
                 os.fsync(file.fileno())
+            failpoint("switch.before_replace")
             Path(temporary).replace(path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
@@ -158,13 +162,15 @@ def _read(path: Path, position: _Position, found: list[Line]) -> _Position:
 
 def _lines(path: Path) -> list[str]:
     try:
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            # Only line feeds end a line there.
-            return re.findall(r"[^\n]*\n|[^\n]+", file.read())
+        data = bounded(path, _LARGEST)
     except OSError as error:
         raise StepFailed(
             f"{path} can't be read: {error.strerror or error}", remedy="Check the path and its rights."
         ) from error
+    if len(data) > _LARGEST:
+        raise StepFailed(f"{path} is far too large for a configuration", remedy="Check the path.")
+    # Only line feeds end a line there.
+    return re.findall(r"[^\n]*\n|[^\n]+", data.decode("utf-8", "surrogateescape"))
 
 
 def _name(written: str) -> str:

@@ -173,6 +173,8 @@ NOT_RUN = {
     "make demo": "tests/acceptance/test_demo.py runs `planrunner demo`, which is all that it does",
     "make demo DEMO_ARGS=--keep": "the same test runs `planrunner demo --keep`",
     "make test": "this test is a part of it",
+    "make soak SOAK_ARGS='--hours 8'": "takes hours; tests/faults/test_campaign.py runs what it runs",
+    "make soak SOAK_ARGS='--seeds 1 --seed 7 --pair 16:18 --faults 30'": "the same with one seed",
     "pip install planrunner": "needs a package index",
     "pip install 'planrunner[sandbox]'": "needs a package index",
     "planrunner init": "asks: tests/integration/cli/test_wizard.py answers it on a terminal",

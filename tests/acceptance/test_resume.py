@@ -18,6 +18,8 @@ from tests.acceptance.helpers import contents, run, slots, state_of
 SCALE = 0.02
 FEWEST_EVENTS = 60
 LANES = 4
+# Every sixth event, in two lanes; the points between are broken off one by one in tests/faults/test_points.py.
+SOME = ((3, 12), (9, 12))
 
 
 def application_dsn(scene: Stage) -> str:
@@ -36,9 +38,12 @@ def assert_moved(scene: Stage) -> None:
 
 
 @pytest.mark.timeout(2400)
-@pytest.mark.parametrize("first", range(1, LANES + 1))
-def test_a_kill_at_every_journalled_event_is_resumed_without_loss(first: int) -> None:
-    for event in count(first, LANES):
+@pytest.mark.parametrize(
+    ("first", "step"),
+    [*SOME, *(pytest.param(lane, LANES, marks=pytest.mark.soak) for lane in range(1, LANES + 1))],
+)
+def test_a_kill_at_every_journalled_event_is_resumed_without_loss(first: int, step: int) -> None:
+    for event in count(first, step):
         with (
             stage(None, None, scale=SCALE) as scene,
             Writer(application_dsn(scene), threads=1, rate=40) as writer,

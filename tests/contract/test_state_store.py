@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from planrunner.errors import StateUnfit
 from planrunner.model import StepStatus
 from planrunner.ports import StateStore
 from planrunner.state.file import FileStore
@@ -73,4 +74,12 @@ def test_what_is_no_json_is_refused_and_the_former_state_stays(store: StateStore
     unfit = replace(full_state(), facts={"secret": object()})  # type: ignore[dict-item]
     with pytest.raises(TypeError):
         store.save(unfit)
+    assert store.load() == full_state()
+
+
+def test_a_state_of_another_migration_or_of_the_same_serial_does_not_follow(store: StateStore) -> None:
+    store.save(full_state())
+    for other in (replace(full_state(), lineage="another", serial=8), replace(full_state(), plan_digest="q")):
+        with pytest.raises(StateUnfit):
+            store.save(other)
     assert store.load() == full_state()

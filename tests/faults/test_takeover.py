@@ -21,7 +21,7 @@ from planrunner.sandbox.servers import PostgresServer
 from tests.faults import zombie
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 TAKEOVERS = int(os.environ.get("PLANRUNNER_TAKEOVERS", "200"))
 SEED = int(os.environ.get("PLANRUNNER_SEED", "20261126"))
@@ -95,7 +95,11 @@ def written(dsn: str) -> int:
 
 @pytest.mark.server
 @pytest.mark.timeout(600)
-def test_no_write_of_a_runner_that_was_taken_over_comes_late(sides: tuple[str, str]) -> None:
+def test_no_write_of_a_runner_that_was_taken_over_comes_late(
+    sides: tuple[str, str], record_property: Callable[[str, int], None]
+) -> None:
+    record_property("faults", TAKEOVERS)
+    record_property("seed", SEED)
     chance = random.Random(SEED)
     late: list[str] = []
     wrote = frozen = 0

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import ssl
 import subprocess
+import sys
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -98,6 +100,30 @@ def test_the_bundle_is_downloaded_once_into_a_private_file(site: Site, tmp_path:
     assert found.stat().st_mode & 0o777 == 0o600
     assert found.parent.stat().st_mode & 0o777 == 0o700
     assert found.is_relative_to(tmp_path / "planrunner")
+
+
+_KILLED = """
+import sys
+from planrunner.authorities import Authorities
+from planrunner.clock import SystemClock
+from planrunner.model import Endpoint, Side
+found = Authorities({"XDG_CACHE_HOME": sys.argv[1], "PLANRUNNER_RDS_CA_URL": sys.argv[2]}, SystemClock())
+found.file(Endpoint(side=Side.SOURCE, dsn=sys.argv[3], ca="rds"))
+"""
+
+
+def test_a_download_that_is_killed_before_it_is_kept_leaves_nothing_and_is_made_again(
+    site: Site, tmp_path: Path
+) -> None:
+    environment = {**os.environ, "PLANRUNNER_FAILPOINTS": "authorities.keep:kill"}
+    killed = subprocess.run(
+        [sys.executable, "-c", _KILLED, str(tmp_path), site.url, DSN], env=environment, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    found = Path(str(_finder(tmp_path, site).file(_endpoint())))
+    assert found.read_bytes() == site.answer
+    assert site.asked == ["/bundle"] * 2
 
 
 def test_an_old_download_is_renewed_and_kept_where_that_fails(site: Site, tmp_path: Path) -> None:

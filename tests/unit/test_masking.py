@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
@@ -57,6 +58,8 @@ def test_sensitive_value_is_masked_in_every_form_in_which_it_is_told(sensitive: 
         html.escape(sensitive),
         quote(sensitive, safe=""),
         unquote(sensitive),
+        shlex.quote(sensitive),
+        json.dumps(shlex.join(["--password", sensitive])),
         "  second line, indented",
         f"password={sensitive}",
     )
@@ -64,6 +67,15 @@ def test_sensitive_value_is_masked_in_every_form_in_which_it_is_told(sensitive: 
         told = masked(f"before {form} after")
         assert "***" in told
         assert not {"cret", "second", "so"} & set(told.replace('"', " ").replace("<", " ").split())
+
+
+def test_what_a_statement_doubles_twice_over_is_masked() -> None:
+    # As a literal of PostgreSQL's: E'it''s a\\\\b'.
+    hush("it's a\\b")
+    try:
+        assert hushed("E'it''s a\\\\b'") == "E'***'"
+    finally:
+        speak()
 
 
 def test_only_sensitive_values_are_hushed(sensitive: str) -> None:

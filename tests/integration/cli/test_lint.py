@@ -235,6 +235,20 @@ def test_json_tells_errors_as_problems_and_all_as_findings(cli: Any, tmp_path: P
     ]
 
 
+@pytest.mark.parametrize("style", ["text", "json", "sarif", "github"])
+def test_what_is_sensitive_in_one_plan_is_masked_in_the_findings_of_another(
+    style: str, cli: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "plan.yaml").write_text(GOOD.replace("vars:\n", "vars:\n  key: {sensitive: true}\n"))
+    (tmp_path / "other.yaml").write_text(GOOD)
+    (tmp_path / "values.yaml").write_text('{"key": "open \\"sesame\\" now"}\n')
+
+    for names in (("plan.yaml", "other.yaml"), ("other.yaml", "plan.yaml")):
+        told = cli("lint", *names, "--var-file", "values.yaml", "--format", style)
+        assert told.returncode == 2
+        assert "sesame" not in told.stdout + told.stderr
+
+
 def test_annotations_are_workflow_commands(cli: Any, tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").write_text(
         GOOD.replace("max_wal_retained: 50GB", "max_wal_retained: 50%\n,x: 1")

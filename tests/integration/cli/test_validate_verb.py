@@ -181,8 +181,10 @@ def test_a_fix_whose_runner_is_killed_is_on_record_and_nothing_stays_locked(
     events = plan.with_name("shop.yaml.events.jsonl").read_text()
     assert [json.loads(line)["kind"] for line in events.splitlines()] == ["intent"]
     assert secret_file.stat().st_mode & 0o777 == 0o644
-    assert cli("validate", str(plan), "--fix", "--yes").returncode == 0
+    killed = cli("validate", str(plan), "--fix", "--yes", PLANRUNNER_FAILPOINTS="fix.after:kill")
+    assert killed.returncode < 0
     assert secret_file.stat().st_mode & 0o777 == 0o600
+    assert cli("validate", str(plan), "--fix", "--yes").returncode == 0
 
 
 def test_a_fix_is_not_made_while_a_run_holds_the_plan(

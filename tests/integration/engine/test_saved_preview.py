@@ -157,13 +157,13 @@ def test_a_preview_is_read_back_as_it_was_written(tmp_path: Path, bench: Any) ->
         ("", UsageError, "it is not JSON"),
         ("[1]", UsageError, "is no saved preview"),
         ('{"plan": "shop"}', UsageError, "is no saved preview"),
-        ('{"kind": "planrunner preview"}', UsageError, "damaged: format_version None"),
+        ('{"kind": "planrunner preview"}', UsageError, "damaged: its format_version is no version"),
         ('{"kind": "planrunner preview", "format_version": 2}', StateUnfit, "format version 2"),
         ('{"kind": "planrunner preview", "format_version": 1}', UsageError, "damaged: plan is missing"),
         (
             '{"kind": "planrunner preview", "format_version": true}',
             UsageError,
-            "damaged: format_version True",
+            "damaged: its format_version is no version",
         ),
     ],
 )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from planrunner.postgres.connection import Server
 
-ALL = {"log_statement": "all", "log_min_duration_statement": "0"}
+ALL = {"log_statement": "all", "log_min_duration_statement": "0", "debug_print_parse": "on"}
 
 
 @pytest.fixture
@@ -64,6 +64,37 @@ def test_refused_statement_is_not_logged_either(target: Any, told: Callable[[Ser
         session.execute("SELECT 1/0 AS hushed_division")
 
     assert "hushed_division" not in target.server.log.read_text()
+
+
+def test_whoever_watches_sessions_does_not_see_the_statement(target: Any) -> None:
+    server, watcher = target.connect(side=Side.TARGET), target.connect(side=Side.TARGET)
+    asked = "SELECT query, state FROM pg_stat_activity WHERE pid = %s"
+
+    with server.transaction() as session:
+        pid = session.info.backend_pid
+        with quiet.unrecorded(session):
+            session.execute("SELECT 'hushed'")
+            assert watcher.rows(asked, [pid]) == [("", "disabled")]
+        session.execute("SELECT 'plain'")
+        assert watcher.rows(asked, [pid]) == [("SELECT 'plain'", "idle in transaction")]
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_parse_trees_hold_nothing_of_the_statement(
+    target: Any, told: Callable[[Server, str], bool], plain: bool
+) -> None:
+    login = [target.role()] if plain else []
+    word = f"tree_{plain}"
+    told(target.connect(*login, side=Side.TARGET), word)
+
+    with target.connect(*login, side=Side.TARGET).transaction() as session:
+        with quiet.unrecorded(session):
+            session.execute(f"NOTIFY told, 'hushed_{word}'".encode())
+        session.execute(f"NOTIFY told, 'plain_{word}'".encode())
+
+    trees = "\n".join(line for line in target.server.log.read_text().splitlines() if ":payload" in line)
+    assert f"plain_{word}" in trees
+    assert f"hushed_{word}" not in trees
 
 
 def test_login_that_may_not_is_warned_and_may_after_the_remedy(

@@ -12,7 +12,7 @@ from planrunner.clock import SystemClock
 from planrunner.model import Endpoint, Secret, Side
 from planrunner.postgres import catalog
 from planrunner.postgres.connection import Server
-from planrunner.replication import checksum
+from planrunner.replication import buckets, checksum
 from planrunner.sandbox.binaries import wheel_bin
 from planrunner.sandbox.servers import PostgresServer
 
@@ -95,3 +95,20 @@ def test_a_planted_defect_is_found(both: tuple[Server, Server, str], change: str
         session.execute(ROWS)
         session.execute(change.encode())
     assert not equal(source, target)
+
+
+@pytest.mark.parametrize("key", [["place"], ["page", "place"], ["total", "along", "key_0"]])
+def test_a_key_that_is_called_as_columns_of_the_query_are_cuts_the_table(
+    both: tuple[Server, Server, str], key: list[str]
+) -> None:
+    _, target, dsn = both
+    with psycopg.connect(dsn, autocommit=True) as session:
+        session.execute(
+            "DROP TABLE IF EXISTS named; CREATE TABLE named AS SELECT i AS place, i AS page, i AS total, i AS along,"
+            " i AS key_0, repeat('x', 200) AS note FROM generate_series(1, 2000) i; ANALYZE named"
+        )
+    (table,) = [one for one in catalog.tables(target) if one.name == "named"]
+    cut = buckets.cut(target, table, key, bucket_bytes=table.data_bytes // 8)
+
+    assert cut.count > 4
+    assert buckets.narrowed(target, cut, 2, parts=4).count == 4

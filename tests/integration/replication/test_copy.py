@@ -13,12 +13,13 @@ import pytest
 from psycopg import sql
 
 from planrunner.clock import SystemClock
-from planrunner.errors import StepConflict, ToolFailed
+from planrunner.errors import StepConflict, StepFailed, ToolFailed
 from planrunner.model import Endpoint, Side
 from planrunner.postgres.connection import Server
-from planrunner.replication import feeds, generations, load, pulse, verify
+from planrunner.replication import feeds, generations, load, pulse, restore, verify
 from planrunner.replication.courier import mendable
 from planrunner.replication.generations import Division
+from planrunner.replication.schema_dump import Wishes
 from planrunner.sandbox.binaries import wheel_bin
 from planrunner.sandbox.servers import PostgresServer
 from tests.integration.replication.stage import Pair, assert_equal, copy_all, follow_all
@@ -216,6 +217,36 @@ def test_a_stray_row_on_the_target_is_not_overwritten(pair: Pair) -> None:
             load_only(space)
         with psycopg.connect(pair.theirs) as session:
             assert session.execute("SELECT count(*) FROM wide").fetchone() == (1,)
+        generations.clear_all(space)
+
+
+def test_the_error_that_stopped_the_streams_is_told_and_not_that_they_were_stopped(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair.create(SMALL)
+    plainly, failed, called = load.Load._stream, threading.Event(), itertools.count()
+
+    def late(self: load.Load, number: int) -> None:
+        try:
+            plainly(self, number)
+        except StepFailed:
+            failed.set()
+            # The others, which are stopped because of it, come to their end before.
+            SystemClock().sleep(1)
+            raise
+
+    def finished(_: object) -> None:
+        if next(called) == 0:
+            raise StepFailed("an index can't be built")
+        failed.wait(60)
+
+    monkeypatch.setattr(load.Load, "_stream", late)
+    with pair.workspace() as space:
+        restore.pre_data(space, Wishes())
+        tables = verify.followed_tables(space)
+        ways = load.Ways(jobs=4, division=Division(), finished=finished, check=lambda: None)
+        with pytest.raises(StepFailed, match="an index can't be built"):
+            load.copy_rest(space, tables, ways)
         generations.clear_all(space)
 
 

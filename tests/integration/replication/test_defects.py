@@ -358,7 +358,7 @@ CATALOGUE_DAMAGE = [
     ),
     (
         'ALTER TABLE deep.parent ALTER code TYPE text COLLATE "C"',
-        "pg_catalog.C",
+        'collation code of deep.parent: pg_catalog."default" on the source, pg_catalog."C" on the target',
         'ALTER TABLE deep.parent ALTER code TYPE text COLLATE "default"',
     ),
     ("ALTER TABLE deep.parent ADD more int", "deep.parent.more", "ALTER TABLE deep.parent DROP more"),

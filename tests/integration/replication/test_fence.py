@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from psycopg import errors
+from psycopg import errors, sql
 
 from planrunner.errors import StepFailed
 from planrunner.postgres import catalog
@@ -150,8 +150,8 @@ def test_a_fence_that_gets_no_locks_yields_and_leaves_nothing(pair: Pair) -> Non
             dead_man=5,
         )
         session = space.source.open(read_only=False)
-        with pytest.raises(StepFailed, match="could not be locked"):
-            fence.raise_fence(space, session, wanted, patience=0.5)
+        with pytest.raises(StepFailed, match=r"could not be locked.*pid \d+ \("):
+            fence.raise_fence(space, space.source, session, wanted, patience=0.5)
         session.close()
         pair.execute("INSERT INTO plain VALUES (400, 'goes on')")
         assert not fence.there_is(space.source, space.names)
@@ -169,4 +169,91 @@ def test_triggers_are_taken_from_tables_in_use_without_holding_writers_up(
         assert fence.standing(space.source, space.names).tables == {"public.plain"}
         reader.rollback()
         assert fence.lower(space, space.source) == ()
+        assert not fence.there_is(space.source, space.names)
+
+
+def test_a_side_whose_tables_are_held_is_not_closed_and_its_holder_is_named(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fence, "LOCK_PATIENCE_SECONDS", 1.0)
+    with pair.workspace() as space, psycopg.connect(pair.ours) as holder:
+        holder.execute("UPDATE plain SET v = 'held' WHERE id = 1")
+        with pytest.raises(StepFailed, match="triggers could not be changed within a minute") as told:
+            close(space)
+        assert told.value.message.startswith("source: ")
+        assert f"pid {holder.info.backend_pid} (" in told.value.message
+        assert "pg_terminate_backend" in (told.value.remedy or "")
+        assert not fence.standing(space.source, space.names).closed
+        holder.rollback()
+        close(space)
+        assert "public.plain" in fence.fenced(space.source, space.names)
+
+
+def test_the_fence_names_the_tables_that_it_stops_and_none_while_it_stands_open(pair: Pair) -> None:
+    with pair.workspace() as space:
+        assert fence.fenced(space.source, space.names) == ()
+        close(space)
+        stopped = fence.fenced(space.source, space.names)
+        assert stopped == tuple(sorted(table.qualified for table in tables(space)))
+        assert len(stopped) == 7
+        assert fence.standing(space.source, space.names).whole == frozenset(stopped)
+        for place, trigger in enumerate(("planrunner_fence", "planrunner_fence_truncate")):
+            table = ("plain", "mother")[place]
+            pair.execute(f"ALTER TABLE {table} DISABLE TRIGGER {trigger}")
+            found = fence.standing(space.source, space.names)
+            assert found.tables == frozenset(stopped)
+            assert found.whole == frozenset(stopped) - {"public.plain", f"public.{table}"}
+        # One that replication would fire no more is not whole either.
+        close(space)
+        pair.execute("ALTER TABLE plain ENABLE TRIGGER planrunner_fence")
+        assert fence.standing(space.source, space.names).whole == frozenset(stopped) - {"public.plain"}
+        space.source.execute(fence.opening(space.names))
+        assert fence.fenced(space.source, space.names) == ()
+        # Lowered twice, the second has nothing to do.
+        assert fence.lower(space, space.source) == ()
+        assert fence.lower(space, space.source) == ()
+
+
+def test_further_locks_are_held_with_those_of_the_tables_or_without_any(pair: Pair) -> None:
+    with pair.workspace() as space:
+        space.source.execute("CREATE SCHEMA planrunner")
+        wanted = fence.Fence(
+            names=space.names,
+            tables=(),
+            message="moved",
+            there=fence.standing(space.source, space.names),
+            lock_timeout=5,
+            dead_man=60,
+            also=(sql.SQL("LOCK TABLE public.plain IN EXCLUSIVE MODE"),),
+        )
+        session = space.source.open(read_only=False)
+        fence.raise_fence(space, space.source, session, wanted)
+        with (
+            psycopg.connect(pair.ours, autocommit=True) as writer,
+            pytest.raises(errors.LockNotAvailable),
+        ):
+            writer.execute("SET lock_timeout = '50ms'; UPDATE plain SET v = 'x'")
+        session.execute("COMMIT")
+        session.close()
+        assert fence.there_is(space.source, space.names)
+
+
+def test_a_silent_fence_is_rolled_back_by_its_server(pair: Pair) -> None:
+    with pair.workspace() as space:
+        space.source.execute("CREATE SCHEMA planrunner")
+        wanted = fence.Fence(
+            names=space.names,
+            tables=tables(space),
+            message="moved",
+            there=fence.standing(space.source, space.names),
+            lock_timeout=5,
+            dead_man=0.5,
+        )
+        session = space.source.open(read_only=False)
+        fence.raise_fence(space, space.source, session, wanted)
+        # Waits for the locks of a fence that says nothing more.
+        pair.execute("UPDATE plain SET v = 'goes on'")
+        with pytest.raises((psycopg.OperationalError, errors.IdleInTransactionSessionTimeout)):
+            session.execute("COMMIT")
+        session.close()
         assert not fence.there_is(space.source, space.names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -33,20 +34,49 @@ def postgres() -> Iterator[PostgresServer]:
         yield server
 
 
+@dataclass
+class Target:
+    """A database of its own, and the runners that work on it: each knows only what it has seen of the lease."""
+
+    postgres: PostgresServer
+    name: str
+    runners: list[Server] = field(default_factory=list)
+
+    def runner(self) -> Server:
+        dsn = conninfo.make_conninfo(self.postgres.dsn("postgres", self.name), sslmode="disable")
+        made = Server(
+            Endpoint(side=Side.TARGET, dsn=dsn),
+            clock=SystemClock(),
+            resolve=lambda _: Secret(self.postgres.password),
+            label=f"planrunner/runner{len(self.runners)}",
+        )
+        self.runners.append(made)
+        return made
+
+    def close(self) -> None:
+        for runner in self.runners:
+            runner.close()
+
+
 @pytest.fixture
-def target(postgres: PostgresServer) -> Iterator[Server]:
+def database(postgres: PostgresServer) -> Iterator[Target]:
     name = f"ledger{next(_numbers)}"
     with psycopg.connect(postgres.superuser_dsn, autocommit=True) as session:
         session.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    dsn = conninfo.make_conninfo(postgres.dsn("postgres", name), sslmode="disable")
-    server = Server(
-        Endpoint(side=Side.TARGET, dsn=dsn),
-        clock=SystemClock(),
-        resolve=lambda _: Secret(postgres.password),
-        label=f"planrunner/{PLAN}",
-    )
-    yield server
-    server.close()
+    made = Target(postgres, name)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def target(database: Target) -> Server:
+    return database.runner()
+
+
+@pytest.fixture
+def elsewhere(database: Target) -> Server:
+    """Another runner on the same database."""
+    return database.runner()
 
 
 @contextmanager
@@ -81,25 +111,29 @@ def test_before_the_first_lease_there_is_nothing_and_nothing_is_made_by_looking(
     assert tables(target) == []
 
 
-def test_the_first_lease_makes_the_ledger_and_each_further_one_raises_the_epoch(target: Server) -> None:
-    assert Lease.take(target, PLAN).epoch == 1
+def test_the_first_lease_makes_the_ledger_and_each_further_one_raises_the_epoch(
+    database: Target, target: Server, elsewhere: Server
+) -> None:
+    first = Lease.take(target, PLAN).epoch
     assert tables(target) == ["chunk", "effect", "lease", "proof", "touched", "unit"]
-    assert Lease.take(target, PLAN).epoch == 2
+    assert Lease.take(elsewhere, PLAN).epoch == first + 1
     # Another plan has an epoch of its own.
-    assert Lease.take(target, OTHER).epoch == 1
+    other = Lease.take(database.runner(), OTHER).epoch
     rows = target.rows(
         "SELECT plan_id, epoch, holder, heartbeat > clock_timestamp() - interval '1 h' FROM planrunner.lease ORDER BY 1"
     )
-    assert [(row[0], row[1], row[3]) for row in rows] == [(PLAN, 2, True), (OTHER, 1, True)]
-    assert all(row[2].startswith("postgres pid ") for row in rows)
+    assert [(row[0], row[1], row[3]) for row in rows] == [(PLAN, first + 1, True), (OTHER, other, True)]
+    assert all(row[2].startswith("postgres as planrunner/runner") for row in rows)
 
 
-def test_whoever_was_taken_over_holds_nothing_any_more_and_is_told(target: Server) -> None:
+def test_whoever_was_taken_over_holds_nothing_any_more_and_is_told(
+    database: Target, target: Server, elsewhere: Server
+) -> None:
     old = Lease.take(target, PLAN)
     old.check(target)
     with transaction(target) as session:
         old.hold(session)
-    new = Lease.take(target, PLAN)
+    new = Lease.take(elsewhere, PLAN)
     with (
         pytest.raises(LeaseLost, match="another runner has taken over this plan") as told,
         transaction(target) as session,
@@ -108,9 +142,11 @@ def test_whoever_was_taken_over_holds_nothing_any_more_and_is_told(target: Serve
     assert "planrunner status" in (told.value.remedy or "")
     with pytest.raises(LeaseLost):
         old.check(target)
-    new.check(target)
-    Lease.take(target, OTHER)
-    new.check(target)
+    with pytest.raises(LeaseLost):
+        Lease.take(target, PLAN)
+    new.check(elsewhere)
+    Lease.take(database.runner(), OTHER)
+    new.check(elsewhere)
 
 
 def test_a_lease_that_a_transaction_holds_is_not_raised_before_its_end(target: Server) -> None:
@@ -127,15 +163,21 @@ def test_a_lease_that_a_transaction_holds_is_not_raised_before_its_end(target: S
             lease.hold(second)
 
 
-def test_units_are_told_as_they_were_recorded_and_only_the_plans_own(target: Server) -> None:
+def test_units_are_told_as_they_were_recorded_and_only_the_plans_own(
+    target: Server, elsewhere: Server
+) -> None:
     ledger = recorded(target, {"public.a": FIRST, "public.b#2": SECOND})
-    other = recorded(target, {"public.a": SECOND}, plan=OTHER)
+    other = recorded(elsewhere, {"public.a": SECOND}, plan=OTHER)
     assert ledger.exists()
     assert ledger.units() == {"public.a": FIRST, "public.b#2": SECOND}
     assert other.units() == {"public.a": SECOND}
     assert ledger.generations() == (1, 2)
-    epochs = target.rows("SELECT unit_id, epoch FROM planrunner.unit WHERE plan_id = %s ORDER BY 1", [PLAN])
-    assert epochs == [("public.a", 1), ("public.b#2", 1)]
+    epochs = target.rows(
+        "SELECT u.unit_id, u.epoch = l.epoch FROM planrunner.unit u JOIN planrunner.lease l USING (plan_id)"
+        " WHERE u.plan_id = %s ORDER BY 1",
+        [PLAN],
+    )
+    assert epochs == [("public.a", True), ("public.b#2", True)]
 
 
 def test_a_unit_that_is_recorded_twice_is_refused(target: Server) -> None:
@@ -180,11 +222,11 @@ def test_the_chunks_of_one_unit_are_forgotten_alone(target: Server) -> None:
     assert Ledger(target, OTHER).begun() == ("public.a",)
 
 
-def test_a_generation_is_given_units_and_tables(target: Server) -> None:
+def test_a_generation_is_given_units_and_tables(target: Server, elsewhere: Server) -> None:
     ledger = recorded(
         target, {"public.a#1": FIRST, "public.a#2": SECOND, "public.b": FIRST, "public.gone": FIRST}
     )
-    other = recorded(target, {"public.b": FIRST}, plan=OTHER)
+    other = recorded(elsewhere, {"public.b": FIRST}, plan=OTHER)
     with transaction(target) as session:
         ledger.give_units(session, ["public.a#1", "public.b"], 5)
     assert {name: unit.generation for name, unit in ledger.units().items()} == {
@@ -295,9 +337,11 @@ def test_a_ledger_of_an_older_release_is_forgotten_too(target: Server) -> None:
     assert tables(target) == []
 
 
-def test_the_statements_that_are_shown_beforehand_remove_everything(target: Server) -> None:
+def test_the_statements_that_are_shown_beforehand_remove_everything(
+    target: Server, elsewhere: Server
+) -> None:
     ledger = recorded(target, {"public.a": FIRST})
-    recorded(target, {"public.a": SECOND}, plan=OTHER)
+    recorded(elsewhere, {"public.a": SECOND}, plan=OTHER)
     with transaction(target) as session:
         for step in ("snapshot", "sync"):
             ledger.record_effect(session, step, "done", {})
@@ -315,3 +359,94 @@ def test_the_statements_that_are_shown_beforehand_remove_everything(target: Serv
         for statement in forgetting_all(PLAN):
             session.execute(statement)
     assert target.value("SELECT to_regnamespace('planrunner') IS NULL")
+
+
+def test_a_process_whose_reply_was_lost_takes_its_own_lease_again(database: Target, target: Server) -> None:
+    first = Lease.take(target, PLAN).epoch
+    # As if the reply to the commit had never come: what it knows is from before.
+    target.known_epoch = 0
+    assert Lease.take(target, PLAN).epoch == first + 1
+    Lease.take(database.runner(), PLAN)
+    target.known_epoch = 0
+    with pytest.raises(LeaseLost):
+        Lease.take(target, PLAN)
+
+
+def test_a_runner_knows_where_the_epoch_stood_when_it_looked(
+    database: Target, target: Server, elsewhere: Server
+) -> None:
+    Lease.look(target, PLAN)
+    assert target.known_epoch == 0
+    assert not Lease.is_anothers(target, PLAN)
+    Lease.take(elsewhere, PLAN)
+    # The first look counts.
+    Lease.look(target, PLAN)
+    assert target.known_epoch == 0
+    assert Lease.is_anothers(target, PLAN)
+    assert not Lease.is_anothers(elsewhere, PLAN)
+    assert not Lease.is_anothers(database.runner(), PLAN)
+    with pytest.raises(LeaseLost):
+        Lease.take(target, PLAN)
+    # Who removed the ledger has ended the migration for whoever had the lease.
+    elsewhere.execute("DROP SCHEMA planrunner CASCADE")
+    assert not Lease.is_anothers(target, PLAN)
+    assert Lease.is_anothers(elsewhere, PLAN)
+
+
+def test_no_epoch_of_a_ledger_that_was_removed_comes_again(
+    database: Target, target: Server, elsewhere: Server
+) -> None:
+    old = Lease.take(target, PLAN)
+    elsewhere.execute("DROP SCHEMA planrunner CASCADE")
+    with pytest.raises(LeaseLost):
+        Lease.take(target, PLAN)
+    later = [Lease.take(database.runner(), PLAN).epoch for _ in range(3)]
+    assert all(epoch > old.epoch for epoch in later)
+    assert Lease.is_anothers(target, PLAN)
+    with transaction(target) as session, pytest.raises(LeaseLost):
+        old.hold(session)
+
+
+def test_whoever_removed_the_ledger_writes_nothing_once_another_has_made_it_anew(
+    target: Server, elsewhere: Server
+) -> None:
+    Lease.take(target, PLAN)
+    ledger = Ledger(target, PLAN)
+    ledger.forget("snapshot")
+    assert ledger.removed
+    assert not Lease.is_anothers(target, PLAN)
+    Lease.take(elsewhere, PLAN)
+    assert Lease.is_anothers(target, PLAN)
+
+
+def test_a_look_remembers_the_epoch_of_whoever_has_the_lease(target: Server, elsewhere: Server) -> None:
+    found = [Lease.take(elsewhere, PLAN).epoch for _ in range(3)]
+    Lease.look(target, PLAN)
+    assert target.known_epoch == found[-1]
+    # Nobody took it since, so this one may.
+    assert Lease.take(target, PLAN).epoch == found[-1] + 1
+
+
+def test_a_ledger_that_was_made_anew_is_no_ledger_of_this_runners(target: Server) -> None:
+    for _ in range(3):
+        Lease.take(target, PLAN)
+    target.execute("DROP SCHEMA planrunner CASCADE")
+    with pytest.raises(LeaseLost):
+        Lease.take(target, PLAN)
+    # What was made meanwhile is rolled back with it.
+    assert tables(target) == []
+
+
+def test_taking_the_lease_again_makes_no_noise(target: Server) -> None:
+    Lease.take(target, PLAN)
+    heard: list[str] = []
+    opened = target.open
+
+    def listening(**how: Any) -> psycopg.Connection[Any]:
+        session = opened(**how)
+        session.add_notice_handler(lambda notice: heard.append(notice.message_primary or ""))
+        return session
+
+    target.open = listening  # type: ignore[method-assign]
+    Lease.take(target, PLAN)
+    assert heard == []

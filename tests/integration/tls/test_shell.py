@@ -102,7 +102,7 @@ def test_a_child_is_not_told_what_the_shell_says(
 
     told = subprocess.run(
         [psql, "-X", "-At", "-d", dial, "-c", "SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()"],
-        env=tool_environment({"PGPASSWORD": "open sesame"}),
+        env={**tool_environment({}), "PGPASSWORD": "open sesame"},
         capture_output=True,
         text=True,
         check=True,

@@ -50,7 +50,7 @@ INSERT INTO small SELECT i, 'row ' || i FROM generate_series(1, 500) i;
 """
 
 
-def _planrunner(plan: Path, scene: Scene, *words: str) -> subprocess.CompletedProcess[str]:
+def planrunner(plan: Path, scene: Scene, *words: str) -> subprocess.CompletedProcess[str]:
     shell = {"PGSSLMODE": "disable", "PGHOSTADDR": "127.0.0.2", "SOURCE_PASSWORD": "open sesame"}
     return subprocess.run(
         [sys.executable, "-m", "planrunner", words[0], str(plan), *words[1:]],
@@ -83,7 +83,7 @@ def test_a_plan_runs_over_verified_tls_from_end_to_end(tls_server: Scene, tmp_pa
     )
     before = len(tls_server.let_in())
 
-    ran = _planrunner(plan, tls_server, "run", "--yes")
+    ran = planrunner(plan, tls_server, "run", "--yes")
 
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert contents(inside["tls_source"]) == contents(inside["tls_target"])
@@ -96,6 +96,6 @@ def test_a_plan_runs_over_verified_tls_from_end_to_end(tls_server: Scene, tmp_pa
     )
 
     plan.write_text(plan.read_text().replace(summed.stdout.split()[0], "0" * 64))
-    refused = _planrunner(plan, tls_server, "status", "--drift")
+    refused = planrunner(plan, tls_server, "status", "--drift")
     assert refused.returncode == 1
     assert "ca_fingerprint pins" in refused.stdout + refused.stderr

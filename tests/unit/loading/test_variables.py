@@ -126,6 +126,18 @@ def test_problems_of_a_variable_file_name_that_file(write_plan: WritePlan, tmp_p
     assert {(p.path, p.line) for p in caught.value.problems} == {(str(file), n) for n in (1, 2, 3)}
 
 
+def test_the_value_of_what_nobody_declares_is_not_shown(write_plan: WritePlan, tmp_path: Path) -> None:
+    file = tmp_path / "prod.yaml"
+    file.write_text("pasword: hunter2--password=x\n")
+
+    with pytest.raises(PlanInvalid) as caught:
+        load(write_plan(), var_files=[file])
+
+    (problem,) = caught.value.problems
+    assert "pasword" in str(problem)
+    assert "hunter2" not in str(problem)
+
+
 @pytest.mark.parametrize("text", ["", "- a\n", "text", "host: [a]\n", "host: {{ a }}\n", "host: !t a\n"])
 def test_variable_file_of_another_shape_is_refused(text: str, write_plan: WritePlan, tmp_path: Path) -> None:
     file = tmp_path / "prod.yaml"

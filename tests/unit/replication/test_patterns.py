@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planrunner.replication.patterns import Pattern, written
@@ -56,6 +56,7 @@ def test_what_is_no_pattern_is_refused(text: str) -> None:
         Pattern(text)
 
 
+@settings(deadline=None)
 @given(NAMES, NAMES, NAMES, NAMES)
 def test_a_written_name_matches_itself_and_no_other(schema: str, name: str, other: str, more: str) -> None:
     pattern = Pattern(written(schema, name))

@@ -144,11 +144,27 @@ def test_a_sensitive_value_is_kept_out_of_what_people_are_told(monkeypatch: pyte
             "copy", StepState(uses="snapshot", error="no canary-secret", progress={"a": "canary-secret"})
         ),
         facts={"servers": {"source": "canary-secret"}, "key": "canary-secret"},
+        lineage="canary-secret",
     )
     tree = json.loads(to_json(told))
     assert tree["steps"]["copy"]["error"] == "no ***"
     assert tree["steps"]["copy"]["progress"] == {"a": "***"}
+    # What is compared later stays as it is.
     assert tree["facts"] == {"servers": {"source": "***"}, "key": "canary-secret"}
+    assert tree["lineage"] == "canary-secret"
+
+
+def test_a_state_is_laid_out_for_people() -> None:
+    text = to_json(replace(EMPTY, plan="Größe"))
+    assert text.splitlines()[1].startswith('  "')
+    assert '"Größe"' in text
+
+
+def test_what_is_no_number_is_neither_written_nor_read() -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        to_json(EMPTY.with_step("copy", StepState(uses="snapshot", progress={"done": float("nan")})))
+    with pytest.raises(StateUnfit, match="it is damaged"):
+        from_json(changed("steps", "copy", "progress", value={"done": float("inf")}))
 
 
 @pytest.mark.parametrize("text", ["", "null", "[]", "{}", "[" * 100_000, '{"format_version": 1}', "nonsense"])

@@ -57,6 +57,8 @@ def test_while_it_is_held_its_holder_is_told_and_afterwards_nobody() -> None:
             pass
         assert refused.value.message == "ana"
         mine.check()
+        # A run that ends otherwise is not kept by it.
+        assert [each.daemon for each in threading.enumerate() if each.name == "state lease"] == [True]
     assert other.signature() is None
     found = drawer.read(NAME)
     assert found is not None

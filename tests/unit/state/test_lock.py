@@ -129,3 +129,8 @@ def test_a_folder_that_is_not_there_is_told(path: Path) -> None:
     ):
         pass
     assert "--state" in (told.value.remedy or "")
+
+
+def test_nobody_holds_a_lock_that_was_never_taken(path: Path) -> None:
+    assert holder(path) is None
+    assert not path.exists()

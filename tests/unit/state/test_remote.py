@@ -9,6 +9,7 @@ import pytest
 from planrunner.clock import SystemClock
 from planrunner.errors import LockedByAnother, StateUnfit
 from planrunner.state.codec import to_json
+from planrunner.state.control import Control
 from planrunner.state.lease import Lease
 from planrunner.state.record import State
 from planrunner.state.remote import RemoteHome
@@ -86,7 +87,6 @@ def test_a_backup_that_vanishes_between_two_looks_is_passed_over() -> None:
 def test_a_vanished_state_names_its_backup_and_a_damaged_one_without_any_says_so() -> None:
     drawer = Drawer()
     mine = home(drawer)
-    assert mine.place == "s3://b/orders"
     assert mine.load() is None
     mine.save(FIRST)
     mine.save(replace(FIRST, serial=2))
@@ -138,3 +138,64 @@ def test_a_part_of_the_events_that_vanished_is_passed_over() -> None:
     mine.push_events(1, b"one\n")
     mine.push_events(12, b"two\n")
     assert mine.events() == b"one\ntwo\n"
+
+
+def test_a_home_is_named_by_its_place() -> None:
+    assert home(Drawer()).place == "s3://b/orders"
+
+
+def test_an_older_copy_of_it_is_refused() -> None:
+    drawer = Drawer()
+    mine = home(drawer)
+    for serial in range(1, 4):
+        mine.save(replace(FIRST, serial=serial))
+    drawer.put("orders", to_json(FIRST))
+    with pytest.raises(StateUnfit, match="state s3://b/orders"):
+        home(drawer).load()
+
+
+def test_the_state_of_another_migration_is_not_overwritten() -> None:
+    drawer = Drawer()
+    mine = home(drawer)
+    mine.save(FIRST)
+    with pytest.raises(StateUnfit, match="state s3://b/orders"):
+        mine.save(replace(FIRST, lineage="another", serial=2))
+    assert home(drawer).load() == FIRST
+
+
+def test_whoever_has_lost_the_lock_neither_saves_nor_sets_aside() -> None:
+    drawer = Drawer()
+    lock = Lease(drawer, "orders.lock", heartbeat=60)
+    mine = RemoteHome(drawer, "orders", lock, place="s3://b/orders")
+    with mine.locked(CLOCK):
+        mine.save(FIRST)
+        lock._lost = True
+        with pytest.raises(LockedByAnother, match=r"has taken the lock orders\.lock over"):
+            mine.save(replace(FIRST, serial=2))
+        with pytest.raises(LockedByAnother, match=r"has taken the lock orders\.lock over"):
+            mine.set_aside()
+    assert home(drawer).load() == FIRST
+    assert drawer.names("orders.aside.") == []
+
+
+def test_the_lock_is_given_back_at_the_end_of_its_block() -> None:
+    drawer = Drawer()
+    with home(drawer).locked(CLOCK):
+        assert home(drawer).holder() is not None
+    assert home(drawer).holder() is None
+
+
+def test_what_is_asked_of_a_run_is_there_for_whoever_looks() -> None:
+    drawer = Drawer()
+    assert home(drawer).control() == Control()
+    home(drawer).steer(Control(who="ana"))
+    assert home(drawer).control() == Control(who="ana")
+
+
+def test_a_damaged_backup_hides_none_of_the_others() -> None:
+    drawer = Drawer()
+    mine = home(drawer)
+    for serial in range(1, 5):
+        mine.save(replace(FIRST, serial=serial))
+    drawer.put("orders.backup.000000002", "garbage")
+    assert [state.serial for state in mine.history()] == [3, 1]

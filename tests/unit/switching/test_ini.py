@@ -7,7 +7,7 @@ import stat
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from planrunner.errors import StepFailed
@@ -135,6 +135,7 @@ def test_the_owner_stays(tmp_path: Path) -> None:
     assert (path.stat().st_uid, path.stat().st_gid) == (65534, 65534)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     host=st.text(st.characters(blacklist_categories=("Cs", "Cc")), min_size=1),
     name=st.from_regex(r"[a-z]{1,8}", fullmatch=True),

@@ -1,0 +1,51 @@
+"""A process of planrunner's whose words are collected while it runs."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from pathlib import Path
+
+# How long it may take to end, on a slow machine.
+PATIENCE_SECONDS = 420
+
+
+class Runner:
+    """A process of planrunner's whose words are collected while it runs."""
+
+    def __init__(self, child: subprocess.Popen[str]) -> None:
+        self.child = child
+        # It was ended or frozen from outside: what it was armed with is not what ended it.
+        self.hit = False
+        self._said: list[str] = []
+        # A pipe that nobody reads would stop it.
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def spoke(self) -> bool:
+        return bool(self._said)
+
+    def stopped(self) -> bool:
+        try:
+            words = Path(f"/proc/{self.child.pid}/stat").read_text().rpartition(")")[2].split()
+        except FileNotFoundError:
+            return False
+        return words[0] == "T"
+
+    def ended(self) -> tuple[int, str]:
+        """The exit code and everything that was said; killed where it does not end."""
+        try:
+            self.child.wait(PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.child.kill()
+            self.child.wait()
+            self._reader.join(10)
+            raise AssertionError(f"it does not end: {''.join(self._said)[-3000:]}") from None
+        self._reader.join(10)
+        return self.child.returncode, "".join(self._said)
+
+    def _read(self) -> None:
+        assert self.child.stdout is not None
+        for line in self.child.stdout:
+            self._said.append(line)
