@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from planrunner.postgres.connection import Server
 
 # Partitions' copies of constraints and triggers are numbered and named otherwise from major to major, their
-# originals not. Not-null constraints have rows since 18. to_jsonb: a column that an older server lacks is NULL.
+# originals not. Not-null constraints have rows since 18, and partitions share their parent's identity since 17.
+# to_jsonb: a column that an older server lacks is NULL.
 _OURS = """
 WITH ours AS (SELECT oid, nspname, nspowner, nspacl FROM pg_namespace WHERE nspname NOT LIKE 'pg\\_%'
               AND nspname NOT IN ('information_schema', 'planrunner')),
@@ -75,12 +76,13 @@ JOIN pg_namespace n ON n.oid = p.pronamespace
 WHERE NOT t.tgisinternal AND coalesce(to_jsonb(t) ->> 'tgparentid', '0') = '0'
   AND n.nspname <> 'planrunner'
 UNION ALL
-SELECT 'default', format('%s.%I', r.label, a.attname), r.label, format('%s%s', CASE a.attidentity WHEN 'a' THEN
-         'identity always' WHEN 'd' THEN 'identity by default' END, to_jsonb(a) ->> 'attgenerated'),
+SELECT 'default', format('%s.%I', r.label, a.attname), r.label, format('%s%s', CASE WHEN r.relispartition THEN NULL
+         WHEN a.attidentity = 'a' THEN 'identity always' WHEN a.attidentity = 'd' THEN 'identity by default' END,
+         to_jsonb(a) ->> 'attgenerated'),
        coalesce(pg_get_expr(d.adbin, d.adrelid), ''), true
 FROM rel r JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-WHERE r.relkind IN ('r', 'p', 'f', 'v') AND (d.oid IS NOT NULL OR a.attidentity <> '')
+WHERE r.relkind IN ('r', 'p', 'f', 'v') AND (d.oid IS NOT NULL OR a.attidentity <> '' AND NOT r.relispartition)
 UNION ALL
 SELECT 'rule', format('%s.%I', r.label, u.rulename), r.label, format('%s %s enabled %s', u.ev_type, u.is_instead,
          u.ev_enabled), pg_get_ruledef(u.oid), true
