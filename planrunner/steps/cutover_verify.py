@@ -28,8 +28,6 @@ if TYPE_CHECKING:
         ranges,
         restore,
         settings,
-        slots,
-        subscriptions,
         tracker,
         verify,
     )
@@ -52,8 +50,6 @@ else:
     ranges = on_demand("planrunner.replication.ranges")
     restore = on_demand("planrunner.replication.restore")
     settings = on_demand("planrunner.replication.settings")
-    slots = on_demand("planrunner.replication.slots")
-    subscriptions = on_demand("planrunner.replication.subscriptions")
     tracker = on_demand("planrunner.replication.tracker")
     verify = on_demand("planrunner.replication.verify")
 

@@ -48,9 +48,9 @@ def cloud() -> Iterator[str]:
 
 
 @pytest.fixture(autouse=True)
-def _account(cloud: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _account(cloud: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """AWS is the stand-in for all that is started here, with nothing of this machine's own configuration."""
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
+    for name in ("AWS_PROFILE", "AWS_REGION", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     given = {"ACCESS_KEY_ID": "test", "SECRET_ACCESS_KEY": "test", "DEFAULT_REGION": "us-east-1"}
     files = {"CONFIG_FILE": "/dev/null", "SHARED_CREDENTIALS_FILE": "/dev/null"}
