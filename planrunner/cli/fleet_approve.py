@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planrunner.cli.fleet_opening import FleetFile, known, opened
+from planrunner.cli.fleet_opening import FleetFile, known, loaded, opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,13 +30,17 @@ def approve(
 ) -> None:
     """Approve that a wave begins, with the members that it has now; or a step of members, as it stands in their plans."""
     from planrunner.cli.screen import out
+    from planrunner.fleet.folder import folder_of
 
-    found, folder, _ = known(fleet)
     if step is not None:
+        found, folder, _ = known(fleet)
         out(_approve_step(found, folder, who_or_what or [], step, because))
         return
+    # As the next run will see it: an approval is bound to the members that a wave has.
+    folder = folder_of(fleet)
+    waves = _waves(loaded(fleet), folder, who_or_what or [])
     folder.make()
-    for wave in _waves(found, folder, who_or_what or []):
+    for wave in waves:
         _approve_wave(wave, folder, because)
         out(f"wave {wave.name} ({len(wave.members)} members) is approved.")
     out(f"Go on with: planrunner fleet run {fleet}")

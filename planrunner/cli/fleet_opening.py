@@ -73,8 +73,11 @@ def known(path: Path) -> tuple[Fleet, Folder, tuple[str, ...]]:
 def strays(fleet: Fleet, folder: Folder) -> tuple[str, ...]:
     """What to say of members that have a state and are in the fleet no more."""
     gone = [name for name in folder.members() if fleet.member(name) is None]
-    text = "{} has a state in {} and is in the fleet no more; what it left on its servers stays until: planrunner cleanup"
-    return tuple(text.format(name, folder.path) for name in gone)
+    return tuple(
+        f"{name} has a state and is in the fleet no more; what it left on its servers stays until: planrunner cleanup"
+        f" PLAN --state {folder.state(name)}"
+        for name in gone
+    )
 
 
 def command(verb: str, member: Member, folder: Folder) -> str:

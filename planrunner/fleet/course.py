@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from planrunner.errors import DecisionNeeded, Interrupted, LockedByAnother, StateUnfit, StepFailed
 from planrunner.fleet.crew import Hand, Stranger
 from planrunner.fleet.journal import Entry, What, append, chronicle
-from planrunner.fleet.standing import is_done, words_of
+from planrunner.fleet.standing import INTERRUPTED, is_done, words_of
 from planrunner.state.file import FileStore
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class Course:
             case DecisionNeeded.exit_code:
                 self._tally.waiting.append(member.name)
                 self._tell(f"{member.name}: waits: {_head(ended)}")
-            case Interrupted.exit_code:
+            case code if code in INTERRUPTED:
                 self._tell(f"{member.name}: interrupted")
                 if not self._signals:
                     # By somebody who stopped this one alone.

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from planrunner.state.record import State
 
 _ENDED = (StepStatus.DONE, StepStatus.SKIPPED)
+# Asked to stop: in its work, or before it was ready to hear.
+INTERRUPTED = frozenset({Interrupted.exit_code, -signal.SIGTERM})
 
 
 class Standing(Enum):
@@ -93,7 +95,7 @@ def _standing(member: Member, state: State | None, past: Past) -> Standing:
         return Standing.WAITING
     if _at(member, state, StepStatus.FAILED):
         return Standing.FAILED
-    if past.ended and past.code not in {0, Interrupted.exit_code}:
+    if past.ended and past.code not in {0, *INTERRUPTED}:
         return Standing.FAILED
     # Begun, and nobody is at work any more: interrupted, or killed together with its fleet.
     return Standing.STOPPED if past.begun or (state is not None and state.steps) else Standing.PENDING

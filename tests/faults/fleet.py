@@ -58,14 +58,15 @@ class Fleet:
     folder: Path
     names: tuple[str, ...]
 
-    def write(self, text: str) -> None:
-        """The fleet's file: its head is always the same."""
+    def write(self, text: str, *, cleaning: bool = True) -> None:
+        """The fleet's file, whose head is always the same, with its plan and its members."""
         head = (
             "apiVersion: planrunner/v1\nkind: Fleet\nmetadata: {name: shops}\nplan: shop.yaml\n"
             f"vars: {{source_port: {self.source.port}, target_port: {self.target.port}}}\n"
         )
         (self.folder / "fleet.yaml").write_text(head + text)
-        (self.folder / "shop.yaml").write_text(TEMPLATE)
+        plan = TEMPLATE if cleaning else TEMPLATE[: TEMPLATE.index("  - {id: clear")]
+        (self.folder / "shop.yaml").write_text(plan)
         rows = "\n".join(f"{name},{database_of(name)}" for name in self.names)
         (self.folder / "shops.csv").write_text(f"name,database\n{rows}\n")
 
@@ -84,10 +85,12 @@ class Fleet:
             text=True,
         )
 
-    def run(self, verb: str, *words: str, failpoints: str = "") -> tuple[int, str]:
+    def run(
+        self, verb: str, *words: str, failpoints: str = "", patience: float = PATIENCE_SECONDS
+    ) -> tuple[int, str]:
         child = self.start(verb, *words, failpoints=failpoints)
         try:
-            said, _ = child.communicate(timeout=PATIENCE_SECONDS)
+            said, _ = child.communicate(timeout=patience)
         finally:
             child.kill()
         return child.returncode, said
