@@ -1,6 +1,7 @@
 """``planrunner fleet preview``: what a run of the whole fleet would do, summed up; changes nothing."""
 
 import json
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -55,7 +56,8 @@ def _previews(fleet: "Fleet", folder: "Folder") -> "list[MemberPreview]":
     from concurrent.futures import ProcessPoolExecutor
 
     workers = min(fleet.max_parallel, len(fleet.members))
-    context = multiprocessing.get_context("spawn")
+    # Nothing is connected and no thread runs yet: a fork has all modules already, also inside one executable.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with ProcessPoolExecutor(max_workers=workers, mp_context=context) as pool:
         return list(pool.map(previewed, fleet.members, [folder] * len(fleet.members)))
 

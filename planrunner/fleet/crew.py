@@ -91,6 +91,11 @@ class Stranger:
         """It is not ours to stop."""
 
 
+def _planrunner() -> tuple[str, ...]:
+    """This planrunner as a command: where it is one executable, that is all of it."""
+    return (sys.executable,) if getattr(sys, "frozen", False) else (sys.executable, "-m", "planrunner")
+
+
 def arguments(member: Member, folder: Folder) -> tuple[str, ...]:
     """The plan and the options that lead to a member's plan and state."""
     variables = [word for name, text in member.variables.items() for word in ("--var", f"{name}={text}")]
