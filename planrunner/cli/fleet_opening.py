@@ -90,6 +90,8 @@ def command(verb: str, member: Member, folder: Folder) -> str:
 def opened(member: Member, folder: Folder, *, looking_up: bool = True) -> OpenedPlan:
     """A member's plan with its files, as its own commands open it."""
     from planrunner.cli.opening import open_plan
+    from planrunner.fleet.crew import MEMBER
 
+    os.environ[MEMBER] = member.name
     variables = [f"{name}={text}" for name, text in member.variables.items()]
     return open_plan(member.plan, str(folder.state(member.name)), variables, None, looking_up=looking_up)

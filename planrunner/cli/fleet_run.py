@@ -1,5 +1,6 @@
 """``planrunner fleet run``: bring every member's plan about, wave by wave, or go on where it stopped."""
 
+import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -47,7 +48,7 @@ def run(
         words = ("--yes",) if yes else ()
         tell = _stamped if output is Output.TEXT else _unheard
         try:
-            Course(found, folder, SystemClock(), tell=tell, words=words).go()
+            Course(found, folder, SystemClock(), tell=tell, environ=os.environ, words=words).go()
         finally:
             _show(found, folder, output)
 

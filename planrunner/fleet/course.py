@@ -17,7 +17,7 @@ from planrunner.fleet.standing import INTERRUPTED, is_done, words_of
 from planrunner.state.file import FileStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from types import FrameType
 
     from planrunner.fleet.crew import Ended
@@ -44,7 +44,8 @@ class Tally:
 class Course:
     """One run of a fleet. The caller holds the fleet's lock.
 
-    ``tell`` hears a line for each member that begins or ends, ``words`` are more options for each member's run.
+    ``tell`` hears a line for each member that begins or ends, ``words`` are more options for each member's run, which
+    is given ``environ``.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Course:
         clock: Clock,
         *,
         tell: Callable[[str], None],
+        environ: Mapping[str, str],
         words: tuple[str, ...] = (),
     ) -> None:
         self._fleet = fleet
@@ -61,6 +63,7 @@ class Course:
         self._clock = clock
         self._tell = tell
         self._words = words
+        self._environ = environ
         self._tally = Tally()
         self._working: list[Hand | Stranger] = []
         self._signals = 0
@@ -116,7 +119,7 @@ class Course:
             self._working.append(Stranger(member, self._folder))
             return
         self._note(What.BEGUN, member)
-        self._working.append(Hand(member, self._folder, self._words))
+        self._working.append(Hand(member, self._folder, self._words, self._environ))
         self._tell(f"{member.name}: begun")
 
     def _ended(self) -> Iterator[Member]:

@@ -16,11 +16,14 @@ from planrunner.reading import regular
 from planrunner.state.file import FileStore
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from planrunner.fleet.folder import Folder
     from planrunner.fleet.model import Member
 
+# By this variable a command that looks a secret up knows for whom.
+MEMBER = "PLANRUNNER_MEMBER"
 _TAIL_BYTES = 65_536
 _LONGEST_ERROR = 2_000
 
@@ -36,7 +39,9 @@ class Ended:
 class Hand:
     """A run that is ours: ``planrunner run`` of one member, its words in the member's log."""
 
-    def __init__(self, member: Member, folder: Folder, words: tuple[str, ...]) -> None:
+    def __init__(
+        self, member: Member, folder: Folder, words: tuple[str, ...], environ: Mapping[str, str]
+    ) -> None:
         self.member = member
         self._log = folder.log(member.name)
         command = [
@@ -54,7 +59,12 @@ class Hand:
             failpoint("fleet.before_start")
             # A group of its own: Ctrl-C at the terminal comes to the fleet, which passes it on once.
             self._child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=descriptor, stderr=descriptor, process_group=0
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=descriptor,
+                stderr=descriptor,
+                env={**environ, MEMBER: member.name},
+                process_group=0,
             )
             failpoint("fleet.started")
         finally:

@@ -32,9 +32,13 @@ def fleet(
     old: PostgresServer, new: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Path]:
     monkeypatch.setenv("SOURCE_PASSWORD", old.password)
-    monkeypatch.setenv("TARGET_PASSWORD", new.password)
     make_databases(old, new, NAMES, rows=5)
-    (tmp_path / "shop.yaml").write_text(PLAN)
+    # Whose password is asked for is told by the environment.
+    for name in NAMES:
+        (tmp_path / f"{name}.password").write_text(new.password)
+    (tmp_path / "shop.yaml").write_text(
+        PLAN.replace("{env: TARGET_PASSWORD}", "{command: [sh, -c, 'cat $PLANRUNNER_MEMBER.password']}")
+    )
     rows = "".join(f"    - {{name: {name}, database: {name.replace('-', '_')}}}\n" for name in NAMES)
     path = tmp_path / "fleet.yaml"
     path.write_text(
@@ -86,7 +90,7 @@ def test_members_wait_for_their_steps_and_waves_for_a_person(fleet: Path, cli: C
     command = json.loads(cli("fleet", "status", "fleet.yaml", "--output", "json").stdout)["members"][1][
         "command"
     ]
-    again = cli(*command.split()[1:])
+    again = cli(*command.split()[1:], PLANRUNNER_MEMBER="cli-2")
     assert again.returncode == 0, again.stdout + again.stderr
 
 
