@@ -27,24 +27,17 @@ def lint(
     Exit 2 when there is a problem. Connects to nothing, runs nothing and reads no secret.
     """
     from planrunner.cli.screen import out
+    from planrunner.linting.inspect import refused
     from planrunner.linting.rules import Severity
     from planrunner.masking import without_hushed
 
     found = examined(fleet)
-    inspections = without_hushed([_inspection(found), *_plans(found)])
+    inspections = without_hushed([refused(str(fleet), found.problems), *_plans(found)])
     failing = (Severity.ERROR, Severity.WARNING) if strict else (Severity.ERROR,)
     ok = not any(one.count(severity) for one in inspections for severity in failing)
     out(_as_json(found, inspections, ok=ok) if output is Output.JSON else _as_text(found, inspections))
     if not ok:
         raise typer.Exit(2)
-
-
-def _inspection(found: "Examined") -> "Inspection":
-    from planrunner.linting.inspect import Finding, Inspection
-    from planrunner.linting.rules import Severity
-
-    findings = tuple(Finding(problem=problem, severity=Severity.ERROR) for problem in found.problems)
-    return Inspection(path=str(found.fleet.path), steps=0, findings=findings)
 
 
 def _plans(found: "Examined") -> "list[Inspection]":
