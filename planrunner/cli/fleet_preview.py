@@ -85,7 +85,8 @@ def _looked(plan: "OpenedPlan") -> tuple[str, str]:
         found = made(view)
         system = (view.context.identities.source or "").partition("/")[0]
     rds = plan.plan.source.rds
-    return (f"RDS instance {rds.instance}" if rds else f"source system {system}"), to_json(found)
+    where = f" ({rds.region})" if rds and rds.region else ""
+    return (f"RDS instance {rds.instance}{where}" if rds else f"source system {system}"), to_json(found)
 
 
 def _written(fleet: "Fleet", previews: "Sequence[MemberPreview]", style: Format) -> str:

@@ -1,7 +1,7 @@
 """``planrunner fleet run``: bring every member's plan about, wave by wave, or go on where it stopped."""
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -91,7 +91,9 @@ def _stamped(line: str) -> None:
     from planrunner.cli.screen import out
     from planrunner.clock import SystemClock
 
-    out(f"{SystemClock().now():%H:%M:%S}  {line}")
+    # Whoever listened may be gone; the members are at work all the same.
+    with suppress(OSError):
+        out(f"{SystemClock().now():%H:%M:%S}  {line}")
 
 
 def _unheard(_line: str) -> None:

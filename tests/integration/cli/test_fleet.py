@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import boto3
@@ -10,8 +12,13 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from planrunner.clock import SystemClock
+from planrunner.fleet.folder import folder_of
+from planrunner.fleet.journal import chronicle
 from planrunner.sandbox.rds_api import CREDENTIALS, RdsApi
+from planrunner.state.lock import locked
 from tests.faults.fleet import TEMPLATE, make_databases
+from tests.integration.cli.conftest import environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -193,6 +200,91 @@ def test_members_that_aws_lists_stay_who_they_were(
     assert "--rediscover" in ended.stderr
 
 
+@pytest.mark.server
+def test_an_instance_that_two_members_share_restarts_once(
+    fleet: Path, cli: Cli, old: PostgresServer, new: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("NEW_PASSWORD", new.password)
+    # The other way round: this server still needs another wal_level.
+    ports = f"source_port: {old.port}, target_port: {new.port}"
+    turned = f"source_port: {new.port}, target_port: {old.port}"
+    fleet.write_text(fleet.read_text().replace(ports, turned))
+    with RdsApi(new) as api:
+        rds = f"rds: {{instance: {api.instance}, region: {api.region}, endpoint_url: '{api.endpoint_url}'}}"
+        plan = (
+            PLAN.replace("{env: SOURCE_PASSWORD}}", f"{{env: NEW_PASSWORD}}}}\n    {rds}")
+            .replace("TARGET_PASSWORD", "SOURCE_PASSWORD")
+            .replace("steps:\n", "steps:\n  - {id: logical, uses: enable_logical, with: {reboot: allow}}\n")
+        )
+        (fleet.parent / "shop.yaml").write_text(plan)
+        ended = cli("fleet", "preview", "fleet.yaml", "--output", "json")
+    told = json.loads(ended.stdout)
+    assert [len(member["restarts"]) for member in told["members"]] == [1, 1], ended.stdout
+    assert told["sums"]["restarts"] == [f"RDS instance {api.instance} ({api.region})"]
+    assert [len(wave["restarts"]) for wave in told["waves"]] == [1, 1]
+
+
+AWAY = """\
+apiVersion: planrunner/v1
+kind: MigrationPlan
+metadata: {name: shop}
+vars:
+  database: {type: string}
+connections:
+  source:
+    dsn: postgresql://postgres@127.0.0.1:1/{{ vars.database }}?sslmode=disable
+  target:
+    dsn: postgresql://postgres@127.0.0.1:2/{{ vars.database }}?sslmode=disable
+steps:
+  - {id: copy, uses: snapshot}
+"""
+
+
+def write_away(folder: Path, below: str) -> None:
+    """A fleet of five whose servers do not answer."""
+    (folder / "shop.yaml").write_text(AWAY)
+    rows = "".join(f"    - {{name: shop-{n}, database: d{n}}}\n" for n in range(1, 6))
+    (folder / "fleet.yaml").write_text(
+        "apiVersion: planrunner/v1\nkind: Fleet\nmetadata: {name: shops}\nplan: shop.yaml\n"
+        f"max_parallel: 1\ninventory:\n  rows:\n{rows}{below}"
+    )
+
+
+def test_after_so_many_failures_no_other_member_is_begun(tmp_path: Path, cli: Cli) -> None:
+    write_away(tmp_path, "stop_after: 2\n")
+
+    ended = cli("fleet", "run", "fleet.yaml", "--output", "json")
+    assert ended.returncode == 1
+    assert "failed: shop-1, shop-2" in ended.stderr
+    told = json.loads(ended.stdout)
+    assert told["counts"] == {"pending": 3, "failed": 2}
+    assert all("127.0.0.1" in member["error"] for member in told["members"][:2])
+
+
+def test_no_wave_begins_before_the_canary_is_done(tmp_path: Path, cli: Cli) -> None:
+    write_away(tmp_path, "stop_after: 5\ncanary: [shop-3]\n")
+
+    ended = cli("fleet", "run", "fleet.yaml", "--output", "json")
+    assert ended.returncode == 1
+    assert {m["name"]: m["attempts"] for m in json.loads(ended.stdout)["members"]} == {
+        **{f"shop-{n}": 0 for n in (1, 2, 4, 5)},
+        "shop-3": 1,
+    }
+
+
+def test_two_runs_do_not_work_on_one_fleet(tmp_path: Path, cli: Cli) -> None:
+    write_away(tmp_path, "")
+    folder = folder_of(tmp_path / "fleet.yaml")
+    folder.make()
+
+    with locked(folder.lock, SystemClock()):
+        ended = cli("fleet", "run", "fleet.yaml")
+    assert ended.returncode == 5
+    assert "another run works on this fleet" in ended.stderr
+
+
 def test_a_fleet_that_is_wrong_is_not_begun(tmp_path: Path, cli: Cli) -> None:
     (tmp_path / "fleet.yaml").write_text("apiVersion: planrunner/v1\nkind: Fleet\nplan: nowhere.yaml\n")
 
@@ -201,3 +293,22 @@ def test_a_fleet_that_is_wrong_is_not_begun(tmp_path: Path, cli: Cli) -> None:
         assert ended.returncode == 2, verb
         assert "nowhere.yaml" in ended.stdout + ended.stderr
     assert not (tmp_path / "fleet.fleet").exists()
+
+
+def test_a_reader_that_goes_away_does_not_end_the_run(tmp_path: Path) -> None:
+    write_away(tmp_path, "stop_after: 3\n")
+    run = subprocess.Popen(
+        [sys.executable, "-m", "planrunner", "fleet", "run", "fleet.yaml"],
+        cwd=tmp_path,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert run.stdout is not None
+    run.stdout.readline()
+    run.stdout.close()
+    run.wait(120)
+
+    known = chronicle(folder_of(tmp_path / "fleet.yaml").journal)
+    assert [name for name, past in known.members.items() if past.ended] == ["shop-1", "shop-2", "shop-3"]
