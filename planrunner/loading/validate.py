@@ -212,7 +212,10 @@ def _not_listed(error: ValidationError) -> tuple[str, str]:
 
 def _not_constant(error: ValidationError) -> tuple[str, str]:
     wanted = shown(cast("Json", error.validator_value))
-    return f"expected {wanted}, got {_got(error)}", f"Write {wanted.strip(chr(34))}."
+    told = f"expected {wanted}, got {_got(error)}"
+    if tuple(error.absolute_path) == ("kind",) and error.instance == "Fleet":
+        return told, "A fleet is checked by: planrunner fleet lint FLEET"
+    return told, f"Write {wanted.strip(chr(34))}."
 
 
 def _noun(error: ValidationError) -> str:

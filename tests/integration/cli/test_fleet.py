@@ -295,6 +295,14 @@ def test_a_fleet_that_is_wrong_is_not_begun(tmp_path: Path, cli: Cli) -> None:
     assert not (tmp_path / "fleet.fleet").exists()
 
 
+def test_a_fleet_that_is_taken_for_a_plan_is_told_its_own_command(tmp_path: Path, cli: Cli) -> None:
+    write_away(tmp_path, "")
+
+    assert "planrunner fleet lint" in cli("lint", "fleet.yaml").stdout
+    assert "shop.yaml" in cli("lint", ".").stdout
+    assert "fleet.yaml" not in cli("lint", ".").stdout, "a folder is searched for plans"
+
+
 def test_a_reader_that_goes_away_does_not_end_the_run(tmp_path: Path) -> None:
     write_away(tmp_path, "stop_after: 3\n")
     run = subprocess.Popen(
