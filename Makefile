@@ -72,9 +72,10 @@ bench-compare: $(VENV)/.dev
 bench-preflight: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks.preflight $(PREFLIGHT_ARGS)
 
-# What is generated: the plan's JSON Schema and the reference pages; tests compare them.
+# What is generated: the JSON Schemas and the reference pages; tests compare them.
 docs: $(VENV)/.dev
 	$(BIN)/python -m planrunner.loading.reference
+	$(BIN)/python -m planrunner.fleet.reference
 	$(BIN)/python -m planrunner.linting.page
 	$(BIN)/python -m planrunner.check_pages
 	$(BIN)/python -m typer planrunner.cli.main utils docs --name planrunner --title "The commands" --output docs/reference/commands.md

@@ -14,6 +14,7 @@ from planrunner.cli import (
     demo,
     doctor,
     explain,
+    fleet,
     init,
     lint,
     preview,
@@ -64,6 +65,7 @@ for _verb in (
     demo.demo,
 ):
     app.command()(_verb)
+app.add_typer(fleet.app, name="fleet")
 app.add_typer(state.app, name="state")
 
 

@@ -17,6 +17,8 @@ _PLAN = re.compile(
     rb"""^["']?(?:apiVersion["']?\s*:\s*["']?planrunner/|kind["']?\s*:\s*["']?MigrationPlan|extends["']?\s*:)""",
     re.MULTILINE,
 )
+# It has a lint of its own, which knows the values of the plans that it names.
+_FLEET = re.compile(rb"""^["']?kind["']?\s*:\s*["']?Fleet\b""", re.MULTILINE)
 
 
 def plan_files(named: Iterable[str]) -> list[Path]:
@@ -54,8 +56,12 @@ def _plans_below(folder: Path) -> Iterator[Path]:
     """YAML files that say they are plans; a folder also holds values for variables, workflows and the like."""
     for path in folder.rglob("*.y*ml"):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix in {".yaml", ".yml"} and not hidden and path.is_file() and _PLAN.search(_head(path)):
+        if path.suffix in {".yaml", ".yml"} and not hidden and path.is_file() and _is_plan(_head(path)):
             yield path
+
+
+def _is_plan(head: bytes) -> bool:
+    return bool(_PLAN.search(head)) and not _FLEET.search(head)
 
 
 def _head(path: Path) -> bytes:

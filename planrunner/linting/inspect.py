@@ -69,6 +69,12 @@ def inspect(path: Path, given: Given, *, text: bytes | None = None) -> Inspectio
     return Inspection(path=str(path), steps=len(entries(found.tree)), findings=tuple(ordered))
 
 
+def refused(path: str, problems: Iterable[Problem]) -> Inspection:
+    """The inspection of a file that is read as something else than one plan: all that is wrong with it is an error."""
+    findings = tuple(Finding(problem=problem, severity=Severity.ERROR) for problem in problems)
+    return Inspection(path=path, steps=0, findings=findings)
+
+
 def _place(problem: Problem, plan: str) -> tuple[bool, str, int, int]:
     return problem.path != plan, problem.path, problem.line, problem.column
 
@@ -113,4 +119,4 @@ def _unreadable(path: Path, error: UsageError) -> Inspection:
         remedy=error.remedy,
         code=codes.UNREADABLE,
     )
-    return Inspection(path=str(path), steps=0, findings=(Finding(problem=problem, severity=Severity.ERROR),))
+    return refused(str(path), (problem,))

@@ -63,6 +63,7 @@ _ERRORS = (
     (codes.ORDER, "order", "A step runs before one whose work it builds on."),
     (codes.CONTRADICTION, "contradiction", "Two options exclude one another."),
     (codes.OVERLAY, "overlay", "An overlay's base can't be used, or what is laid over it does not fit on it."),
+    (codes.FLEET, "fleet", "Members, waves and plans of a fleet do not fit together."),
     (codes.TEMPLATE, "template", "A template can't be resolved, or uses what templates may not."),
     (codes.VARIABLE, "variable", "A variable has no value, or one that its declaration does not allow."),
     (DISABLE_WITHOUT_REASON, "disable-without-reason", "A rule is disabled and nobody says why."),

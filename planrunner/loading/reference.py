@@ -83,18 +83,18 @@ def _plan_page() -> str:
         " `{{ vars.NAME }}`, but for `apiVersion`, `kind`, a step's `id` and `uses`, what stands in `vars`,"
         " and everything below `password`; a value that is one whole template keeps the variable's type.\n\n"
     )
-    return _NOTICE + lead + "\n".join(_sections(rendered_schema(), ""))
+    return _NOTICE + lead + "\n".join(sections(rendered_schema(), ""))
 
 
-def _sections(schema: Schema, path: str) -> Iterator[str]:
-    """One section for the mapping at ``path`` and one for each mapping in it."""
+def sections(schema: Schema, path: str) -> Iterator[str]:
+    """One section for the mapping at ``path`` and one for each mapping in it, as Markdown."""
     heading = f"## `{path}`" if path else "## The file"
     yield f"{heading}\n\n{schema['description']}\n\n{_table('Key', schema)}"
     for name, value in schema["properties"].items():
         if (inner := _inner(value)) is not None:
             suffix = "[]" if value["type"] == "array" else ""
             named = ".NAME" if isinstance(value.get("additionalProperties"), dict) else ""
-            yield from _sections(inner, f"{path}.{name}{suffix}{named}".removeprefix("."))
+            yield from sections(inner, f"{path}.{name}{suffix}{named}".removeprefix("."))
 
 
 def _inner(schema: Schema) -> Schema | None:

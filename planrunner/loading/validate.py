@@ -52,10 +52,10 @@ def violations(document: Document, tree: Json, told: frozenset[Keys]) -> list[Pr
     return [problem for error in kept for problem in _problems(document, error)]
 
 
-def departures(schema: Schema, document: Document, tree: Json) -> list[Problem]:
-    """Every place where a tree departs from a schema of its own."""
+def departures(schema: Schema, document: Document, tree: Json, *, advising: bool = True) -> list[Problem]:
+    """Every place where a tree departs from a schema of its own; ``advising``: keys of plans may be misplaced in it."""
     found = _made(schema).iter_errors(tree)
-    return [problem for error in found for problem in _problems(document, error)]
+    return [problem for error in found for problem in _problems(document, error, advising=advising)]
 
 
 @cache
@@ -70,7 +70,7 @@ def _made(schema: Schema) -> Draft202012Validator:
     return cast("Draft202012Validator", make(Draft202012Validator, type_checker=checker)(schema))
 
 
-def _problems(document: Document, error: ValidationError) -> Iterator[Problem]:
+def _problems(document: Document, error: ValidationError, *, advising: bool = True) -> Iterator[Problem]:
     keys = tuple(error.absolute_path)
     if "propertyNames" in error.schema_path:
         name = str(error.instance)
@@ -78,7 +78,7 @@ def _problems(document: Document, error: ValidationError) -> Iterator[Problem]:
         advice = _renamed(name, str(error.validator_value))
         yield document.problem_with_name((*keys, name), text, advice, codes.WRONG_FORM)
     elif error.validator == "additionalProperties":
-        yield from _unknown(document, keys, error)
+        yield from _unknown(document, keys, error, advising=advising)
     elif error.validator == "required":
         yield from _missing(document, keys, error)
     else:
@@ -106,11 +106,12 @@ def _schema(error: ValidationError) -> dict[str, Any]:
     return cast("dict[str, Any]", error.schema)
 
 
-def _unknown(document: Document, keys: Keys, error: ValidationError) -> Iterator[Problem]:
+def _unknown(document: Document, keys: Keys, error: ValidationError, *, advising: bool) -> Iterator[Problem]:
     known = _schema(error).get("properties", {})
     for name in cast("dict[str, Json]", error.instance):
         if name not in known:
-            remedy = elsewhere(document.tree, keys, name) or suggestion(name, known, label="Known here")
+            misplaced = elsewhere(document.tree, keys, name) if advising else None
+            remedy = misplaced or suggestion(name, known, label="Known here")
             text = f"unknown key {shown(name)}"
             yield document.problem_with_name((*keys, name), text, remedy, codes.UNKNOWN_KEY)
 
@@ -211,7 +212,10 @@ def _not_listed(error: ValidationError) -> tuple[str, str]:
 
 def _not_constant(error: ValidationError) -> tuple[str, str]:
     wanted = shown(cast("Json", error.validator_value))
-    return f"expected {wanted}, got {_got(error)}", f"Write {wanted.strip(chr(34))}."
+    told = f"expected {wanted}, got {_got(error)}"
+    if tuple(error.absolute_path) == ("kind",) and error.instance == "Fleet":
+        return told, "A fleet is checked by: planrunner fleet lint FLEET"
+    return told, f"Write {wanted.strip(chr(34))}."
 
 
 def _noun(error: ValidationError) -> str:

@@ -19,6 +19,7 @@ from planrunner.references import reference
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from planrunner.loading.document import Keys
     from planrunner.model import Json, Problem, Secret, SecretRef
 
 Value: TypeAlias = str | int | float | bool
@@ -30,12 +31,21 @@ _WHOLE = "The whole value must match; correct it or the pattern."
 
 
 @dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where a value was written that is given as --var gives it; ``keys`` end with the variable's name."""
+
+    document: Document
+    keys: Keys
+
+
+@dataclass(frozen=True, kw_only=True)
 class Given:
-    """What comes from outside the plan."""
+    """What comes from outside the plan; ``origins`` are the places of ``variables`` that stand in a file."""
 
     variables: Mapping[str, str]
     var_files: Sequence[Path]
     environ: Mapping[str, str]
+    origins: Mapping[str, Origin] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,13 +137,26 @@ def _unknown_options(
     document: Document, given: Given, declarations: Mapping[str, Declaration]
 ) -> Iterator[Problem]:
     for name in given.variables:
-        if name not in declarations:
+        if name in given.origins:
+            yield from _unfit_name(given.origins[name], name, declarations)
+        elif name not in declarations:
             message = f"--var gives {shown(name)}, which the plan does not declare"
             yield document.problem(("vars",), message, suggestion(name, declarations, label="Declared"))
         elif declarations[name].get("sensitive") is True:
             message = "--var gives a sensitive variable: it would stand in the shell's history and in lists of processes"
             remedy = f"Give it by {ENVIRONMENT_PREFIX}{name} or in a --var-file, and change the value: it was seen."
             yield document.problem_with_name(("vars", name), message, remedy)
+
+
+def _unfit_name(origin: Origin, name: str, declarations: Mapping[str, Declaration]) -> Iterator[Problem]:
+    if name not in declarations:
+        message = f"the plan does not declare the variable {shown(name)}"
+        known = suggestion(name, declarations, label="Declared")
+        yield origin.document.problem_with_name(origin.keys, message, known)
+    elif declarations[name].get("sensitive") is True:
+        message = f"the variable {shown(name)} is sensitive, and its value would stand here for all to read"
+        remedy = "Say in the plan where it is kept, such as secret: {env: NAME}, and change the value: it was seen."
+        yield replace(origin.document.problem(origin.keys, message, remedy), excerpt=None)
 
 
 def _unknown_names(file: Document, declarations: Mapping[str, Declaration]) -> Iterator[Problem]:
@@ -152,7 +175,12 @@ def _candidates(
 ) -> Iterator[_Candidate]:
     """The values given from outside, the strongest first."""
     if name in given.variables:
-        yield _from_text(document, name, given.variables[name], "--var")
+        if name in given.origins:
+            origin = given.origins[name]
+            complain = _complainer(origin.document, *origin.keys)
+            yield _Candidate(value=given.variables[name], complain=complain, text=True)
+        else:
+            yield _from_text(document, name, given.variables[name], "--var")
     for file in reversed(files):
         tree = cast("Mapping[str, Json]", file.tree) if isinstance(file.tree, dict) else {}
         if name in tree and (name,) not in file.told:
@@ -163,7 +191,7 @@ def _candidates(
         yield _from_text(document, name, given.environ[variable], variable)
 
 
-def _complainer(file: Document, *keys: str) -> Callable[[str, str | None], Problem]:
+def _complainer(file: Document, *keys: str | int) -> Callable[[str, str | None], Problem]:
     return lambda message, remedy: file.problem(keys, message, remedy)
 
 

@@ -22,6 +22,7 @@ from botocore import xform_name
 from typer.main import get_command
 
 from planrunner.cli.main import app
+from planrunner.fleet.load import examine_fleet
 from planrunner.sandbox.binaries import wheel_bin
 from planrunner.sandbox.servers import PostgresServer
 from tests.pages import ROOT, Block, blocks, commands, inline_commands, pages
@@ -177,6 +178,23 @@ NOT_RUN = {
     "make soak SOAK_ARGS='--seeds 1 --seed 7 --pair 16:18 --faults 30'": "the same with one seed",
     "pip install planrunner": "needs a package index",
     "pip install 'planrunner[sandbox]'": "needs a package index",
+    **dict.fromkeys(
+        (
+            "planrunner fleet lint fleet.yaml",
+            "planrunner fleet run fleet.yaml",
+            "planrunner fleet preview fleet.yaml",
+            "planrunner fleet preview fleet.yaml --format markdown --out preview.md",
+            "planrunner fleet report fleet.yaml --format html --out fleet.html",
+            'planrunner fleet approve fleet.yaml --step cutover --because "quiet hour, team on call"',
+            "planrunner fleet approve fleet.yaml --step cutover shop-001 'shop-01*'",
+            'planrunner fleet approve fleet.yaml america --because "Europe is well"',
+            "planrunner fleet status fleet.yaml",
+            "planrunner fleet status fleet.yaml --output json",
+            "planrunner run shop.yaml --state fleet.fleet/shop-002.state.json --var source_host=… --var"
+            " database=shop_002",
+        ),
+        "needs many databases: tests/faults/test_fleet.py and tests/integration/cli/test_fleet.py run a fleet",
+    ),
     "planrunner init": "asks: tests/integration/cli/test_wizard.py answers it on a terminal",
     "planrunner run orders.yaml --take-over": "tests/faults/test_frozen_runner.py takes over from a frozen one",
     "export SOURCE_PASSWORD=… TARGET_PASSWORD=…": "the passwords are in the environment here",
@@ -350,10 +368,16 @@ def test_a_plan_in_a_page_lints(block: Block, tmp_path: Path, monkeypatch: pytes
         (tmp_path / "orders.prod.yaml").write_text(block.text)
         load(tmp_path / "orders.prod.yaml")
         return
+    if isinstance(part, dict) and part.get("kind") == "Fleet":
+        shutil.copytree(ROOT / "plans/fleet", tmp_path, dirs_exist_ok=True)
+        (tmp_path / "fleet.yaml").write_text(block.text)
+        assert examine_fleet(tmp_path / "fleet.yaml", {}, lambda _: None).problems == ()
+        return
     path = tmp_path / "orders.yaml"
     declared = part.get("vars", {}) if isinstance(part, dict) else {}
     path.write_text(whole_plan(part))
-    load(path, variables={name: "eu-west-1" for name in declared if set(declared[name]) == {"pattern"}})
+    without_value = [name for name in declared if set(declared[name]) in ({"pattern"}, {"type"})]
+    load(path, variables=dict.fromkeys(without_value, "eu-west-1"))
 
 
 def whole_plan(part: Any) -> str:

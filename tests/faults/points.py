@@ -353,6 +353,13 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
     "mirror.levelled": (_BESIDE, "a run on another machine; the journal there is written anew"),
     "lock.lease_taken": (_RARE, "a state in S3"),
     "lock.lease_renewed": (_RARE, "a state in S3"),
+    **dict.fromkeys(
+        (
+            *("fleet.before_start", "fleet.started", "fleet.journalled"),
+            *("fleet.before_replace", "fleet.before_signal"),
+        ),
+        ("faults/test_fleet.py", "fleet run; each member's own run passes the points of a run"),
+    ),
     "takeover.holder_ended": (_BESIDE, "run --take-over"),
     "lock.holder_ended": (_BESIDE, "run --take-over, where the state lies in a database"),
 }

@@ -171,16 +171,16 @@ def _drop(one: Migration) -> None:
     # Those of both sides before any slot: a stream to either side may be there, and takes its slot again at once.
     for server in running:
         with psycopg.connect(server.superuser_dsn, autocommit=True) as session:
-            _end_subscriptions(session, server, one.name)
+            end_subscriptions(session, server, one.name)
     for server in running:
         with psycopg.connect(server.superuser_dsn, autocommit=True) as session:
-            _drop_slots(session, one.name)
+            drop_slots(session, one.name)
             session.execute(
                 sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(one.name))
             )
 
 
-def _end_subscriptions(session: psycopg.Connection[Any], server: PostgresServer, database: str) -> None:
+def end_subscriptions(session: psycopg.Connection[Any], server: PostgresServer, database: str) -> None:
     subscriptions = session.execute(
         "SELECT subname FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE d.datname = %s",
         [database],
@@ -196,7 +196,7 @@ def _end_subscriptions(session: psycopg.Connection[Any], server: PostgresServer,
                 inside.execute(sql.SQL("DROP SUBSCRIPTION {}").format(named))
 
 
-def _drop_slots(session: psycopg.Connection[Any], database: str) -> None:
+def drop_slots(session: psycopg.Connection[Any], database: str) -> None:
     session.execute(
         "SELECT pg_terminate_backend(active_pid, 60000) FROM pg_replication_slots"
         " WHERE database = %s AND active_pid IS NOT NULL",

@@ -42,6 +42,18 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
         "planrunner.cli",
         "planrunner.steps.",
     ),
+    "planrunner.fleet": (
+        "psycopg",
+        "boto3",
+        "botocore",
+        "typer",
+        "rich",
+        "planrunner.postgres",
+        "planrunner.replication",
+        "planrunner.steps.",
+        "planrunner.cli",
+        "planrunner.sandbox",
+    ),
     "planrunner.engine": (
         "psycopg",
         "boto3",

@@ -1,0 +1,97 @@
+"""Turns a fleet's file into what its verbs work with."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from planrunner.cli.opening import OpenedPlan
+    from planrunner.fleet.folder import Folder
+    from planrunner.fleet.listing import Known, Wish
+    from planrunner.fleet.load import Examined
+    from planrunner.fleet.model import Fleet, Member
+
+FleetFile: TypeAlias = Annotated[Path, typer.Argument(metavar="FLEET", help="The fleet's file.")]
+
+
+def kept(path: Path, wish: Wish) -> Known | None:
+    """What AWS listed at the fleet's first run; it is not asked."""
+    from planrunner.fleet.folder import folder_of
+    from planrunner.fleet.listing import Known
+
+    return Known.kept(folder_of(path), wish)
+
+
+def asked(wish: Wish) -> Known:
+    """What AWS lists now."""
+    from planrunner.aws.discovery import listed
+    from planrunner.fleet.listing import Known
+
+    return Known(listed=listed(wish.access, wish.tags))
+
+
+def examined(path: Path, listing: Callable[[Wish], Known | None] | None = None) -> Examined:
+    """The fleet with everything that is wrong with it; without ``listing`` AWS is not asked."""
+    from planrunner.fleet.load import examine_fleet
+
+    return examine_fleet(path, os.environ, listing or (lambda wish: kept(path, wish)))
+
+
+def loaded(path: Path, listing: Callable[[Wish], Known | None] | None = None) -> Fleet:
+    """The fleet; PlanInvalid with everything that is wrong with it and its members' plans."""
+    from planrunner.errors import PlanInvalid
+
+    found = examined(path, listing)
+    if found.problems:
+        raise PlanInvalid(found.problems)
+    return found.fleet
+
+
+def known(path: Path) -> tuple[Fleet, Folder, tuple[str, ...]]:
+    """The fleet as it was last run, as it stands in its file when it never was; and what there is to say of that."""
+    from planrunner.fleet.folder import folder_of
+    from planrunner.fleet.load import digest_of
+    from planrunner.loading.source import read
+
+    folder = folder_of(path)
+    kept = folder.kept(path)
+    if kept is None:
+        return loaded(path), folder, ()
+    if not path.is_file():
+        read(path)  # says why it can't be
+    edited = "the fleet's file was edited since: this is the fleet as it was last run"
+    return kept, folder, (*strays(kept, folder), *((edited,) if kept.digest != digest_of(path) else ()))
+
+
+def strays(fleet: Fleet, folder: Folder) -> tuple[str, ...]:
+    """What to say of members that have a state and are in the fleet no more."""
+    gone = [name for name in folder.members() if fleet.member(name) is None]
+    return tuple(
+        f"{name} has a state and is in the fleet no more; what it left on its servers stays until: planrunner cleanup"
+        f" PLAN --state {folder.state(name)}"
+        for name in gone
+    )
+
+
+def command(verb: str, member: Member, folder: Folder) -> str:
+    """The command line that does something with one member alone."""
+    from planrunner.fleet.crew import arguments
+
+    return shlex.join(("planrunner", verb, *arguments(member, folder)))
+
+
+def opened(member: Member, folder: Folder, *, looking_up: bool = True) -> OpenedPlan:
+    """A member's plan with its files, as its own commands open it."""
+    from planrunner.cli.opening import open_plan
+    from planrunner.fleet.crew import MEMBER
+
+    os.environ[MEMBER] = member.name
+    variables = [f"{name}={text}" for name, text in member.variables.items()]
+    return open_plan(member.plan, str(folder.state(member.name)), variables, None, looking_up=looking_up)

@@ -1,0 +1,1 @@
+"""Fleets: one template plan, many databases, in waves."""
