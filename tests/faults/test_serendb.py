@@ -64,6 +64,7 @@ def test_the_cloud_copies_and_follows_and_the_target_is_proven_equal(pair: Pair,
         assert "x-api-key from env:SEREN_API_KEY" in shown
         assert "SEREN_API_KEY is set; --local does it here" in shown
         assert it.api.jobs == {}
+        it.api.faults["POST"] = [Fault(status=429), Fault(after=1.0)]
         said = it.one.succeeds("run", "--until", "copy")
         write(it.one, "INSERT INTO customer VALUES (501, 'written after the copy')")
         said += it.one.succeeds("run")
@@ -131,7 +132,10 @@ def test_a_job_that_was_not_made_is_made_once_somebody_says_so(pair: Pair, tmp_p
         code, said = it.one.run("run", "--until", "copy")
         assert code == WAITS, said
         assert it.api.jobs == {}
-        it.one.succeeds("state job", "copy", "--none", "--because", "the console shows none")
+        code, said = it.one.run(
+            "state job", "copy", "--none", "--because", "looked", failpoints="seren.job_named:kill"
+        )
+        assert code == -signal.SIGKILL, said
         it.one.succeeds("run", "--until", "copy")
         assert len(it.api.made("init")) == 1
 
@@ -141,8 +145,8 @@ def test_a_job_that_was_not_made_is_made_once_somebody_says_so(pair: Pair, tmp_p
     [
         "seren.job_made",
         *(
-            pytest.param(f"seren.{name}", marks=pytest.mark.soak)
-            for name in ("intent_noted", "before_post", "posted")
+            pytest.param(name, marks=pytest.mark.soak)
+            for name in ("seren.intent_noted", "seren.before_post", "seren.posted")
         ),
     ],
 )
@@ -191,6 +195,18 @@ def test_a_job_that_fails_fails_the_step_with_its_log_and_no_password(pair: Pair
         assert len(it.api.jobs) == 1
 
 
+@pytest.mark.soak
+def test_a_runner_killed_once_its_request_was_refused_makes_the_job_later(pair: Pair, tmp_path: Path) -> None:
+    with scene(pair, tmp_path, "refused") as it:
+        it.api.faults["POST"] = [Fault(status=429)]
+        code, said = it.one.run("run", "--until", "copy", failpoints="seren.intent_withdrawn:kill")
+        assert code == -signal.SIGKILL, said
+        assert it.api.jobs == {}
+        it.one.succeeds("run", "--until", "copy")
+        assert len(it.api.made("init")) == 1
+
+
+@pytest.mark.soak
 def test_an_api_that_stumbles_is_asked_again_and_no_job_is_made_twice(pair: Pair, tmp_path: Path) -> None:
     with scene(pair, tmp_path, "stumbles") as it:
         # The key is tried before the run, before the step and before its second attempt; the rest asks for the job.
@@ -314,9 +330,13 @@ def test_the_way_back_turns_logical_replication_on_in_the_project(tmp_path: Path
         assert project["enable_logical_replication"] is False
         code, said = it.one.run("run", "--until", "logical", "--yes", failpoints=f"{point}:kill")
         assert code == -signal.SIGKILL, said
-        said = it.one.succeeds("run", "--yes")
+        whole = point == "seren.before_patch"
+        said = it.one.succeeds("run", "--yes", *(() if whole else ("--until", "logical")))
         assert project["enable_logical_replication"] is True
-        assert contents(it.one.ours) == contents(it.one.theirs)
+        with psycopg.connect(it.one.theirs) as session:
+            assert session.execute("SHOW wal_level").fetchone() == ("logical",)
         assert it.api.jobs == {}
         assert_secret(it, shown + said)
-        it.one.succeeds("cleanup", "--yes")
+        if whole:
+            assert contents(it.one.ours) == contents(it.one.theirs)
+            it.one.succeeds("cleanup", "--yes")
