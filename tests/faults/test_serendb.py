@@ -64,6 +64,9 @@ def test_the_cloud_copies_and_follows_and_the_target_is_proven_equal(pair: Pair,
         assert "x-api-key from env:SEREN_API_KEY" in shown
         assert "SEREN_API_KEY is set; --local does it here" in shown
         assert it.api.jobs == {}
+        ours, ledger, _ = shown.partition("writes its ledger")
+        assert ledger
+        assert "same (verify)" in ours, "neither job keeps one"
         it.api.faults["POST"] = [Fault(status=429), Fault(after=1.0)]
         said = it.one.succeeds("run", "--until", "copy")
         write(it.one, "INSERT INTO customer VALUES (501, 'written after the copy')")
