@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from planrunner import subscription_login
 from planrunner.crossing_terms import STAYS_CLOSED, large_object_terms, switching, terms
-from planrunner.model import Finding, Json, Side
+from planrunner.model import Finding, Json, Mark, Side
 from planrunner.postgres import catalog, needs, preflight_back
 from planrunner.replication import (
     crossing,
@@ -30,6 +30,8 @@ from planrunner.workspace import workspace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from planrunner.model import Plan
 
 
 def figures(run: Run) -> dict[str, Json]:
@@ -112,9 +114,20 @@ def _way_back_findings(run: Run) -> Sequence[Finding]:
         return ()
     dial = logins.dial_parameters(space, run.target)
     return (
-        *preflight_back.way_back(run.source, run.target, dial),
+        *_mended(run.plan, preflight_back.way_back(run.source, run.target, dial)),
         *subscription_login.findings(run, Side.TARGET),
     )
+
+
+def _mended(plan: Plan, found: Sequence[Finding]) -> Sequence[Finding]:
+    """A project of SerenDB's whose id the plan names is told by enable_logical to decode its WAL."""
+    if plan.target.seren is None or plan.target.seren.project is None:
+        return found
+    level = preflight_back.WAL_LEVEL.code
+    return [
+        replace(f, mended_by="enable_logical") if f.code == level and f.mark is Mark.FAIL else f
+        for f in found
+    ]
 
 
 def _guard(run: Run) -> Sequence[Action]:

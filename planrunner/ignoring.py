@@ -27,6 +27,9 @@ MAKERS: Mapping[str, str] = {
     "PR11": "snapshot",
     "PR12": "sync",
     "PR13": "cutover_verify",
+    "PR14": "snapshot",
+    "PR1404": "cutover_verify",
+    "PR1405": _STEP,
 }
 # With one of these failing, others were left out: that they found nothing says nothing.
 _LEAVE_OUT = frozenset({"PR0001", "PR0201"})
@@ -34,7 +37,7 @@ _LEAVE_OUT = frozenset({"PR0001", "PR0201"})
 
 def maker(code: str) -> str:
     """The ``uses`` of the step that makes the check of that code."""
-    return MAKERS.get(code[:4], _STEP)
+    return MAKERS.get(code, MAKERS.get(code[:4], _STEP))
 
 
 def reasons(plan: Plan) -> Mapping[str, str]:

@@ -23,6 +23,7 @@ class Side(Enum):
     SOURCE = "source"
     TARGET = "target"
     AWS = "aws"
+    SEREN = "seren"
     LOCAL = "local"
 
 
@@ -145,6 +146,32 @@ class ReplicationLogin:
     password: SecretRef
 
 
+class RunOn(Enum):
+    """Where copy and stream are made: by SerenAI's cloud, or by this process."""
+
+    CLOUD = "cloud"
+    LOCAL = "local"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seren:
+    """SerenAI's cloud behind a target at SerenDB. ``base`` is its API of jobs, ``console`` that of projects.
+
+    ``project`` and ``branch`` are the target's in the console. ``run_on`` is the plan's own word, ``place`` where it
+    is run in fact and ``why``: decided where the environment and the command line are known.
+    """
+
+    api_key: SecretRef | None = None
+    base: str = "https://replicate.serendb.com"
+    console: str = "https://console.serendb.com"
+    project: str | None = None
+    branch: str | None = None
+    poll: float = 5.0
+    run_on: RunOn | None = None
+    place: RunOn = RunOn.LOCAL
+    why: str = ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
     """One database: its DSN (never with a password in it) and how to become its user.
@@ -154,6 +181,7 @@ class Endpoint:
     ``authorize_ingress`` lets planrunner open the instance's security group: True for the addresses that are found,
     or the ranges to let in.
     ``replication`` is who the other side's subscription logs in as, where the plan names somebody.
+    ``seren`` is there for a target at SerenDB.
     """
 
     side: Side
@@ -167,6 +195,7 @@ class Endpoint:
     ca_fingerprint: str | None = None
     authorize_ingress: bool | tuple[str, ...] = False
     replication: ReplicationLogin | None = None
+    seren: Seren | None = None
 
     @property
     def ingress_ranges(self) -> tuple[str, ...]:

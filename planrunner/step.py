@@ -51,6 +51,16 @@ def nowhere(ref: SecretRef) -> Secret:
     raise SecretUnavailable(f"{ref} can't be looked up here", remedy="Run the plan from the command line.")
 
 
+def nothing_noted(_: str) -> Mapping[str, Json]:
+    """Knows of no step's notes: for a run without a state."""
+    return {}
+
+
+def not_noted(_: Mapping[str, Json]) -> None:
+    """Refuses a note: for whoever only looks."""
+    raise AssertionError("only an action that is performed makes notes")
+
+
 class Closeable(Protocol):
     """Something that lives as long as the process and is given back at its end."""
 
@@ -124,6 +134,8 @@ class Run:
     signal for the length of a block that must not be torn. ``resolve`` looks a secret of the step's options up.
     ``others`` tells what the plan's other steps left behind.
     ``steering`` tells what operators ask for now; long work heeds it at each of its unit boundaries.
+    ``noted`` tells what the state holds of a step's figures, by its id; ``note`` puts this step's into the state, and
+    they are on the disk when it returns: for what no server shows, such as the name of a job elsewhere.
     """
 
     plan: Plan
@@ -140,6 +152,8 @@ class Run:
     resolve: Callable[[SecretRef], Secret] = nowhere
     others: Others = field(default_factory=_Alone)
     steering: Steering = unsteered
+    noted: Callable[[str], Mapping[str, Json]] = nothing_noted
+    note: Callable[[Mapping[str, Json]], None] = not_noted
 
     def option(self, name: str, default: T) -> T:
         """The step's option ``name``, or the default; its type was checked by the schema."""

@@ -5,11 +5,13 @@ from typing import Annotated
 
 import typer
 
-from planrunner.cli.options import StateFile, VarFiles, Vars
+from planrunner.cli.options import Local, StateFile, VarFiles, Vars
 
 
 def doctor(
     plan: Annotated[Path | None, typer.Argument(metavar="[PLAN]", help="Check its servers too.")] = None,
+    *,
+    local: Local = False,
     state: StateFile = None,
     var: Vars = None,
     var_file: VarFiles = None,
@@ -22,15 +24,15 @@ def doctor(
     from planrunner.model import StepSpec
     from planrunner.postgres.preflight_machine import machine
 
-    local = tuple(machine())
+    found = tuple(machine())
     results: tuple[Checked, ...] = (
-        Checked(spec=StepSpec(id="local", uses="doctor"), findings=local, mended=tuple(None for _ in local)),
+        Checked(spec=StepSpec(id="local", uses="doctor"), findings=found, mended=tuple(None for _ in found)),
     )
     if plan is not None:
         from planrunner.cli.opening import open_plan
         from planrunner.cli.validate import checked_plan
 
-        results += checked_plan(open_plan(plan, state, var, var_file))
+        results += checked_plan(open_plan(plan, state, var, var_file, local=local))
     name = "doctor" if plan is None else str(plan)
     report = Report(plan=name, path=name, at=SystemClock().now(), results=results)
     out(to_text(report))

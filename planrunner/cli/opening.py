@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from planrunner.cli.homes import home_of, is_remote
 from planrunner.clock import SystemClock
+from planrunner.cloud_place import settled
 from planrunner.engine.files import run_files
 from planrunner.errors import UsageError
 
@@ -87,15 +88,19 @@ def open_plan(
     var_files: Sequence[Path] | None,
     *,
     looking_up: bool = True,
+    local: bool = False,
 ) -> OpenedPlan:
     """Load the plan; PlanInvalid with all its problems, UsageError for a malformed option.
 
-    Without ``looking_up`` no secret is read: sensitive variables that are kept elsewhere are ``***``.
+    Without ``looking_up`` no secret is read: sensitive variables that are kept elsewhere are ``***``. ``local``:
+    nothing is left to SerenAI's cloud.
     """
-    plan = load_plan(path, variables, var_files, looking_up=looking_up)
+    loaded = load_plan(path, variables, var_files, looking_up=looking_up)
+    plan = settled(loaded, os.environ, local=local)
     flags = [f"--state={state}"] if state else []
     flags += [f"--var={given}" for given in variables or ()]
     flags += [f"--var-file={given}" for given in var_files or ()]
+    flags += ["--local"] if local else []
     elsewhere = is_remote(state)
     if state is not None and not elsewhere and not Path(state).name:
         raise UsageError(f"--state {state!r} names no file", remedy="For example: --state orders.state.json")

@@ -38,6 +38,10 @@ Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Answer every 
 TakeOver: TypeAlias = Annotated[
     bool, typer.Option("--take-over", help="End a run elsewhere that is frozen or out of reach, and go on.")
 ]
+Local: TypeAlias = Annotated[
+    bool,
+    typer.Option("--local", help="Copy and stream here, not in SerenAI's cloud, to a target at SerenDB."),
+]
 OutFile: TypeAlias = Annotated[
     Path | None, typer.Option("--out", metavar="FILE", help="Write to a file instead of stdout.")
 ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planrunner.cli.options import Output, OutputFormat, PlanFile, StateFile, VarFiles, Vars
+from planrunner.cli.options import Local, Output, OutputFormat, PlanFile, StateFile, VarFiles, Vars
 
 if TYPE_CHECKING:
     from planrunner.cli.opening import OpenedPlan
@@ -50,6 +50,7 @@ def preview(
             "--detailed-exitcode", help="Exit 10 when changes are pending, 1 when a check would stop them."
         ),
     ] = False,
+    local: Local = False,
     state: StateFile = None,
     var: Vars = None,
     var_file: VarFiles = None,
@@ -60,7 +61,7 @@ def preview(
 
     chosen = style.value if style else output.value
     asking = Asking(offline=offline, privileges=privileges, out=out)
-    shown = show_preview(open_plan(plan, state, var, var_file), chosen, asking)
+    shown = show_preview(open_plan(plan, state, var, var_file, local=local), chosen, asking)
     if detailed_exitcode and shown.failures:
         raise typer.Exit(1)
     if detailed_exitcode and shown.changes:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from planrunner.cli.options import (
+    Local,
     NoInput,
     Output,
     OutputFormat,
@@ -42,6 +43,7 @@ def run(
         Path | None,
         typer.Option(metavar="PREVIEW", help="A saved preview; exit 8 when the world has changed since."),
     ] = None,
+    local: Local = False,
     take_over: TakeOver = False,
     state: StateFile = None,
     var: Vars = None,
@@ -59,7 +61,7 @@ def run(
     from planrunner.cli.preview import show_preview
     from planrunner.cli.screen import may_ask
 
-    opened = open_plan(plan, state, var, var_file)
+    opened = open_plan(plan, state, var, var_file, local=local)
     if dry_run:
         show_preview(opened, output.value)
         return

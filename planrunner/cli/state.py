@@ -106,6 +106,39 @@ def mark(
 
 
 @app.command()
+def job(
+    plan: PlanFile,
+    step: Annotated[str, typer.Argument(metavar="STEP", help="The step that asked for the job.")],
+    *,
+    job_id: Annotated[
+        str | None, typer.Option("--id", metavar="JOB_ID", help="The job that was made.")
+    ] = None,
+    none: Annotated[bool, typer.Option("--none", help="No job was made.")] = False,
+    because: Annotated[str, typer.Option(metavar="REASON", help="How you know, for the record.")],
+    state: StateFile = None,
+    var: Vars = None,
+    var_file: VarFiles = None,
+) -> None:
+    """Say which job of SerenAI's cloud a step made whose reply was lost, or that it made none.
+
+    Exit codes: 0 recorded, 2 nonsense, 5 a run is at work.
+    """
+    from planrunner.cli.opening import open_plan, person
+    from planrunner.cli.screen import out
+    from planrunner.engine.job_naming import name_job
+    from planrunner.engine.launch import at_work
+    from planrunner.errors import UsageError
+
+    if (job_id is None) != none:
+        raise UsageError("say exactly one of --id JOB_ID and --none")
+    opened = open_plan(plan, state, var, var_file)
+    with at_work(opened.plan, opened.files, opened.parts()) as setup:
+        name_job(setup, step, job_id, who=person(), why=because)
+        onward = setup.command("run")
+    out(f"{step}: {'there is no job' if job_id is None else f'job {job_id}'}. Go on with: {onward}")
+
+
+@app.command()
 def rebuild(
     plan: PlanFile,
     *,

@@ -4,7 +4,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planrunner.cli.options import NoInput, Output, OutputFormat, PlanFile, StateFile, VarFiles, Vars, Yes
+from planrunner.cli.options import (
+    Local,
+    NoInput,
+    Output,
+    OutputFormat,
+    PlanFile,
+    StateFile,
+    VarFiles,
+    Vars,
+    Yes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,6 +41,7 @@ def validate(  # each is an option of the command
         bool, typer.Option("--fix", help="Show what mends findings and can harm nothing, ask, and do it.")
     ] = False,
     yes: Yes = False,
+    local: Local = False,
     state: StateFile = None,
     var: Vars = None,
     var_file: VarFiles = None,
@@ -47,7 +58,7 @@ def validate(  # each is an option of the command
     from planrunner.engine.validation_report import to_json, to_text
 
     wanted, only = _wanted(section or (), code or ())
-    opened = open_plan(plan, state, var, var_file)
+    opened = open_plan(plan, state, var, var_file, local=local)
     report = _report(opened, wanted, only)
     text = output is Output.TEXT
     if fix and (found := _fixable(report, text=text)):

@@ -99,6 +99,15 @@ class Book:
             self._change(spec, intent=None, performed=(*self.step(spec).performed, action.name))
         self._tell(EventKind.OUTCOME, spec, f"done: {action.summary}", _facts(action))
 
+    def note(self, spec: StepSpec, figures: Mapping[str, Json]) -> None:
+        """What a step wants to find again whatever happens to it; on the disk when this returns."""
+        self._change(spec, progress=figures)
+
+    def noted(self, step_id: str) -> Mapping[str, Json]:
+        """The step's figures as they are on record."""
+        known = self.state.steps.get(step_id)
+        return known.progress if known else {}
+
     def finish(self, spec: StepSpec, progress: Mapping[str, Json]) -> None:
         """Nothing of the step is missing any more."""
         worked = self._worked(spec)

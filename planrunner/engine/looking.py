@@ -40,7 +40,12 @@ class View:
     def run(self, spec: StepSpec) -> Run:
         """What that step sees: the steps before it that are not done yet count as planned."""
         run = self.context.run(spec, self.tell, frozenset(s.uses for s in self.pending_before(spec)))
-        return replace(run, others=PlanOthers(plan=self.plan, own=spec.id, find=self.find, run=self.run))
+        others = PlanOthers(plan=self.plan, own=spec.id, find=self.find, run=self.run)
+        return replace(run, others=others, noted=self._noted)
+
+    def _noted(self, step_id: str) -> Mapping[str, Json]:
+        known = self.state.steps.get(step_id)
+        return known.progress if known else {}
 
     def is_done(self, spec: StepSpec) -> bool:
         """True when the state says that the step is done."""

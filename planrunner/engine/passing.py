@@ -14,6 +14,7 @@ from planrunner.errors import (
     StepTimedOut,
 )
 from planrunner.flow import FailureClass
+from planrunner.seren.line import TOO_MANY, UNANSWERED, UNSENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +42,7 @@ _THROTTLED = frozenset(
         "PriorRequestNotComplete",
         "SlowDown",
         "BandwidthLimitExceeded",
+        TOO_MANY,
     }
 )
 
@@ -53,8 +55,14 @@ def failure_class(error: BaseException) -> FailureClass | None:
         if isinstance(link, ServerError):
             return _of_server(link)
         if isinstance(link, CloudError):
-            return FailureClass.THROTTLING if link.code in _THROTTLED else None
+            return _of_cloud(link)
     return None
+
+
+def _of_cloud(error: CloudError) -> FailureClass | None:
+    if error.code in {UNSENT, UNANSWERED}:
+        return FailureClass.CONNECTION
+    return FailureClass.THROTTLING if error.code in _THROTTLED else None
 
 
 def _of_server(error: ServerError) -> FailureClass | None:

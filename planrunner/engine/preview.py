@@ -10,7 +10,7 @@ from planrunner.engine.opening import SPEC, ingress_in
 from planrunner.engine.preflight import Checked, checked, judged_together
 from planrunner.errors import PlanrunnerError, StepFailed
 from planrunner.masking import without_hushed
-from planrunner.model import Approval, Estimate
+from planrunner.model import Approval, Estimate, Side
 from planrunner.step import Acquainted, Checking, Estimating, Upkeeping
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _previewed(view: View, spec: StepSpec, *, estimating: bool) -> PreviewStep:
         checked=findings,
         estimates=estimates,
         satisfied=_satisfied(step, run),
-        upkeep=tuple(step.upkeep) if isinstance(step, Upkeeping) and (actions or findings) else (),
+        upkeep=_upkeep(step, actions) if actions or findings else (),
         begun=begun,
         condition=spec.flow.when.text if undecided and spec.flow.when else None,
     )
@@ -165,6 +165,12 @@ def with_hooks(state: State, spec: StepSpec, actions: Sequence[Action]) -> tuple
     known = state.steps.get(spec.id)
     performed = known.performed if known else ()
     return tuple(a for a in (*before, *actions, *after) if a.observable or a.name not in performed)
+
+
+def _upkeep(step: Step, actions: Sequence[Action]) -> tuple[Upkeep, ...]:
+    # A job elsewhere keeps no record of ours on the servers.
+    elsewhere = bool(actions) and all(action.where is Side.SEREN for action in actions)
+    return tuple(step.upkeep) if isinstance(step, Upkeeping) and not elsewhere else ()
 
 
 def _satisfied(step: Step, run: Run) -> tuple[str, ...]:

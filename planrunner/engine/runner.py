@@ -284,7 +284,14 @@ class _Runner:
             forget=lambda: forget(self._book),
         )
         run = self._context.run(spec, self._tell, uses)
-        return replace(run, shield=self._interruption.shielded, others=others, steering=self._helm.steer)
+        return replace(
+            run,
+            shield=self._interruption.shielded,
+            others=others,
+            steering=self._helm.steer,
+            noted=self._book.noted,
+            note=lambda figures: self._book.note(spec, figures),
+        )
 
     def _tell(self, message: str, fields: Mapping[str, Json]) -> None:
         # What steps share keeps the first one's ``tell``; its news are of the step that is at work now.

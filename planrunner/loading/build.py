@@ -23,6 +23,7 @@ from planrunner.loading.order import misplaced
 from planrunner.loading.overlays import assembled
 from planrunner.loading.render import render, sealed
 from planrunner.loading.sensitive import hush_parts, sensitive_faults
+from planrunner.loading.seren import cloud
 from planrunner.loading.validate import violations
 from planrunner.loading.variables import Given, Value
 from planrunner.loading.variables import resolve as resolve_variables
@@ -234,6 +235,7 @@ def _endpoint(side: Side, connections: Any, path: Path) -> Endpoint:
         ca_fingerprint=given.get("ca_fingerprint"),
         authorize_ingress=authorized(given),
         replication=_replication(given.get("replication"), path),
+        seren=cloud(given, path.parent) if side is Side.TARGET else None,
     )
 
 

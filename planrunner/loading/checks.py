@@ -11,6 +11,7 @@ from planrunner.loading.ingress import ingress_faults
 from planrunner.loading.lines import line_faults
 from planrunner.loading.places import at
 from planrunner.loading.references import secret_faults, stays_inside
+from planrunner.loading.seren import seren_faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +39,8 @@ def faults(document: Document, tree: Json, told: frozenset[Keys], folder: Path) 
     found += _same_database(document, strings)
     found += line_faults(document, tree, strings, folder)
     found += ingress_faults(document, tree)
+    found += seren_faults(document, tree, strings)
+    found += secret_faults(document, tree, ("connections", "target", "seren", "api_key", "secret"), folder)
     variables = at(tree, ("vars",))
     for name in cast("dict[str, Json]", variables) if isinstance(variables, dict) else ():
         found += secret_faults(document, tree, ("vars", name, "secret"), folder)

@@ -1,4 +1,4 @@
-"""What a host's name and port tell: RDS and Aurora endpoints, and poolers that replication can't go through."""
+"""What a host's name and port tell: RDS and Aurora endpoints, SerenDB, and poolers that replication can't go through."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ _RDS = re.compile(
     r"\.(?P<region>[a-z0-9-]+)\.rds\.amazonaws\.com(?:\.cn)?"
 )
 _NEON_POOLER = re.compile(r"(?P<endpoint>ep-[^.]+)-pooler(?P<rest>\..+)")
+_SERENDB = ".serendb.com"
 # PgBouncer's port, and Supabase's pooler in transaction mode.
 _POOLER_PORTS = frozenset({"6432", "6543"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
-    """What a name tells. ``instance`` and ``cluster`` are AWS's identifiers; ``advice`` is what is wrong with it."""
+    """What a name tells. ``instance`` and ``cluster`` are AWS's identifiers; ``advice`` is what is wrong with it.
 
+    ``serendb``: a database of SerenDB's.
+    """
+
+    serendb: bool = False
     instance: str | None = None
     cluster: str | None = None
     region: str | None = None
@@ -37,10 +42,16 @@ def recognized(host: str, port: str = "5432") -> Host:
         )
     if port in _POOLER_PORTS or ".pooler." in host:
         return Host(
+            serendb=at_serendb(host),
             advice=f"{host}:{port} looks like a pooler, through which no replication goes: name the server's own"
-            " host and port"
+            " host and port",
         )
-    return Host()
+    return Host(serendb=at_serendb(host))
+
+
+def at_serendb(host: str) -> bool:
+    """Whether the host is a database of SerenDB's."""
+    return host.lower().rstrip(".").endswith(_SERENDB)
 
 
 def _on_aws(name: str, role: str | None, region: str) -> Host:

@@ -20,6 +20,7 @@ VARIABLE_OF_ENVIRONMENT = "^[^=]+$"
 ARN = "^arn:"
 SESSION_NAME = "^[A-Za-z0-9_+=,.@-]{2,64}$"
 CA_FINGERPRINT_PATTERN = "^([0-9A-Fa-f]{2}:?){31}[0-9A-Fa-f]{2}$"
+SEREN_ID = "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 SPAN = r"^[0-9]{1,4}(m|h|d|w)$"
 
 # How messages name what a pattern asks for.
@@ -35,6 +36,7 @@ NOUNS = {
     ARN: "an ARN such as arn:aws:iam::123456789012:role/migrator",
     SESSION_NAME: "a name of 2 to 64 letters, digits and _+=,.@-",
     CA_FINGERPRINT_PATTERN: "a SHA-256 of 64 hexadecimal digits, as sha256sum tells it",
+    SEREN_ID: "an id as the console shows it",
     SIZE: "a size such as 64kB, 16MB or 10GB",
 }
 
@@ -287,6 +289,45 @@ REPLICATION_LOGIN = mapping(
     },
     required=["login", "password"],
 )
+SEREN = mapping(
+    "SerenAI",
+    "SerenAI's cloud, for a target at *.serendb.com. With an API key snapshot and sync are jobs there, unless run_on is"
+    " local or the command says --local; without the block a key in SEREN_API_KEY does the same.",
+    {
+        "api_key": mapping(
+            "API key",
+            "How to get the key, which SerenDB's console makes; by default from SEREN_API_KEY.",
+            {"secret": SECRET},
+            required=["secret"],
+        ),
+        "run_on": {
+            "type": "string",
+            "title": "Run on",
+            "description": "Where copy and stream are made: in SerenAI's cloud, or by planrunner here.",
+            "enum": ["cloud", "local"],
+            "examples": ["local"],
+        },
+        "project": text(
+            "Project", "The target's project in SerenDB's console, by its id.", "3f6c2a4e", pattern=SEREN_ID
+        ),
+        "branch": text(
+            "Branch",
+            "The target's branch. With it the jobs are given project, branch and database instead of the target's"
+            " address and password.",
+            "br-main",
+            pattern=SEREN_ID,
+        ),
+        "poll": text(
+            "Poll", "How often a job is asked how far it is; 5s by default.", "5s", pattern=DURATION
+        ),
+        "base": text(
+            "API", "The API of jobs, where it is not SerenAI's own.", "https://replicate.serendb.com"
+        ),
+        "console": text(
+            "Console", "The console's API, where it is not SerenDB's own.", "https://console.serendb.com"
+        ),
+    },
+)
 SELF_SIGNED: Schema = {
     "type": "boolean",
     "title": "Allow self-signed certificates",
@@ -309,7 +350,7 @@ def connection(side: str) -> Schema:
     own: Schema = (
         {"rds": RDS, "target_as_seen_from_source": SEEN_FROM_SOURCE}
         if side == "source"
-        else {"source_as_seen_from_target": SEEN_FROM_TARGET}
+        else {"source_as_seen_from_target": SEEN_FROM_TARGET, "seren": SEREN}
     )
     description = f"The database to migrate {'from' if side == 'source' else 'to'}."
     return mapping(side.capitalize(), description, {**shared, **own}, required=["dsn"])

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         barrier,
         definitions,
         differences,
+        elsewhere,
         fingerprint,
         relations,
         repair,
@@ -56,6 +57,7 @@ else:
     barrier = on_demand("planrunner.replication.barrier")
     definitions = on_demand("planrunner.replication.definitions")
     differences = on_demand("planrunner.replication.differences")
+    elsewhere = on_demand("planrunner.replication.elsewhere")
     fingerprint = on_demand("planrunner.replication.fingerprint")
     relations = on_demand("planrunner.replication.relations")
     repair = on_demand("planrunner.replication.repair")
@@ -199,6 +201,9 @@ def _barrier(workspace: Workspace) -> Callable[[], None] | None:
         return lambda: _discard(return_streams.wait_back(workspace, _BARRIER_SECONDS))
     generations = workspace.ledger.generations()
     if not generations or not subscriptions.existing(workspace.target, workspace.names):
+        # Another tool's, such as those of SerenAI's cloud.
+        if any(stream.enabled for stream in elsewhere.from_source(workspace)):
+            return lambda: _discard(elsewhere.wait(workspace, _BARRIER_SECONDS))
         return None
     return lambda: _discard(barrier.wait(workspace, generations, timeout=_BARRIER_SECONDS))
 

@@ -16,7 +16,7 @@ from planrunner.workspace import sampled, workspace
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from planrunner import clearing, crossings, lifting, returning, unfollowed
+    from planrunner import clearing, cloud_checks, cloud_jobs, crossings, lifting, returning, unfollowed
     from planrunner.postgres import catalog, needs
     from planrunner.replication import (
         cutover,
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 else:
     # A comparison, which is to start quickly, needs none of these.
     clearing = on_demand("planrunner.clearing")
+    cloud_checks = on_demand("planrunner.cloud_checks")
+    cloud_jobs = on_demand("planrunner.cloud_jobs")
     crossings = on_demand("planrunner.crossings")
     lifting = on_demand("planrunner.lifting")
     returning = on_demand("planrunner.returning")
@@ -68,6 +70,8 @@ class CutoverVerify:
 
     def actions(self, run: Run) -> Sequence[Action]:
         """The cutover itself, the end of replication, the way back, and a last refresh: what is missing of them."""
+        if cloud_jobs.in_cloud(run):
+            return [cloud_jobs.no_cutover(run.plan)]
         if run.option("rehearse", False):  # noqa: FBT003  # the option's default
             return crossings.missing_rehearsal(run)
         space = workspace(run)
@@ -84,6 +88,8 @@ class CutoverVerify:
 
     def outline(self, draft: Draft) -> Sequence[Action]:
         """The cutover of tables of which nothing is known but what the plan says."""
+        if cloud_jobs.drafted(draft):
+            return outlined([cloud_jobs.no_cutover(draft.plan)])
         names, some = Names(plan_id=draft.plan_id), [catalog.ANY_TABLE]
         back = draft.option("reverse", False)  # noqa: FBT003  # the option's default
         nowhere = fence.Standing(closed=False, tables=frozenset(), whole=frozenset())
@@ -119,7 +125,7 @@ class CutoverVerify:
 
     def findings(self, run: Run) -> Sequence[Finding]:
         """What would keep traffic from being led, or the way back from being had."""
-        return crossings.findings(run)
+        return cloud_checks.before_cutover(run.plan) if cloud_jobs.in_cloud(run) else crossings.findings(run)
 
     def progress(self, run: Run) -> Mapping[str, Json]:
         """The write pause and its parts, what the comparison inside it found, and how the way back does."""
@@ -144,6 +150,8 @@ class CutoverVerify:
 
     def rehearsal(self, run: Run) -> Sequence[Action]:
         """The cutover without its commit."""
+        if cloud_jobs.in_cloud(run):
+            return [cloud_jobs.no_cutover(run.plan)]
         return [crossings.rehearsal(run, asked_by="planrunner cutover --rehearse")]
 
     def rollback(self, run: Run) -> Sequence[Action]:

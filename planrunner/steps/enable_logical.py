@@ -10,7 +10,7 @@ from planrunner.aws.carrier import Carrier
 from planrunner.aws.outline import described_only, unknown
 from planrunner.aws.parameters import Change
 from planrunner.aws.statuses import Course
-from planrunner.enabling import actions, reboot, record, refusals, undoing, wish
+from planrunner.enabling import actions, project, reboot, record, refusals, undoing, wish
 from planrunner.errors import ServerError
 from planrunner.postgres.failures import dsn_parameters
 from planrunner.replication import upkeep
@@ -41,27 +41,17 @@ class EnableLogical:
     upkeep: ClassVar[tuple[Upkeep, ...]] = upkeep.OWN
 
     def actions(self, run: Run) -> Sequence[Action]:
-        """The missing AWS calls in order, or on other servers ALTER SYSTEM and what a person must do."""
-        if run.cloud is None or run.plan.source.rds is None:
-            return own_server.on_own_server(run, wish.room(run))
-        carrier = Carrier(run.cloud)
-        now = carrier.look()
-        if (refused := refusals.of_place(run, now)) is not None:
-            return (refused,)
-        # A server that is rebooting does not answer, which is no reason to fail.
-        found = wish.room(run) if _answers(now) else wish.room_if_answering(run)
-        if found is not None and not wish.unmet(run, found):
-            return ()
-        if (refused := refusals.of_state(carrier, now)) is not None:
-            return (refused,)
-        found_missing = _on_rds(run, carrier, wish.missing(run, carrier, now, found))
-        return _undone(found_missing, now.level) if run.option("undo", False) else found_missing  # noqa: FBT003
+        """The missing AWS calls in order, or on other servers ALTER SYSTEM and what a person must do.
+
+        Where the target is a project of SerenDB's and the plan wants a way back: that project's setting too.
+        """
+        return [*_on_source(run), *project.missing(run)]
 
     def outline(self, draft: Draft) -> Sequence[Action]:
         """The calls it may come to; which of them are missing, AWS and the source tell."""
         source = draft.plan.source
         if source.rds is None:
-            return outlined([own_server.altering({"wal_level": "logical"})])
+            return outlined([own_server.altering({"wal_level": "logical"}), *project.outline(draft)])
         # Only the words of the calls are asked of it, never AWS.
         carrier = described_only(source.rds)
         now = unknown(source.rds, clustered=".cluster-" in dsn_parameters(source).get("host", ""))
@@ -76,7 +66,8 @@ class EnableLogical:
             reboot.rebooting(carrier, now, consent, None),
             actions.waiting(carrier, now, ()),
         ]
-        return outlined(_undone(missing, now.level) if draft.option("undo", False) else missing)  # noqa: FBT003
+        made = _undone(missing, now.level) if draft.option("undo", False) else missing  # noqa: FBT003
+        return outlined([*made, *project.outline(draft)])
 
     def estimates(self, run: Run) -> Sequence[Estimate]:
         """How long past reboots took, and whom this one cuts off; nothing where none is missing."""
@@ -104,6 +95,23 @@ class EnableLogical:
     def leftovers(self, run: Run) -> Sequence[Action]:
         """With ``undo: true`` the former parameter group, or the former values; the ledger remembers them."""
         return undoing.leftovers(run)
+
+
+def _on_source(run: Run) -> Sequence[Action]:
+    if run.cloud is None or run.plan.source.rds is None:
+        return own_server.on_own_server(run, wish.room(run))
+    carrier = Carrier(run.cloud)
+    now = carrier.look()
+    if (refused := refusals.of_place(run, now)) is not None:
+        return (refused,)
+    # A server that is rebooting does not answer, which is no reason to fail.
+    found = wish.room(run) if _answers(now) else wish.room_if_answering(run)
+    if found is not None and not wish.unmet(run, found):
+        return ()
+    if (refused := refusals.of_state(carrier, now)) is not None:
+        return (refused,)
+    found_missing = _on_rds(run, carrier, wish.missing(run, carrier, now, found))
+    return _undone(found_missing, now.level) if run.option("undo", False) else found_missing  # noqa: FBT003
 
 
 def _undone(missing: Sequence[Action], level: Level) -> Sequence[Action]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from planrunner import clearing, copies, prospects, unfollowed
+from planrunner import clearing, cloud_checks, cloud_jobs, copies, prospects, unfollowed
 from planrunner.model import Estimate, Finding, Json, Residue, Side, Upkeep
 from planrunner.postgres import catalog, needs
 from planrunner.replication import (
@@ -26,6 +26,7 @@ from planrunner.replication import (
 )
 from planrunner.replication.names import Names
 from planrunner.replication.units import ANY_UNIT
+from planrunner.seren.job import Command
 from planrunner.step import NO_LOCKS, NOTHING_STAYS, TAKEN_BACK, Action, Draft, Run, outlined
 from planrunner.units import human_bytes
 from planrunner.workspace import sampled, workspace
@@ -35,13 +36,15 @@ if TYPE_CHECKING:
 
 
 class Snapshot:
-    """Copies the database as of one instant, and never copies a finished table twice."""
+    """Copies the database as of one instant, and never copies a finished table twice; or lets SerenAI's cloud do it."""
 
     uses: ClassVar[str] = "snapshot"
     upkeep: ClassVar[tuple[Upkeep, ...]] = upkeep.OWN
 
     def actions(self, run: Run) -> Sequence[Action]:
         """Identities, roles, slot and snapshot, schema, copy, indexes, statistics: what is missing of them."""
+        if cloud_jobs.in_cloud(run):
+            return cloud_jobs.missing(run, Command.INIT)
         todo = copies.remaining(run)
         done = workspace(run).ledger.effects(restore.STEP)
         found = [*_filters(run), *unfollowed.preparations(run), *unfollowed.roles_missing(run)]
@@ -60,14 +63,19 @@ class Snapshot:
 
     def findings(self, run: Run) -> Sequence[Finding]:
         """Whether the filters hold, and what they leave behind; nothing where the plan has none."""
+        if cloud_jobs.in_cloud(run):
+            return cloud_checks.before_copy(run)
         return filter_checks.findings(workspace(run))
 
     def estimates(self, run: Run) -> Sequence[Estimate]:
         """Sizes, copy time, WAL, storage and traffic for what is left to copy; about two seconds of measuring."""
-        return prospects.of_copy(run)
+        return () if cloud_jobs.in_cloud(run) else prospects.of_copy(run)
 
     def progress(self, run: Run) -> Mapping[str, Json]:
         """Units done of all, rows and bytes copied, generations, and what our slots retain."""
+        job = cloud_jobs.progress(run)
+        if job is not None:
+            return job
         space = workspace(run)
         copied = space.ledger.units()
         tables = verify.followed_tables(space)
@@ -91,7 +99,7 @@ class Snapshot:
 
     def sample(self, run: Run) -> Mapping[str, Json]:
         """Units, rows and bytes, and how the streams do."""
-        return sampled(run)
+        return cloud_jobs.progress(run) or sampled(run)
 
     def leftovers(self, run: Run) -> Sequence[Action]:
         """Slots, publications, barrier tables, changed identities and the ledger."""
@@ -107,6 +115,8 @@ class Snapshot:
 
     def outline(self, draft: Draft) -> Sequence[Action]:
         """The copy of a database of which nothing is known but what the plan says."""
+        if cloud_jobs.drafted(draft):
+            return cloud_jobs.outline(draft, Command.INIT)
         names, streams = Names(plan_id=draft.plan_id), draft.option("streams", 1)
         group = dict.fromkeys(range(1, streams + 1), (ANY_UNIT,))
         capture = copies.Capture(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-from planrunner import clearing, subscription_login
+from planrunner import clearing, cloud_jobs, subscription_login
 from planrunner.model import Finding, Json, Side, Upkeep
 from planrunner.postgres import needs
 from planrunner.postgres.preflight_section import FOLLOWING, Check
@@ -28,6 +28,7 @@ from planrunner.replication.health import observe, wal_disk
 from planrunner.replication.names import Names
 from planrunner.replication.schema_dump import Wishes
 from planrunner.replication.watch import Watch
+from planrunner.seren.job import Command
 from planrunner.step import IRREVERSIBLE, NO_LOCKS, NOTHING_STAYS, TAKEN_BACK, Action, Draft, Run, outlined
 from planrunner.units import human_bytes, seconds, size
 from planrunner.workspace import sampled, snapshot_option, workspace
@@ -64,6 +65,8 @@ class Sync:
 
     def actions(self, run: Run) -> Sequence[Action]:
         """Subscriptions, catching up, delayed foreign keys, materialized views: what is missing of them."""
+        if cloud_jobs.in_cloud(run):
+            return cloud_jobs.missing(run, Command.SYNC)
         space = workspace(run)
         there = subscriptions.existing(run.target, space.names)
         held = space.ledger.generations()
@@ -98,6 +101,8 @@ class Sync:
 
     def findings(self, run: Run) -> Sequence[Finding]:
         """Whether what the options ask for can be had of these servers."""
+        if cloud_jobs.in_cloud(run):
+            return ()
         found: list[Finding] = [*subscription_login.findings(run, Side.SOURCE)]
         wished = workspace(run).terms
         if (problem := wished.budget.problem()) is not None:
@@ -111,6 +116,8 @@ class Sync:
 
     def outline(self, draft: Draft) -> Sequence[Action]:
         """The subscription, and everything that follows from what the copy met."""
+        if cloud_jobs.drafted(draft):
+            return cloud_jobs.outline(draft, Command.SYNC)
         names = Names(plan_id=draft.plan_id)
         streams = draft.option_of("snapshot", "streams", 1)
         made = (
@@ -137,6 +144,9 @@ class Sync:
 
     def progress(self, run: Run) -> Mapping[str, Json]:
         """Lag and retained WAL in bytes, and the state of each slot and subscription."""
+        job = cloud_jobs.progress(run)
+        if job is not None:
+            return job
         space = workspace(run)
         health = observe(space)
         disk = wal_disk(run.source)
@@ -145,7 +155,7 @@ class Sync:
 
     def sample(self, run: Run) -> Mapping[str, Json]:
         """Units, rows and bytes, and how the streams do."""
-        return sampled(run)
+        return cloud_jobs.progress(run) or sampled(run)
 
     def leftovers(self, run: Run) -> Sequence[Action]:
         """The subscriptions, and what the ledger says of this step."""

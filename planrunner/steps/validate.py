@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-from planrunner import prospects
+from planrunner import cloud_checks, cloud_jobs, prospects
 from planrunner.errors import PlanrunnerError
 from planrunner.model import Mark, Upkeep
 from planrunner.postgres import preflight_source
@@ -42,11 +42,13 @@ class Validate:
 
     def findings(self, run: Run) -> Sequence[Finding]:
         """Every check with its verdict; with ``warnings_fail`` a warning counts as a failure."""
+        checks = _mended(run, preflight(run.source, run.target, _needs(run)))
         found = (
-            *_mended(run, preflight(run.source, run.target, _needs(run))),
+            *(cloud_checks.eased(checks) if cloud_jobs.drafted(run) else checks),
             *_authority(run),
             *network_findings(run.plan, run.source),
             *prospects.findings(run),
+            *cloud_checks.placed(run.plan),
         )
         if not run.option("warnings_fail", False):  # noqa: FBT003  # the option's default
             return found

@@ -198,6 +198,13 @@ NOT_RUN = {
     "planrunner init": "asks: tests/integration/cli/test_wizard.py answers it on a terminal",
     "planrunner run orders.yaml --take-over": "tests/faults/test_frozen_runner.py takes over from a frozen one",
     "export SOURCE_PASSWORD=… TARGET_PASSWORD=…": "the passwords are in the environment here",
+    "export SEREN_API_KEY=…": "the next lines would ask SerenAI's cloud; tests/faults/test_serendb.py has a stand-in",
+    'planrunner state job plan.yaml copy --id JOB_ID --because "made at 14:02, as the console shows"': (
+        "tests/faults/test_serendb.py names the job of a lost reply"
+    ),
+    'planrunner state job plan.yaml copy --none --because "the console shows no job of that time"': (
+        "tests/faults/test_serendb.py says that there is none"
+    ),
     "pg_dumpall --roles-only -h old.example.com -U postgres | psql -h new.example.com -U postgres": (
         "roles of superusers between two hosts; its programs' options are PostgreSQL's own"
     ),

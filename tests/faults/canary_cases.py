@@ -125,6 +125,8 @@ BETWEEN: dict[str, tuple[Case, ...]] = {
         _good("state history", *PLAN, "--output", "json"),
     ),
 }
+# What can't go well here, and which tests search what it says and leaves.
+ELSEWHERE = {"state job": "faults/test_serendb.py: a job of SerenAI's cloud"}
 # Its servers and secrets are its own.
 DEMO = _good("demo", "--scale", "0.1")
 
@@ -180,6 +182,7 @@ WRONG_WORDS = (
     _bad("schema", "--out", "no/schema.json"),
     _bad("demo", "--source-bin", "no/{v0}"),
     _bad("state mark", *PLAN, "{v1}", "--as", "done", "--because", "{v5}", *YES),
+    _bad("state job", *PLAN, "{v1}", "--id", "{v2}", "--because", "{v5}"),
     *(
         _bad(verb, *PLAN, "--state", "broken.json")
         for verb in ("status", "report", "state show", "state history", "approve")
@@ -199,6 +202,7 @@ def with_a_bad_plan() -> tuple[Case, ...]:
         "explain": (),
         "throttle": ("jobs=1",),
         "state mark": ("over", "--as", "done", "--because", "{v0}"),
+        "state job": ("over", "--none", "--because", "{v0}"),
     }
     return tuple(_bad(verb, "odd.yaml", *more.get(verb, ())) for verb, plan in commands().items() if plan)
 

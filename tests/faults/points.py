@@ -287,6 +287,7 @@ FROZEN: tuple[tuple[str, str], ...] = (
 _AWS = ("faults/test_points_aws.py", "needs the stand-in for RDS")
 _BESIDE = "faults/test_points_beside.py"
 _RARE = "faults/test_points_rare.py"
+_SEREN = ("faults/test_serendb.py", "needs the stand-in for SerenAI's cloud")
 _POOL = ("faults/test_points_switch.py", "needs PgBouncer before the servers")
 # What no route comes by: the module of the tests that breaks off there, and why.
 ELSEWHERE: Mapping[str, tuple[str, str]] = {
@@ -318,6 +319,14 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
             ),
         ),
         _POOL,
+    ),
+    **dict.fromkeys(
+        (
+            *("seren.intent_noted", "seren.before_post", "seren.posted", "seren.job_made", "seren.job_noted"),
+            *("seren.intent_withdrawn", "seren.completion_noted", "seren.job_named"),
+            *("seren.before_patch", "seren.patched"),
+        ),
+        _SEREN,
     ),
     "cutover.proven": ("faults/test_ddl.py", "between the proofs and the fence; nothing is changed there"),
     "wait.asked": ("acceptance/test_flow.py", "comes where the query is not true at once"),

@@ -47,7 +47,7 @@ def migrated(place: Place) -> Place:
 def test_every_command_has_a_case_that_goes_well_and_one_that_fails() -> None:
     every = set(cases.commands())
     assert {"run", "state mark"} < every
-    assert {case.verb for case in cases.all_good()} == every
+    assert {case.verb for case in cases.all_good()} == every - set(cases.ELSEWHERE)
     assert {case.verb for case in cases.all_bad()} == every
 
 

@@ -31,6 +31,7 @@ SECTIONS = {
     "PR11": {"Filters"},
     "PR12": {"Following"},
     "PR13": {"Traffic"},
+    "PR14": {"SerenAI"},
 }
 # Modules whose findings still come from a section alone.
 NOT_YET: set[str] = set()
@@ -126,9 +127,10 @@ def test_the_step_that_makes_a_check_follows_from_its_code(entry: Listed) -> Non
         "planrunner.steps.sync": "sync",
         "planrunner.replication.filter_checks": "snapshot",
         "planrunner.postgres.preflight_back": "cutover_verify",
+        "planrunner.cloud_checks": "snapshot",
     }
     switching = "cutover_verify" if entry.module.startswith("planrunner.switching") else "validate"
-    by_code = {"PR1203": "sync", "PR0921": "cutover_verify"}
+    by_code = {"PR1203": "sync", "PR0921": "cutover_verify", "PR1404": "cutover_verify", "PR1405": "validate"}
     expected = by_code.get(entry.check.code, makers.get(entry.module, switching))
     assert maker(entry.check.code) == expected
 

@@ -82,7 +82,10 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
         "planrunner.registry",
     ),
     **dict.fromkeys(
-        ("planrunner.postgres", "planrunner.replication", "planrunner.aws", "planrunner.switching"),
+        (
+            *("planrunner.postgres", "planrunner.replication", "planrunner.aws", "planrunner.switching"),
+            "planrunner.seren",
+        ),
         (
             "typer",
             "rich",
