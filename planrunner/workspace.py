@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from planrunner.replication import choices, sampling
 from planrunner.replication.selection import Selection
 from planrunner.replication.terms import terms
-from planrunner.replication.workspace import Workspace
+from planrunner.replication.workspace import Freezing, Way, Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,10 +33,18 @@ def workspace(run: Run) -> Workspace:
             terms=terms(_options_of(run, "sync")),
         )
         found.choices = chosen(run.plan)
+        found.freezing = freezing(run)
         found.shield = run.shield
         found.steering = run.steering
         run.held.put("workspace", found)
     return found
+
+
+def freezing(run: Run) -> Freezing | None:
+    """The standby that the plan's snapshot step reads from, None where it reads from the source."""
+    if snapshot_option(run, "from", "primary") != "replica" or run.replica is None:
+        return None
+    return Freezing(server=run.replica, way=Way(snapshot_option(run, "freeze", Way.PAUSE.value)))
 
 
 def sampled(run: Run) -> Mapping[str, Json]:

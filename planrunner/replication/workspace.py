@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -26,22 +27,37 @@ if TYPE_CHECKING:
     from planrunner.model import Json, Secret, Side
     from planrunner.ports import Clock
     from planrunner.postgres.connection import Server, Session
+    from planrunner.replication.instant import Instant
     from planrunner.replication.sampling import Totals
     from planrunner.replication.schema_dump import Schema
-    from planrunner.replication.snapshot import HeldSnapshot
     from planrunner.steering import Steering
 
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """The generations that were begun together: their snapshots, and which of them copies which unit."""
+    """The generations that were begun together: what each is copied from, and which of them copies which unit."""
 
-    snapshots: Mapping[int, HeldSnapshot]
+    snapshots: Mapping[int, Instant]
     generation_of: Mapping[str, int]
 
     def alive(self) -> bool:
-        """Ask the keepers; False when any of the snapshots is gone."""
+        """False when what any of them is copied from is gone."""
         return all(snapshot.alive() for snapshot in self.snapshots.values())
+
+
+class Way(Enum):
+    """How a standby comes to a stand."""
+
+    PAUSE = "pause"
+    PROMOTE = "promote"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Freezing:
+    """The standby that rows are copied from, and how it is frozen for that."""
+
+    server: Server
+    way: Way
 
 
 class Workspace:
@@ -50,6 +66,7 @@ class Workspace:
     ``schema`` is the source's schema as it was dumped under the round's snapshot, ``analyzed`` the tables whose
     statistics this process has gathered on the target, ``choices`` what the plan says of tables that can't be
     followed as they are, ``shield`` what holds back a signal meanwhile, ``steering`` what operators ask for now,
+    ``freezing`` the standby that the rows come from, None where they come from the source,
     ``logins`` the passwords that this process gave to the roles of its subscriptions. ``may_give_up``: who waits for
     the streams may drop them above the plan's budget of WAL; not inside a pause, nor for a command that only looks.
     """
@@ -74,6 +91,7 @@ class Workspace:
         self.choices = Choices()
         self.shield: Callable[[], AbstractContextManager[None]] = nullcontext
         self.steering: Steering = unsteered
+        self.freezing: Freezing | None = None
         self.names = Names(plan_id=plan_id)
         self.ledger = Ledger(target, plan_id)
         self._wished = selection
@@ -86,6 +104,11 @@ class Workspace:
         self.may_give_up = False
         self._lease: Lease | None = None
         self._taking = threading.Lock()
+
+    @property
+    def bulk(self) -> Server:
+        """Where the rows are copied from: the source, or the standby that is frozen for it."""
+        return self.source if self.freezing is None else self.freezing.server
 
     @property
     def selection(self) -> Selection:
@@ -107,7 +130,7 @@ class Workspace:
             if self._lease is None:
                 self._refuse_latecomer()
                 lease = take_over(self.source, self.target, self.names.plan_id, self.clock)
-                for server in (self.source, self.target):
+                for server in {self.source, self.bulk, self.target}:
                     server.fence = partial(self._refuse_zombie, lease)
                 self._lease = lease
             return self._lease
