@@ -143,7 +143,7 @@ def capturing(made: Capture, *, tables: str, adjusts: bool = False) -> Action:
             needs.CREATE,
             needs.REPLICATION,
             *needs.on(Side.TARGET, needs.CREATE),
-            *(() if made.way is None else needs.on(Side.REPLICA, needs.FREEZING)),
+            *(() if made.way is None else thawing.needed(made.way)),
         ),
         undo="planrunner cleanup drops them",
         lasting=TAKEN_BACK,
@@ -162,6 +162,8 @@ def _holding(made: Capture) -> str:
             return "pause the replay of the standby behind it"
         case Way.PROMOTE:
             return "promote the standby behind it"
+        case Way.RESTORE:
+            return "restore a snapshot of the source's instance that is taken behind it"
         case _:
             assert_never(made.way)
 
@@ -236,7 +238,7 @@ def copy_action(run: Run, todo: Sequence[Unit]) -> Action:
         sorted(todo, key=lambda unit: unit.id),
         summary=f"copy {len(_tables(todo))} tables, {total}, in {len(todo)} units over {jobs(run)} streams; indexes of"
         " what is in are built meanwhile",
-        reads=workspace(run).bulk.side,
+        reads=Side.SOURCE if workspace(run).freezing is None else Side.REPLICA,
     )
 
 

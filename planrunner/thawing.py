@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
+from planrunner.aws import restores
 from planrunner.model import Side
 from planrunner.postgres import needs
 from planrunner.replication import barrier, described, freezing, frozen, standby
 from planrunner.replication.workspace import Way
 from planrunner.shapes import ANYTHING
-from planrunner.step import NO_LOCKS, NOTHING_STAYS, Action
+from planrunner.step import IRREVERSIBLE, NO_LOCKS, NOTHING_STAYS, Action
 from planrunner.workspace import workspace
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ def way(draft: Draft) -> Way | None:
     """How the plan wants the standby to be frozen, None where it reads on the source."""
     if draft.option("from", "primary") == "primary":
         return None
+    if draft.option("from", "primary") == "restore":
+        return Way.RESTORE
     return Way(draft.option("freeze", Way.PAUSE.value))
 
 
@@ -40,6 +43,12 @@ def capturing(names: Names, how: Way, slots: Sequence[str]) -> tuple[str, ...]:
             )
         case Way.PROMOTE:
             freezes = (f"{standby.PROMOTE}  -- {_ON_REPLICA}, once it has replayed past the slot",)
+        case Way.RESTORE:
+            freezes = (
+                "-- aws rds create-db-snapshot --db-snapshot-identifier planrunner-… --db-instance-identifier …",
+                "-- aws rds restore-db-instance-from-db-snapshot --db-instance-identifier planrunner-…, like the source's"
+                " in class, subnets, security groups and parameter group",
+            )
         case _:
             assert_never(how)
     marks = barrier.marking(names.barrier(1), ANYTHING)
@@ -57,6 +66,8 @@ def missing(run: Run, todo: Sequence[Unit]) -> Sequence[Action]:
     space = workspace(run)
     if space.freezing is None or not (todo or freezing.begun(space)):
         return ()
+    if space.freezing.way is Way.RESTORE:
+        return ()  # cleanup removes it
     return [thawing(space.freezing.way)]
 
 
@@ -77,6 +88,8 @@ def thawing(how: Way) -> Action:
                 "leave the promoted standby to its owner: a server of its own, which follows nothing any more",
                 (f"-- none {_ON_REPLICA}",),
             )
+        case Way.RESTORE:
+            return _removing()
         case _:
             assert_never(how)
     return Action(
@@ -90,3 +103,28 @@ def thawing(how: Way) -> Action:
         lasting=NOTHING_STAYS,
         perform=lambda run: frozen.let_go(workspace(run)),
     )
+
+
+def _removing() -> Action:
+    return Action(
+        name="thaw",
+        summary="delete the instances that were restored for the copy, and their snapshots",
+        where=Side.AWS,
+        statements=(
+            "aws rds delete-db-instance --db-instance-identifier planrunner-… --skip-final-snapshot",
+            "aws rds delete-db-snapshot --db-snapshot-identifier planrunner-…",
+        ),
+        locks=NO_LOCKS,
+        needs=(*restores.LOOKING, *restores.REMOVING, *needs.on(Side.TARGET, needs.CREATE)),
+        undo=f"{IRREVERSIBLE}: it was a copy",
+        lasting=NOTHING_STAYS,
+        destructive=True,
+        perform=lambda run: frozen.let_go(workspace(run)),
+    )
+
+
+def needed(how: Way) -> tuple[str, ...]:
+    """What freezing needs beside the rights on the source."""
+    if how is Way.RESTORE:
+        return needs.on(Side.AWS, *restores.LOOKING, *restores.MAKING)
+    return needs.on(Side.REPLICA, needs.FREEZING)

@@ -8,6 +8,7 @@ from planrunner.replication import choices, sampling
 from planrunner.replication.selection import Selection
 from planrunner.replication.terms import terms
 from planrunner.replication.workspace import Freezing, Way, Workspace
+from planrunner.restoring import restorer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,8 +42,11 @@ def workspace(run: Run) -> Workspace:
 
 
 def freezing(run: Run) -> Freezing | None:
-    """The standby that the plan's snapshot step reads from, None where it reads from the source."""
-    if snapshot_option(run, "from", "primary") != "replica" or run.replica is None:
+    """The frozen server that the plan's snapshot step reads from, None where it reads from the source."""
+    origin = snapshot_option(run, "from", "primary")
+    if origin == "restore":
+        return Freezing(server=None, way=Way.RESTORE, restorer=restorer(run))
+    if origin != "replica" or run.replica is None:
         return None
     return Freezing(server=run.replica, way=Way(snapshot_option(run, "freeze", Way.PAUSE.value)))
 

@@ -62,9 +62,13 @@ def _frozen(document: Document, tree: Json, keys: Keys, options: Mapping[str, Js
         text = "from: replica, and the plan names no replica"
         remedy = "Name the standby: connections.replica: {dsn: …, password: …}."
         yield document.problem((*keys, "from"), text, remedy, codes.CONTRADICTION)
-    if "freeze" in options and options.get("from", "primary") == "primary":
+    if options.get("from") == "restore" and at(tree, ("connections", "source", "rds")) is None:
+        text = "from: restore, and the plan names no instance of the source"
+        remedy = "Name it: connections.source.rds: {instance: …}."
+        yield document.problem((*keys, "from"), text, remedy, codes.CONTRADICTION)
+    if "freeze" in options and options.get("from", "primary") in {"primary", "restore"}:
         text, remedy = (
-            "freeze, and yet the rows come from the primary",
+            "freeze, and yet no standby is read",
             "Write from: replica, or take freeze out.",
         )
         yield document.problem((*keys, "freeze"), text, remedy, codes.CONTRADICTION)

@@ -7,8 +7,9 @@ it has come.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, assert_never
+from uuid import UUID
 
 from planrunner.errors import StepBlocked, StepConflict, StepFailed
 from planrunner.failpoints import failpoint
@@ -19,7 +20,6 @@ from planrunner.replication.workspace import Way
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
-    from uuid import UUID
 
     from planrunner.model import Json
     from planrunner.postgres.connection import Server
@@ -41,15 +41,26 @@ class Stand:
     way: Way
     end: Lsn
     next_xid: int
+    written: int = 0
 
     @classmethod
     def of(cls, detail: Mapping[str, Any]) -> Stand:
         """As the ledger keeps it."""
-        return cls(way=Way(detail["way"]), end=Lsn.parse(detail["end"]), next_xid=int(detail["next_xid"]))
+        return cls(
+            way=Way(detail["way"]),
+            end=Lsn.parse(detail["end"]),
+            next_xid=int(detail["next_xid"]),
+            written=int(detail["written"]),
+        )
 
     def to_json(self) -> Mapping[str, Json]:
         """As the ledger keeps it."""
-        return {"way": self.way.value, "end": str(self.end), "next_xid": self.next_xid}
+        return {
+            "way": self.way.value,
+            "end": str(self.end),
+            "next_xid": self.next_xid,
+            "written": self.written,
+        }
 
     def is_of(self, now: Standing) -> bool:
         """True when the server still stands here."""
@@ -59,26 +70,44 @@ class Stand:
         """What speaks against it; empty where nothing does."""
         match self.way:
             case Way.PAUSE:
-                if not now.recovering:
-                    return "it was promoted"
-                if not now.paused:
-                    return "its replay goes on"
-                return "" if now.end == self.end else f"it has replayed up to {now.end}"
+                found = self._went_on(now)
             case Way.PROMOTE:
-                if now.recovering:
-                    return "it is a standby again"
-                # A restart forgets what was replayed before.
-                if now.end not in (None, self.end):
-                    return f"it has replayed up to {now.end}"
-                return "" if now.next_xid == self.next_xid else "somebody has written there"
+                found = self._written(now, strangers=now.next_xid != self.next_xid)
+            case Way.RESTORE:
+                # The service itself writes to databases of its own, so transaction ids go on.
+                found = self._written(now, strangers=now.written != self.written)
             case _:
                 assert_never(self.way)
+        # A restart forgets what was replayed before.
+        moved = now.end != self.end and not (now.end is None and not now.recovering)
+        return found or (f"it has replayed up to {now.end}" if moved else "")
+
+    def _went_on(self, now: Standing) -> str:
+        if not now.recovering:
+            return "it was promoted"
+        return "" if now.paused else "its replay goes on"
+
+    def _written(self, now: Standing, *, strangers: bool) -> str:
+        if now.recovering:
+            return "it is a standby"
+        return "somebody has written there" if strangers else ""
 
 
 def begun(workspace: Workspace) -> Way | None:
     """The way in which this plan has begun to freeze the server, None where it has not or let it go."""
     found = workspace.ledger.effects(STEP).get(BEGUN)
     return None if found is None else Way(found["way"])
+
+
+def remove_restored(workspace: Workspace) -> None:
+    """Take away what was restored for this plan; StepBlocked where the plan does not say any more where that was."""
+    known = workspace.ledger.effects(STEP).get(BEGUN, {})
+    if workspace.freezing is None or workspace.freezing.restorer is None:
+        raise StepBlocked(
+            "aws: instances were restored for this plan, and it names no instance of the source any more",
+            remedy="Name it again as connections.source.rds, then clean up.",
+        )
+    workspace.freezing.restorer.remove(int(known.get("generation", 1)))
 
 
 def ended(workspace: Workspace) -> None:
@@ -112,6 +141,8 @@ def freeze(workspace: Workspace, generation: int, least: Lsn) -> Stand:
             end = _paused(workspace, generation, least)
         case Way.PROMOTE:
             end = _promoted(workspace, generation, least)
+        case Way.RESTORE:
+            end = _restored(workspace, generation)
         case _:
             assert_never(way)
     if end < least:
@@ -121,7 +152,7 @@ def freeze(workspace: Workspace, generation: int, least: Lsn) -> Stand:
         )
     _refuse_later(workspace, generation, end)
     now = standby.look(workspace.bulk)
-    stand = Stand(way=way, end=end, next_xid=now.next_xid)
+    stand = Stand(way=way, end=end, next_xid=now.next_xid, written=now.written)
     if (difference := stand.difference(now)) != "":
         raise StepFailed(f"replica: it was to stand still at {end}: {difference}", remedy="Run again.")
     return stand
@@ -185,6 +216,42 @@ def _promoted(workspace: Workspace, generation: int, least: Lsn) -> Lsn:
             remedy="`planrunner cleanup` this plan, and run again with another standby.",
         )
     return end
+
+
+def _restored(workspace: Workspace, generation: int) -> Lsn:
+    assert workspace.freezing is not None
+    if workspace.freezing.restorer is None:
+        raise StepBlocked(
+            "replica: the plan names no instance that could be restored",
+            remedy="Name the source's RDS instance as connections.source.rds: {instance: NAME}.",
+        )
+    table = workspace.names.barrier(generation)
+    known = workspace.ledger.effects(STEP).get(BEGUN, {})
+    token = str(known.get("token", "")) if known.get("generation") == generation else ""
+    if not token:
+        # Committed before anybody can have asked for the snapshot.
+        token = str(barrier.mark(workspace.source, table))
+        workspace.done(STEP, BEGUN, {"way": Way.RESTORE.value, "generation": generation, "token": token})
+    server = workspace.freezing.restorer.make(generation)
+    workspace.freezing = replace(workspace.freezing, server=server)
+    refuse_strange(workspace)
+    if not _shows(server, table, UUID(token)):
+        raise StepFailed(
+            "replica: the restored server lacks what the source had committed before the snapshot was taken",
+            remedy="`planrunner cleanup` removes it; then run again.",
+        )
+    return standby.recovered_to(server)
+
+
+def server_of(workspace: Workspace, generation: int) -> Server | None:
+    """The server that rows of ``generation`` come from, looked up where it was restored by an earlier process."""
+    held = workspace.freezing
+    if held is None or held.restorer is None or held.server is not None:
+        return None if held is None else held.server
+    found = held.restorer.found(generation)
+    if found is not None:
+        workspace.freezing = replace(held, server=found)
+    return found
 
 
 def _await_replayed(workspace: Workspace, generation: int, least: Lsn) -> None:

@@ -77,15 +77,18 @@ def adoptable(workspace: Workspace) -> tuple[int, ...]:
     known = {g: r for g, r in recorded(workspace).items() if g in there and there[g].lost is None}
     if not known:
         return ()
-    now = standby.look(workspace.freezing.server)
-    begun = freezing.begun(workspace) is not None
-    return tuple(
-        sorted(
-            g
-            for g, record in known.items()
-            if (record.stand.is_of(now) if record.stand is not None else now.recovering or begun)
-        )
-    )
+    return tuple(sorted(g for g, record in known.items() if _serves(workspace, g, record)))
+
+
+def _serves(workspace: Workspace, generation: int, record: Record) -> bool:
+    server = freezing.server_of(workspace, generation)
+    if server is None:
+        # It may still be restored.
+        return record.stand is None
+    now = standby.look(server)
+    if record.stand is not None:
+        return record.stand.is_of(now)
+    return now.recovering or freezing.begun(workspace) is not None
 
 
 def dealt(workspace: Workspace, units: Sequence[Unit], generations: Sequence[int]) -> dict[int, list[Unit]]:
@@ -110,8 +113,6 @@ def hold(workspace: Workspace, groups: Mapping[int, Sequence[Unit]]) -> Round:
 
     Each of it once: what an earlier process did of it stands in the ledger.
     """
-    assert workspace.freezing is not None
-    server = workspace.freezing.server
     freezing.refuse_strange(workspace)
     known = recorded(workspace)
     if not known.keys() >= groups.keys():
@@ -125,12 +126,13 @@ def hold(workspace: Workspace, groups: Mapping[int, Sequence[Unit]]) -> Round:
         _record(workspace, mine)
         failpoint("frozen.recorded")
         workspace.tell(
-            f"the standby stands still at {stand.end}: {len(groups)} slots go on from there",
+            f"the {'restored server' if stand.way is Way.RESTORE else 'standby'} stands still at {stand.end}:"
+            f" {len(groups)} slots go on from there",
             {"lsn": str(stand.end), "way": stand.way.value},
         )
     stands = {g: record.stand for g, record in mine.items() if record.stand is not None}
     return Round(
-        snapshots={g: Still(server, g, stand) for g, stand in stands.items()},
+        snapshots={g: Still(workspace.bulk, g, stand) for g, stand in stands.items()},
         generation_of={unit.id: g for g, units in groups.items() for unit in units},
     )
 
@@ -217,15 +219,20 @@ class Still:
 
 
 def let_go(workspace: Workspace) -> None:
-    """Let a standby that this plan has paused replay again; a promoted one stays what it is. Safe to repeat."""
+    """Let a standby that this plan has paused replay again, or remove what was restored; a promoted one stays.
+
+    Safe to repeat.
+    """
     way = freezing.begun(workspace)
     if way is None or workspace.freezing is None:
         return
     match way:
         case Way.PAUSE:
-            standby.resume(workspace.freezing.server)
+            standby.resume(workspace.bulk)
         case Way.PROMOTE:
             pass
+        case Way.RESTORE:
+            freezing.remove_restored(workspace)
         case _:
             assert_never(way)
     freezing.ended(workspace)
@@ -238,7 +245,15 @@ def state(workspace: Workspace) -> Mapping[str, Json]:
     ends = sorted({str(r.stand.end) for r in recorded(workspace).values() if r.stand is not None})
     figures: dict[str, Json] = {"way": workspace.freezing.way.value, "ends": ends}
     try:
-        now = standby.look(workspace.freezing.server)
+        held = recorded(workspace)
+        server = freezing.server_of(workspace, max(held, default=1))
+        if server is None:
+            return {**figures, "state": "not restored"}
+        now = standby.look(server)
     except ServerError as error:
         return {**figures, "state": f"away: {error.message}"}
-    return {**figures, "state": now.state or "promoted", "replayed": str(now.end)}
+    return {
+        **figures,
+        "state": now.state or ("restored" if workspace.freezing.way is Way.RESTORE else "promoted"),
+        "replayed": str(now.end),
+    }

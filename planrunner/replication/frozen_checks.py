@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from planrunner.model import Finding
     from planrunner.postgres.connection import Server
-    from planrunner.replication.workspace import Workspace
+    from planrunner.replication.workspace import Freezing, Workspace
 
 REACHED = Check(
     code="PR1450",
@@ -81,6 +81,15 @@ ROOM = Check(
     why="While its replay is paused it goes on receiving WAL and removes none: as much as the source writes meanwhile.",
     mend="See that its disk has room for what the source writes while the copy takes.",
 )
+RESTORABLE = Check(
+    code="PR1458",
+    section=REPLICA,
+    title="The source's instance can be restored",
+    why="The rows are read from an instance that is restored from a snapshot of the source's own.",
+    mend="Name the source's RDS instance as connections.source.rds: {instance: NAME}; a member of a cluster has other"
+    " snapshots, which are not carried: use a standby (from: replica).",
+    never_ignored="nothing could be copied",
+)
 _FEEDBACK = "SELECT current_setting('hot_standby_feedback')::boolean"
 _MAY = """
 SELECT bool_and(has_function_privilege(p.oid, 'EXECUTE')),
@@ -90,6 +99,7 @@ FROM pg_proc p WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname =
 _FUNCTIONS = {
     Way.PAUSE: ["pg_wal_replay_pause", "pg_wal_replay_resume"],
     Way.PROMOTE: ["pg_promote"],
+    Way.RESTORE: [],
 }
 
 
@@ -98,10 +108,21 @@ def findings(workspace: Workspace) -> list[Finding]:
     if workspace.freezing is None or freezing.begun(workspace) is not None:
         return []
     server, way = workspace.freezing.server, workspace.freezing.way
+    if server is None:
+        return [_restorable(workspace.freezing), _origin(workspace.target)]
     try:
         return [*_of_standby(workspace, server, way), _origin(workspace.target)]
     except ServerError as error:
         return [REACHED.failed(error.message, error.remedy)]
+
+
+def _restorable(wished: Freezing) -> Finding:
+    if wished.restorer is None:
+        return RESTORABLE.failed("The plan names no instance of the source", RESTORABLE.mend)
+    lacking = wished.restorer.lacking()
+    if lacking is not None:
+        return RESTORABLE.failed(lacking[0].upper() + lacking[1:], RESTORABLE.mend)
+    return RESTORABLE.passed("The source's instance can be restored from a snapshot")
 
 
 def _of_standby(workspace: Workspace, server: Server, way: Way) -> Iterator[Finding]:

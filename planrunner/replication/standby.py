@@ -23,7 +23,8 @@ _PATIENCE_SECONDS = 120.0
 _POLL_SECONDS = 0.05
 _LOOK: LiteralString = """
 SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn()::text, pg_snapshot_xmax(pg_current_snapshot())::text::bigint,
-       CASE WHEN pg_is_in_recovery() THEN {state} ELSE '' END
+       CASE WHEN pg_is_in_recovery() THEN {state} ELSE '' END,
+       (SELECT tup_inserted + tup_updated + tup_deleted FROM pg_stat_database WHERE datname = current_database())
 """
 _STATE: LiteralString = "pg_get_wal_replay_pause_state()"
 # Before 14 a server tells only that it was asked to pause.
@@ -41,13 +42,15 @@ _TIMELINE = "SELECT ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit
 class Standing:
     """Where a server stands: ``end`` is the end of the last record that it has replayed, None where it tells none.
 
-    ``next_xid`` is the first transaction id that no session sees; ``state`` is that of the replay.
+    ``next_xid`` is the first transaction id that no session sees; ``state`` is that of the replay. ``written`` counts
+    the rows that were written in this database, as far as its statistics have heard of them.
     """
 
     recovering: bool
     end: Lsn | None
     next_xid: int
     state: str
+    written: int
 
     @property
     def paused(self) -> bool:
@@ -61,7 +64,11 @@ def look(server: Server) -> Standing:
     row = server.row(sql.SQL(_LOOK).format(state=sql.SQL(state)))
     assert row is not None
     return Standing(
-        recovering=row[0], end=Lsn.parse(row[1]) if row[1] else None, next_xid=row[2], state=row[3]
+        recovering=row[0],
+        end=Lsn.parse(row[1]) if row[1] else None,
+        next_xid=row[2],
+        state=row[3],
+        written=row[4],
     )
 
 
@@ -122,6 +129,27 @@ def promote(server: Server, clock: Clock) -> None:
                 remedy="Look at its log, then run again.",
             )
         clock.sleep(_POLL_SECONDS)
+
+
+def recovered_to(server: Server) -> Lsn:
+    """Where a restored server ended its recovery, before it wrote WAL of its own.
+
+    The end of recovery is a checkpoint that begins right there; a later one begins further on. StepFailed where the
+    server does not tell, or the two contradict each other.
+    """
+    end = look(server).end
+    if end is None:
+        raise StepFailed(
+            f"{server.side.value}: it was started again since it was restored, and does not tell any more where it stood",
+            remedy="`planrunner cleanup` removes it; then run again.",
+        )
+    checkpoint = Lsn.parse(server.value("SELECT redo_lsn::text FROM pg_control_checkpoint()"))
+    if checkpoint < end:
+        raise StepFailed(
+            f"{server.side.value}: it says that it has recovered up to {end}, its control file knows only {checkpoint}",
+            remedy="`planrunner cleanup` removes it; then run again.",
+        )
+    return end
 
 
 def switched_at(server: Server) -> Lsn | None:

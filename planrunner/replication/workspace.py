@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from planrunner.failpoints import failpoint
 from planrunner.replication import selection_record
@@ -46,18 +46,40 @@ class Round:
 
 
 class Way(Enum):
-    """How a standby comes to a stand."""
+    """How a server comes to stand still: a standby is paused or promoted, or a snapshot of the storage restored."""
 
     PAUSE = "pause"
     PROMOTE = "promote"
+    RESTORE = "restore"
+
+
+class Restorer(Protocol):
+    """Makes the server that rows are copied from."""
+
+    def make(self, generation: int) -> Server:
+        """Restore one for ``generation`` from a snapshot that is taken now; the same one when it is there."""
+        ...
+
+    def found(self, generation: int) -> Server | None:
+        """The one that is there; reads only."""
+        ...
+
+    def lacking(self) -> str | None:
+        """Why none can be made; reads only."""
+        ...
+
+    def remove(self, last: int) -> None:
+        """Take those of the generations up to ``last`` away."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Freezing:
-    """The standby that rows are copied from, and how it is frozen for that."""
+    """The server that rows are copied from, and how it is frozen; ``server`` is None before it is restored."""
 
-    server: Server
+    server: Server | None
     way: Way
+    restorer: Restorer | None = None
 
 
 class Workspace:
@@ -108,7 +130,7 @@ class Workspace:
     @property
     def bulk(self) -> Server:
         """Where the rows are copied from: the source, or the standby that is frozen for it."""
-        return self.source if self.freezing is None else self.freezing.server
+        return self.source if self.freezing is None else self.freezing.server or self.source
 
     @property
     def selection(self) -> Selection:
@@ -192,3 +214,9 @@ class Workspace:
     def close(self) -> None:
         """Give back what the process holds."""
         self.let_go()
+        if (
+            self.freezing is not None
+            and self.freezing.restorer is not None
+            and self.freezing.server is not None
+        ):
+            self.freezing.server.close()

@@ -28,6 +28,7 @@ from planrunner.replication import (
 )
 from planrunner.replication.names import Names
 from planrunner.replication.units import ANY_UNIT
+from planrunner.replication.workspace import Way
 from planrunner.step import NO_LOCKS, NOTHING_STAYS, TAKEN_BACK, Action, Draft, Run, outlined
 from planrunner.units import human_bytes
 from planrunner.workspace import sampled, workspace
@@ -135,7 +136,7 @@ class Snapshot:
                     summary="copy the selected tables, build indexes of what is in meanwhile",
                     reads=Side.SOURCE if way is None else Side.REPLICA,
                 ),
-                *([thawing.thawing(way)] if way is not None else []),
+                *([thawing.thawing(way)] if way in {Way.PAUSE, Way.PROMOTE} else []),
                 _building("the"),
                 _analyzing("the"),
             ]

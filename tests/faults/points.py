@@ -331,6 +331,15 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
         ),
         ("faults/test_frozen_source.py", "a copy from a standby; killed at each"),
     ),
+    **dict.fromkeys(
+        (
+            *("restore.before_snapshot_call", "restore.after_snapshot_call"),
+            *("restore.before_restore_call", "restore.after_restore_call"),
+            *("restore.before_delete_instance_call", "restore.after_delete_instance_call"),
+            *("restore.before_delete_snapshot_call", "restore.after_delete_snapshot_call"),
+        ),
+        ("faults/test_frozen_restore.py", "a copy from a restored instance; killed at each"),
+    ),
     "frozen.before_forget": (
         "faults/test_frozen_source.py",
         "a generation captured for a standby is taken away; the next run takes it away",
