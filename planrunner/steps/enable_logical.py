@@ -15,6 +15,7 @@ from planrunner.errors import ServerError
 from planrunner.postgres.failures import dsn_parameters
 from planrunner.replication import upkeep
 from planrunner.step import NOTHING_STAYS, TAKEN_BACK, outlined
+from planrunner.workspace import polls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,6 +43,9 @@ class EnableLogical:
 
     def actions(self, run: Run) -> Sequence[Action]:
         """The missing AWS calls in order, or on other servers ALTER SYSTEM and what a person must do."""
+        if polls(run.plan):
+            run.tell("nothing to enable: the sync step polls, and the source stays at its wal_level", {})
+            return ()
         if run.cloud is None or run.plan.source.rds is None:
             return own_server.on_own_server(run, wish.room(run))
         carrier = Carrier(run.cloud)
@@ -60,6 +64,8 @@ class EnableLogical:
     def outline(self, draft: Draft) -> Sequence[Action]:
         """The calls it may come to; which of them are missing, AWS and the source tell."""
         source = draft.plan.source
+        if polls(draft.plan):
+            return ()
         if source.rds is None:
             return outlined([own_server.altering({"wal_level": "logical"})])
         # Only the words of the calls are asked of it, never AWS.
@@ -84,6 +90,8 @@ class EnableLogical:
 
     def satisfied(self, run: Run) -> Sequence[str]:
         """What of wal_level, limits, parameter group and its parameter is as it should be."""
+        if polls(run.plan):
+            return ["nothing is to be enabled: the sync step polls, and the source stays at its wal_level"]
         found = wish.room_if_answering(run)
         told = ["wal_level is logical already"] if found is not None and found.logical else []
         if run.cloud is None or run.plan.source.rds is None:
