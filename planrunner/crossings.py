@@ -165,7 +165,7 @@ def _statements(run: Run, *, rehearse: bool) -> tuple[str, ...]:
         *(
             ("-- the barrier is waited for, both sides are compared",)
             if space.streamed
-            else polled.last_round(verify.followed_tables(space))
+            else polled.last_round()
         ),
         *(() if rehearse else (f"{described.SEQUENCES}; {described.TARGET}",)),
         *(described.all_told(slots.advancing(space.names.back), described.TARGET) if back else ()),

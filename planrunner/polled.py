@@ -40,17 +40,21 @@ UNSEEN = (
     "-- not kept: which changes were one transaction. Each table is committed by itself, so the target is no state that"
     " the source ever had until the last round inside the cutover's fence, and must not be read as one before",
 )
+_LOCKING = "LOCK TABLE ONLY … IN ACCESS SHARE MODE"
 _WRITING = (
-    "SET LOCAL session_replication_role = replica",
-    "ALTER TABLE ONLY … DISABLE TRIGGER …  -- where a trigger would fire, or our guard stands",
-    "CREATE TEMPORARY TABLE pg_temp.planrunner_round ON COMMIT DROP AS SELECT … WITH NO DATA",
-    "COPY pg_temp.planrunner_round … FROM STDIN (…)",
-    "ANALYZE …  -- of the staged rows, where they are many",
-    "DELETE FROM ONLY … WHERE …",
-    "DELETE FROM ONLY … there USING … staged WHERE …",
-    "INSERT INTO … (…) …",
-    "COPY … FROM STDIN (…)  -- where most of a part differs",
-    "ALTER TABLE ONLY … ENABLE …TRIGGER …  -- where it was disabled",
+    ("SET LOCAL session_replication_role = replica", "where rows differ"),
+    ("ALTER TABLE ONLY … DISABLE TRIGGER …", "where a trigger would fire, or our guard stands"),
+    (
+        "CREATE TEMPORARY TABLE pg_temp.planrunner_round ON COMMIT DROP AS SELECT … WITH NO DATA",
+        "where rows have changed",
+    ),
+    ("COPY pg_temp.planrunner_round … FROM STDIN (…)", "where rows have changed"),
+    ("ANALYZE pg_temp.planrunner_round", "where they are many"),
+    ("DELETE FROM ONLY … there USING … staged WHERE …", "where rows have changed"),
+    ("DELETE FROM ONLY …", "where the source has them no more, or others of their key"),
+    ("INSERT INTO … (…) …", "where rows differ"),
+    ("COPY … FROM STDIN (…)", "where most of a part differs"),
+    ("ALTER TABLE ONLY … ENABLE …TRIGGER …", "where it was disabled"),
 )
 
 
@@ -93,11 +97,11 @@ def rounds(tables: Sequence[Table] | None, pace: Pace) -> Action:
         statements=(
             *UNSEEN,
             described.told(polling.BEGIN, described.SOURCE, "one for each table"),
-            described.told(polling.locking([asked]), described.SOURCE, "and each other table"),
+            described.told(_LOCKING, described.SOURCE),
             f"-- from the source: {polling_changes.outgoing(asked, 0).as_string().replace(_ANY_HORIZON, ANYTHING)}",
             "-- no index leads to changed rows: each round reads every table once, each reconciliation reads it on both"
             " sides and hashes its rows",
-            *_WRITING,
+            *_writing(),
         ),
         locks=(
             "ACCESS SHARE on a table of the source while it is read",
@@ -134,8 +138,8 @@ def settling() -> Action:
         where=Side.TARGET,
         statements=(
             described.told(polling.BEGIN, described.SOURCE),
-            described.told("LOCK TABLE ONLY … IN ACCESS SHARE MODE", described.SOURCE, "all tables"),
-            *_WRITING,
+            described.told(_LOCKING, described.SOURCE, "all tables"),
+            *_writing(),
         ),
         locks=("ACCESS SHARE on every table of the source while the target is made equal",),
         needs=(needs.ACTING_AS, needs.SILENCING, *needs.on(Side.SOURCE, needs.READING)),
@@ -150,21 +154,19 @@ def _settle(run: Run) -> None:
     polling_following.settle(workspace(run))
 
 
-def last_round(tables: Sequence[Table]) -> tuple[str, ...]:
+def _writing() -> tuple[str, ...]:
+    return tuple(described.told(text, when, described.TARGET) for text, when in _WRITING)
+
+
+def last_round() -> tuple[str, ...]:
     """What the last round inside the pause executes."""
-    shown = tables[:1] or (ANY_TABLE,)
     return (
         "-- inside the pause: a last round, which reads and hashes every table on both sides. That is the pause's"
         " length; a rehearsal measures it",
         described.told(polling.BEGIN, described.SOURCE),
-        described.told(polling.locking(shown), described.SOURCE, "and each other table"),
-        *described.all_told(_WRITING[:1], described.TARGET),
-        *(f"{text}  -- {described.TARGET}" for text in map(_bare, _WRITING[1:])),
+        described.told(_LOCKING, described.SOURCE),
+        *_writing(),
     )
-
-
-def _bare(text: str) -> str:
-    return text.partition("  -- ")[0]
 
 
 def figures(run: Run) -> Mapping[str, Json]:

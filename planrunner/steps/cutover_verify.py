@@ -94,7 +94,7 @@ class CutoverVerify:
         if draft.option("rehearse", False):  # noqa: FBT003  # the option's default
             return outlined([guard, crossings.rehearsing((*fenced, "ROLLBACK"), draft.spec.id)])
         opening = described.told(fence.opening(names), described.TARGET)
-        last = polled.last_round(()) if polls(draft.plan) else ()
+        last = polled.last_round() if polls(draft.plan) else ()
         crossed = (*fenced, *last, f"{described.SEQUENCES}; {described.TARGET}", "COMMIT", opening)
         budget = seconds(draft.option("write_pause_budget", "5s"))
         return outlined(
