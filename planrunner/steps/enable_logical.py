@@ -14,7 +14,7 @@ from planrunner.enabling import actions, reboot, record, refusals, undoing, wish
 from planrunner.errors import ServerError
 from planrunner.postgres.failures import dsn_parameters
 from planrunner.replication import upkeep
-from planrunner.step import NOTHING_STAYS, TAKEN_BACK, outlined
+from planrunner.step import NOTHING_STAYS, TAKEN_BACK, Seen, outlined
 from planrunner.workspace import polls
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 _TAKING_BACK = {"create_group": ("Delete",), "set_parameter": ("Reset",)}
 
 
+_NOTHING = "nothing to enable: the sync step polls, and the source stays at its wal_level"
+
+
 class EnableLogical:
     """Wishes that ``SHOW wal_level`` on the source says ``logical`` and that its limits leave room for the plan.
 
@@ -44,7 +47,7 @@ class EnableLogical:
     def actions(self, run: Run) -> Sequence[Action]:
         """The missing AWS calls in order, or on other servers ALTER SYSTEM and what a person must do."""
         if polls(run.plan):
-            run.tell("nothing to enable: the sync step polls, and the source stays at its wal_level", {})
+            _tell_once(run)
             return ()
         if run.cloud is None or run.plan.source.rds is None:
             return own_server.on_own_server(run, wish.room(run))
@@ -91,7 +94,7 @@ class EnableLogical:
     def satisfied(self, run: Run) -> Sequence[str]:
         """What of wal_level, limits, parameter group and its parameter is as it should be."""
         if polls(run.plan):
-            return ["nothing is to be enabled: the sync step polls, and the source stays at its wal_level"]
+            return [_NOTHING]
         found = wish.room_if_answering(run)
         told = ["wal_level is logical already"] if found is not None and found.logical else []
         if run.cloud is None or run.plan.source.rds is None:
@@ -112,6 +115,13 @@ class EnableLogical:
     def leftovers(self, run: Run) -> Sequence[Action]:
         """With ``undo: true`` the former parameter group, or the former values; the ledger remembers them."""
         return undoing.leftovers(run)
+
+
+def _tell_once(run: Run) -> None:
+    # Asked again after the last action, it has nothing more to say.
+    if run.held.get(_NOTHING, Seen) is None:
+        run.held.put(_NOTHING, Seen())
+        run.tell(_NOTHING, {})
 
 
 def _undone(missing: Sequence[Action], level: Level) -> Sequence[Action]:
