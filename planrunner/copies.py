@@ -236,7 +236,8 @@ def copying(units: Sequence[Unit], *, summary: str) -> Action:
 
 def jobs(run: Run) -> int:
     """How many streams copy: the plan's word, else what both servers bear."""
-    return run.option("jobs", None) or capacity.jobs(run.source, run.target)
+    away = workspace(run).pool.away
+    return run.option("jobs", None) or capacity.jobs(run.source, run.target, away=away)
 
 
 def terms(run: Run) -> indexes.Terms:

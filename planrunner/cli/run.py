@@ -43,6 +43,10 @@ def run(
         typer.Option(metavar="PREVIEW", help="A saved preview; exit 8 when the world has changed since."),
     ] = None,
     take_over: TakeOver = False,
+    pool: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="The workers of this Dask scheduler copy: tls://HOST:PORT."),
+    ] = None,
     state: StateFile = None,
     var: Vars = None,
     var_file: VarFiles = None,
@@ -60,6 +64,8 @@ def run(
     from planrunner.cli.screen import may_ask
 
     opened = open_plan(plan, state, var, var_file)
+    if pool is not None:
+        opened = opened.with_pool(pool)
     if dry_run:
         show_preview(opened, output.value)
         return

@@ -10,6 +10,7 @@ from planrunner.loading.flow_checks import flow_faults, secret_places
 from planrunner.loading.ingress import ingress_faults
 from planrunner.loading.lines import line_faults
 from planrunner.loading.places import at
+from planrunner.loading.pool import pool_faults
 from planrunner.loading.references import secret_faults, stays_inside
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def faults(document: Document, tree: Json, told: frozenset[Keys], folder: Path) 
     found += _same_database(document, strings)
     found += line_faults(document, tree, strings, folder)
     found += ingress_faults(document, tree)
+    found += pool_faults(document, tree)
     variables = at(tree, ("vars",))
     for name in cast("dict[str, Json]", variables) if isinstance(variables, dict) else ():
         found += secret_faults(document, tree, ("vars", name, "secret"), folder)

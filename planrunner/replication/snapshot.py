@@ -8,7 +8,8 @@ from one that lives, and only with the last of them is the snapshot gone.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import psycopg
 from psycopg import sql
@@ -25,6 +26,36 @@ if TYPE_CHECKING:
 KEEPERS = 2
 LOOK_SECONDS = 5.0
 _GONE = frozenset({"22023", "42704", "55000"})  # what servers say of a snapshot that is not there
+
+
+class Snapshot(Protocol):
+    """A generation's snapshot, as whoever copies under it enters it."""
+
+    @property
+    def generation(self) -> int:
+        """Whose slot goes on from it."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The name under which a session can import it now; SnapshotLost when there is none."""
+        ...
+
+    def alive(self) -> bool:
+        """False once it is known to be gone."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedSnapshot:
+    """One that another process holds: whether it lives shows when somebody enters it."""
+
+    generation: int
+    name: str
+
+    def alive(self) -> bool:
+        """Nothing else is known here."""
+        return True
 
 
 class _Keeper:
@@ -147,7 +178,7 @@ def begin_in(session: Session, snapshot: str) -> None:
     session.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
 
 
-def begin_within(source: Server, snapshot: HeldSnapshot) -> Session:
+def begin_within(source: Server, snapshot: Snapshot) -> Session:
     """Open a session inside the snapshot, which the caller closes; SnapshotLost when it is gone."""
     for _ in range(KEEPERS):
         session = source.open(read_only=False)
