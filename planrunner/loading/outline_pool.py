@@ -13,7 +13,7 @@ def _file(title: str, description: str, example: str) -> Schema:
 
 POOL = mapping(
     "Pool",
-    "Who does the bulk work: copying, for now. By default threads of this process; with `dask` the workers of a"
+    "Who does the bulk work: copying, building indexes. By default threads of this process; with `dask` the workers of a"
     " scheduler of dask.distributed, on as many machines as you like. `run --pool` says another.",
     {
         "dask": {

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
@@ -20,24 +20,22 @@ from planrunner.postgres.heartbeat import watched
 from planrunner.replication import shift, tasks
 from planrunner.replication.feeds import Psql
 from planrunner.replication.ledger import Ledger, lease_lost
+from planrunner.replication.shift import Kind
 from planrunner.replication.snapshot import NamedSnapshot
 from planrunner.replication.tasks import Streams
 from planrunner.replication.workplace import Workplace
 from planrunner.secrets import SecretResolver
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from planrunner.model import Endpoint
-    from planrunner.replication.ledger import Copied
-    from planrunner.replication.tasks import CopyTask, Site
+    from planrunner.replication.tasks import Site, Task
 
 # A session at rest holds its snapshot, and with it what the source can't clean up.
 REST_SECONDS = 10.0
 _LOOK_SECONDS = 2.0
 
 
-def perform(task: CopyTask) -> Mapping[str, Copied]:
+def perform(task: Task) -> Any:
     """Do ``task`` on this machine; what is returned is committed.
 
     PoolUnfit when another program asks, SecretUnavailable and ConnectionFailed as this machine is.
@@ -130,7 +128,7 @@ class _Post:
                 endpoint,
                 clock=clock,
                 resolve=secrets.resolve,
-                label=shift.label(site.plan_id),
+                label=shift.label(site),
                 authority=authority,
             )
             self._stack.callback(made.close)
@@ -147,7 +145,7 @@ class _Post:
                 clock=clock,
                 epoch=site.epoch,
                 hold=hold,
-                psql=Psql.find(source),
+                psql=Psql.find(source) if site.kind == Kind.COPY.value else None,
                 moved=lambda _: None,
                 check=lambda: None,
                 away=True,

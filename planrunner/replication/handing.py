@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 from planrunner.errors import WorkerLost
 from planrunner.replication import tasks
 from planrunner.replication.feeds import Psql
-from planrunner.replication.tasks import CopyTask, Streams
+from planrunner.replication.shift import Kind
+from planrunner.replication.tasks import BuildTask, CopyTask, Streams
 from planrunner.replication.workplace import Workplace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from concurrent.futures import Future
 
+    from planrunner.replication.building import Build
     from planrunner.replication.jobs import Job
     from planrunner.replication.ledger import Copied
     from planrunner.replication.snapshot import Snapshot
@@ -30,7 +32,7 @@ def handed(workspace: Workspace, task: Any, check: Callable[[], None]) -> Any:
     try:
         return _awaited(workspace, task, check)
     except WorkerLost as error:
-        workspace.tell(f"{error.message}: it is given to another", {"task": str(task)})
+        workspace.tell(f"{error.message}: it is given to another", {})
     return _awaited(workspace, task, check)
 
 
@@ -53,14 +55,15 @@ def _awaited(workspace: Workspace, task: Any, check: Callable[[], None]) -> Any:
         raise told from error
 
 
-class CopyHands:
-    """Has the jobs of a copy done under the workspace's round; ``check`` raises to stop."""
+class Hands:
+    """Has the work of a shift done, copies under the workspace's round; ``check`` raises to stop."""
 
     def __init__(self, workspace: Workspace, site: Site, check: Callable[[], None]) -> None:
         self._workspace = workspace
         self._site = site
         self._check = check
-        self._streams = Streams(here(workspace, check), self._snapshot)
+        reading = site.kind == Kind.COPY.value
+        self._streams = Streams(here(workspace, check, reading=reading), self._snapshot)
 
     @contextmanager
     def ready(self) -> Iterator[None]:
@@ -78,6 +81,10 @@ class CopyHands:
             self._workspace.pulse.add(sum(copied.bytes for copied in done.values()))
         return done
 
+    def built(self, wanted: Build) -> None:
+        """Have it built; QueryFailed when the server refuses."""
+        handed(self._workspace, BuildTask(site=self._site, build=wanted), self._check)
+
     def fewer(self) -> None:
         """A job fewer is done at a time from now on."""
         self._streams.shed()
@@ -88,9 +95,10 @@ class CopyHands:
         return held.snapshots[generation]
 
 
-def here(workspace: Workspace, check: Callable[[], None]) -> Workplace:
-    """This process as a place to work at."""
+def here(workspace: Workspace, check: Callable[[], None], *, reading: bool = True) -> Workplace:
+    """This process as a place to work at; with psql where the source is read and nobody else does it."""
     lease = workspace.lease
+    alone = reading and not workspace.pool.away
     return Workplace(
         source=workspace.source,
         target=workspace.target,
@@ -98,7 +106,7 @@ def here(workspace: Workspace, check: Callable[[], None]) -> Workplace:
         clock=workspace.clock,
         epoch=lease.epoch,
         hold=lease.statement(),
-        psql=None if workspace.pool.away else Psql.find(workspace.source),
+        psql=Psql.find(workspace.source) if alone else None,
         moved=workspace.pulse.add,
         check=check,
     )

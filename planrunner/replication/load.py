@@ -26,7 +26,7 @@ from planrunner.errors import (
 from planrunner.failpoints import failpoint
 from planrunner.replication import copy, generations, indexes, ranges, shift
 from planrunner.replication.courier import mendable
-from planrunner.replication.handing import CopyHands
+from planrunner.replication.handing import Hands
 from planrunner.replication.holders import Onlooker
 from planrunner.replication.identities import table_name
 from planrunner.replication.jobs import SMALL_BYTES, jobs_of
@@ -104,7 +104,7 @@ def copy_rest(workspace: Workspace, tables: Sequence[Table], ways: Ways) -> None
 
 
 def _attempt(workspace: Workspace, tables: Sequence[Table], ways: Ways) -> None:
-    with shift.at_work(workspace) as site:
+    with shift.at_work(workspace, shift.Kind.COPY) as site:
         _attempt_at(site, workspace, tables, ways)
 
 
@@ -165,7 +165,7 @@ class Load:
         self._cause: BaseException | None = None
         self._lock = threading.Lock()
         self._units_left = Counter(unit.table.qualified for unit in units)
-        self._hands = CopyHands(workspace, site, self._check)
+        self._hands = Hands(workspace, site, self._check)
         self._throttle = Throttle(workspace, workspace.source, None, "the copy")
         self._slow = _slow(workspace)
         self._onlooker = Onlooker(workspace, workspace.target)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from contextlib import contextmanager, suppress
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from psycopg import sql
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from planrunner.replication.workspace import Workspace
 
-_NAME = "shift"
 _OVER = "over"
 _LOOK = """
 SELECT lease.epoch FROM planrunner.lease JOIN planrunner.effect USING (plan_id)
@@ -31,8 +31,15 @@ WHERE plan_id = {plan} AND epoch = {epoch} AND step = {step} AND name = {name} A
 """
 
 
+class Kind(Enum):
+    """What is done in a shift; one of each may be under way at a time."""
+
+    COPY = "copy"
+    BUILD = "build"
+
+
 @contextmanager
-def at_work(workspace: Workspace) -> Iterator[Site]:
+def at_work(workspace: Workspace, kind: Kind) -> Iterator[Site]:
     """A shift for the length of the block; when it ends nothing of it is under way anywhere.
 
     Where the pool works in this process, whoever submitted a task has waited for it, and nothing is put on record.
@@ -47,28 +54,33 @@ def at_work(workspace: Workspace) -> Iterator[Site]:
         target=workspace.target.endpoint,
         plan_id=workspace.names.plan_id,
         epoch=workspace.lease.epoch,
+        kind=kind.value,
         shift=secrets.token_hex(8),
         code=pool.code,
     )
     if not pool.away:
         yield site
         return
-    _replace(workspace, site.shift)
+    _replace(workspace, kind, site.shift)
     try:
         yield site
     finally:
         # A target that is away now is told by the next shift, before that begins anything.
         with suppress(ServerError):
-            _replace(workspace, _OVER)
+            _replace(workspace, kind, _OVER)
 
 
-def label(plan_id: str) -> str:
+def label(site: Site) -> str:
     """What the sessions of workers are called on the servers."""
-    return f"planrunner/{_workers(plan_id)}"
+    return f"planrunner/{_workers(site.plan_id, site.kind)}"
 
 
-def _workers(plan_id: str) -> str:
-    return f"{plan_id}/work"
+def _workers(plan_id: str, kind: str) -> str:
+    return f"{plan_id}/{kind}"
+
+
+def _name(kind: str) -> str:
+    return f"shift {kind}"
 
 
 def hold(site: Site) -> sql.Composed:
@@ -82,20 +94,20 @@ def look(site: Site) -> sql.Composed:
         plan=sql.Literal(site.plan_id),
         epoch=sql.Literal(site.epoch),
         step=sql.Literal(STEP),
-        name=sql.Literal(_NAME),
+        name=sql.Literal(_name(site.kind)),
         word=sql.Literal(site.shift),
     )
 
 
-def _replace(workspace: Workspace, word: str) -> None:
+def _replace(workspace: Workspace, kind: Kind, word: str) -> None:
     give_up = workspace.clock.monotonic() + PATIENCE_SECONDS
     while True:
         for server in (workspace.source, workspace.target):
-            end_stale_sessions(server, _workers(workspace.names.plan_id))
+            end_stale_sessions(server, _workers(workspace.names.plan_id, kind.value))
         try:
             with workspace.writing() as session:
                 session.execute("SET LOCAL lock_timeout = '1s'")
-                workspace.ledger.record_effect(session, STEP, _NAME, {"word": word})
+                workspace.ledger.record_effect(session, STEP, _name(kind.value), {"word": word})
                 failpoint("shift.before_commit")
             failpoint("shift.replaced")
         except QueryFailed as error:

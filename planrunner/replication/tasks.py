@@ -9,25 +9,30 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias, assert_never
 
 from planrunner.errors import QueryFailed, StepConflict
+from planrunner.replication import building
 from planrunner.replication.courier import StreamSession, recorded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from planrunner.model import Endpoint
+    from planrunner.replication.building import Build
     from planrunner.replication.jobs import Job
     from planrunner.replication.ledger import Copied
     from planrunner.replication.snapshot import Snapshot
     from planrunner.replication.workplace import Workplace
+
+    Task: TypeAlias = "CopyTask | BuildTask"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
     """What a process needs to know to work for a plan: both servers, the lease's epoch, the shift it belongs to.
 
+    ``kind`` is the word for shifts of this sort; there is one of each at a time.
     ``code`` is the digest of the program that asks; another one's tasks are not performed.
     """
 
@@ -35,6 +40,7 @@ class Site:
     target: Endpoint
     plan_id: str
     epoch: int
+    kind: str
     shift: str
     code: str = ""
 
@@ -47,6 +53,14 @@ class CopyTask:
     generation: int
     snapshot: str
     job: Job
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildTask:
+    """Build what belongs to tables whose rows are in."""
+
+    site: Site
+    build: Build
 
 
 class Streams:
@@ -113,9 +127,19 @@ def present(shift: str, streams: Streams) -> Iterator[None]:
         streams.close()
 
 
-def perform(task: CopyTask) -> Mapping[str, Copied]:
+def perform(task: Task) -> Any:
     """Do it where ``present`` says; what is returned is committed. LeaseLost once its shift is over."""
     streams = _present[task.site.shift]
+    match task:
+        case CopyTask():
+            return _copied(task, streams)
+        case BuildTask():
+            return building.build(streams.place, task.build)
+        case _:
+            assert_never(task)
+
+
+def _copied(task: CopyTask, streams: Streams) -> Mapping[str, Copied]:
     place = streams.place
     if place.away and (known := recorded(place.ledger, task.job)) is not None:
         return known

@@ -151,7 +151,7 @@ def at_work(one: Migration) -> list[str]:
         with psycopg.connect(dsn) as session:
             found += session.execute(
                 "SELECT application_name, query FROM pg_stat_activity WHERE datname = current_database()"
-                " AND application_name LIKE 'planrunner/%/work/%'"
+                " AND application_name LIKE 'planrunner/%/copy/%'"
             ).fetchall()
     return found
 

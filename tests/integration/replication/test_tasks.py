@@ -17,11 +17,13 @@ from planrunner.model import SecretKind, SecretRef
 from planrunner.pools import worker
 from planrunner.pools.likeness import digest
 from planrunner.replication import generations, restore, shift, verify
+from planrunner.replication.building import Build, Piece
 from planrunner.replication.copy import Chunk
 from planrunner.replication.generations import Division
 from planrunner.replication.jobs import Job
 from planrunner.replication.schema_dump import Wishes
-from planrunner.replication.tasks import CopyTask
+from planrunner.replication.shift import Kind
+from planrunner.replication.tasks import BuildTask, CopyTask
 from planrunner.replication.units import Unit
 from planrunner.sandbox.binaries import wheel_bin
 from planrunner.sandbox.servers import PostgresServer
@@ -30,7 +32,7 @@ from tests.integration.replication.stage import Pair, assert_equal, copy_all
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from planrunner.replication.tasks import Site
+    from planrunner.replication.tasks import Site, Task
     from planrunner.replication.workspace import Workspace
 
 CLOCK = SystemClock()
@@ -38,10 +40,13 @@ FEW = """
 CREATE TABLE few (id int PRIMARY KEY); INSERT INTO few SELECT generate_series(1, 10);
 CREATE TABLE other (id int PRIMARY KEY); INSERT INTO other SELECT generate_series(1, 20);
 """
-SOME = "".join(
-    f"CREATE TABLE s{n} (id int PRIMARY KEY, w text);"
-    f" INSERT INTO s{n} SELECT i, repeat('w', 400) FROM generate_series(1, {n * 900}) i;"
-    for n in range(6)
+SOME = (
+    "".join(
+        f"CREATE TABLE s{n} (id int PRIMARY KEY, w text);"
+        f" INSERT INTO s{n} SELECT i, repeat('w', 400) FROM generate_series(1, {n * 900}) i;"
+        for n in range(6)
+    )
+    + "CREATE INDEX w5 ON s5 (w);"
 )
 _numbers = itertools.count(1)
 
@@ -52,7 +57,7 @@ class Beside:
     def __init__(self) -> None:
         self.away = True
         self.code = digest()
-        self.performed: list[CopyTask] = []
+        self.performed: list[Task] = []
         self._executor = ThreadPoolExecutor(4)
 
     def open(self) -> str | None:
@@ -104,7 +109,7 @@ def shift_of(space: Workspace) -> Iterator[tuple[Site, str]]:
     generations.begin(space, verify.followed_tables(space), Division())
     restore.pre_data(space, Wishes())
     assert space.round is not None
-    with shift.at_work(space) as site:
+    with shift.at_work(space, Kind.COPY) as site:
         yield site, space.round.snapshots[1].name
 
 
@@ -169,7 +174,7 @@ def test_a_task_of_a_shift_that_is_over_changes_nothing(pair: Pair) -> None:
         with pytest.raises(LeaseLost):
             worker.perform(task(site, snapshot, other))
         assert rows(pair, "other") == 0
-        with shift.at_work(space) as later:
+        with shift.at_work(space, Kind.COPY) as later:
             with pytest.raises(LeaseLost):
                 worker.perform(task(site, snapshot, other))
             worker.perform(task(later, snapshot, other))
@@ -190,7 +195,7 @@ def test_whoever_is_at_work_when_a_shift_ends_is_stopped(pair: Pair) -> None:
                 while blocker.execute(waiting).fetchone() != (True,):
                     CLOCK.sleep(0.05)
                     assert not begun.done()
-                shift._replace(space, "another")
+                shift._replace(space, Kind.COPY, "another")
                 with pytest.raises(LeaseLost):
                     begun.result(30)
         assert rows(pair, "few") == 0
@@ -224,13 +229,64 @@ def test_a_worker_that_rests_gives_its_sessions_back(pair: Pair) -> None:
     pair.create(FEW)
     with workspace(pair) as space, shift_of(space) as (site, snapshot):
         worker.perform(task(site, snapshot, units(space)[0]))
-        label = f"{shift.label(pair.plan_id)}/%"
+        label = f"{shift.label(site)}/%"
         query = "SELECT count(*)::int FROM pg_stat_activity WHERE application_name LIKE %s"
         assert space.source.value(query, [label]) > 0
         give_up = CLOCK.monotonic() + 30
         while any(server.value(query, [label]) for server in (space.source, space.target)):
             assert CLOCK.monotonic() < give_up, "they were kept"
             CLOCK.sleep(0.1)
+
+
+def indexes_of(dsn: str) -> list[Any]:
+    with psycopg.connect(dsn) as session:
+        return session.execute(
+            "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1"
+        ).fetchall()
+
+
+def pieces(*names: str) -> tuple[Piece, ...]:
+    return tuple(
+        Piece(sql=f"CREATE INDEX {name} ON public.few (id);", key=f"INDEX {name}", type="INDEX")
+        for name in names
+    )
+
+
+def test_an_index_that_is_asked_for_again_is_built_once(pair: Pair) -> None:
+    pair.create(FEW)
+    with workspace(pair) as space, shift_of(space), shift.at_work(space, Kind.BUILD) as site:
+        asked = BuildTask(site=site, build=Build(preamble="", memory="4MB", pieces=pieces("one", "two")))
+        worker.perform(asked)
+        worker.perform(asked)
+        assert {"INDEX one", "INDEX two"} <= space.ledger.effects(restore.STEP).keys()
+
+
+def test_an_index_that_is_built_twice_at_the_same_time_is_there_once(pair: Pair) -> None:
+    pair.create(FEW)
+    with workspace(pair) as space, shift_of(space), shift.at_work(space, Kind.BUILD) as site:
+        asked = BuildTask(site=site, build=Build(preamble="", memory="4MB", pieces=pieces("one")))
+        with psycopg.connect(pair.theirs) as blocker, ThreadPoolExecutor(2) as threads:
+            blocker.execute("LOCK TABLE few IN SHARE ROW EXCLUSIVE MODE")
+            both = [threads.submit(worker.perform, asked) for _ in range(2)]
+            waiting = "SELECT count(*)::int FROM pg_locks WHERE NOT granted AND relation = 'few'::regclass"
+            while blocker.execute(waiting).fetchone() != (2,):
+                CLOCK.sleep(0.05)
+                assert not any(one.done() for one in both)
+            blocker.rollback()
+            for one in both:
+                one.result(30)
+        assert "INDEX one" in space.ledger.effects(restore.STEP)
+
+
+def test_an_index_that_somebody_else_made_is_not_taken_for_ours(pair: Pair) -> None:
+    pair.create(FEW)
+    with workspace(pair) as space, shift_of(space), shift.at_work(space, Kind.BUILD) as site:
+        with psycopg.connect(pair.theirs, autocommit=True) as session:
+            session.execute("CREATE INDEX one ON few (id)")
+        asked = BuildTask(site=site, build=Build(preamble="", memory="4MB", pieces=pieces("one")))
+        with pytest.raises(QueryFailed, match="already exists"):
+            worker.perform(asked)
+        assert "INDEX one" not in space.ledger.effects(restore.STEP)
 
 
 def test_a_copy_by_workers_is_the_copy(pair: Pair) -> None:
@@ -241,9 +297,13 @@ def test_a_copy_by_workers_is_the_copy(pair: Pair) -> None:
         assert "beside" in pair.news
         pool = space.pool
         assert isinstance(pool, Beside)
-        assert len({one.site for one in pool.performed}) == 1
-        assert any(one.job.chunk is not None for one in pool.performed)
-        assert any(len(one.job.units) > 1 for one in pool.performed)
+        copies = [one for one in pool.performed if isinstance(one, CopyTask)]
+        assert len({one.site for one in copies}) == 1
+        assert any(one.job.chunk is not None for one in copies)
+        assert any(len(one.job.units) > 1 for one in copies)
+        pieces = [p.key for one in pool.performed if isinstance(one, BuildTask) for p in one.build.pieces]
+        assert len(pieces) == len(set(pieces)) == 7
+        assert indexes_of(pair.theirs) == indexes_of(pair.ours)
         assert {name: copied.rows for name, copied in space.ledger.units().items()} == {
             f"public.s{n}": n * 900 for n in range(6)
         }

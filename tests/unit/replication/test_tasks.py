@@ -11,14 +11,16 @@ import pytest
 from planrunner.model import Endpoint, Secret, SecretKind, SecretRef, Side
 from planrunner.postgres.catalog import ANY_TABLE
 from planrunner.replication import shift
+from planrunner.replication.building import Build, Piece
 from planrunner.replication.copy import Chunk
 from planrunner.replication.jobs import Job
 from planrunner.replication.snapshot import NamedSnapshot
-from planrunner.replication.tasks import CopyTask, Site, Streams
+from planrunner.replication.tasks import BuildTask, CopyTask, Site, Streams
 from planrunner.replication.units import KeyRange, Unit
 
 if TYPE_CHECKING:
     from planrunner.replication.snapshot import Snapshot
+    from planrunner.replication.tasks import Task
 
 
 def endpoint(side: Side) -> Endpoint:
@@ -31,6 +33,7 @@ SITE = Site(
     target=endpoint(Side.TARGET),
     plan_id="0123abcd",
     epoch=7,
+    kind="copy",
     shift="cafe",
     code="beef",
 )
@@ -39,8 +42,20 @@ JOB = Job(units=(Unit(table=ANY_TABLE, part=PART, parts=3),), chunk=Chunk(number
 TASK = CopyTask(site=SITE, generation=3, snapshot="00000003-0000001B-1", job=JOB)
 
 
-def test_a_task_arrives_as_it_was_sent() -> None:
-    assert pickle.loads(pickle.dumps(TASK)) == TASK
+BUILD = BuildTask(
+    site=SITE,
+    build=Build(
+        preamble="SET x = y;",
+        memory="64MB",
+        pieces=(Piece(sql="CREATE INDEX i ON s.t (a);", key="INDEX s i", type="INDEX"),),
+        analyzing=(ANY_TABLE,),
+    ),
+)
+
+
+@pytest.mark.parametrize("task", [TASK, BUILD], ids=["copy", "build"])
+def test_a_task_arrives_as_it_was_sent(task: Task) -> None:
+    assert pickle.loads(pickle.dumps(task)) == task
 
 
 def test_a_task_travels_with_the_reference_of_a_password_and_never_with_the_password(
@@ -68,8 +83,7 @@ def test_what_a_task_holds_names_epoch_and_shift_and_locks_both() -> None:
 
 
 def test_workers_are_called_so_that_whoever_takes_over_ends_them() -> None:
-    assert shift.label("0123abcd").startswith("planrunner/0123abcd")
-    assert len(shift.label("0123abcd")) + len("/123456") <= 63
+    assert shift.label(SITE) == "planrunner/0123abcd/copy"
 
 
 def snapshot(generation: int, name: str) -> Snapshot:
