@@ -21,38 +21,10 @@ if TYPE_CHECKING:
     from planrunner.replication.jobs import Job
     from planrunner.replication.ledger import Copied
     from planrunner.replication.snapshot import Snapshot
-    from planrunner.replication.tasks import Site
+    from planrunner.replication.tasks import Site, Task
     from planrunner.replication.workspace import Workspace
 
 _LOOK_SECONDS = 1.0
-
-
-def handed(workspace: Workspace, task: Any, check: Callable[[], None]) -> Any:
-    """What the pool has made of ``task``; ``check`` raises to stop waiting for another process."""
-    try:
-        return _awaited(workspace, task, check)
-    except WorkerLost as error:
-        workspace.tell(f"{error.message}: it is given to another", {})
-    return _awaited(workspace, task, check)
-
-
-def _awaited(workspace: Workspace, task: Any, check: Callable[[], None]) -> Any:
-    pool = workspace.pool
-    future: Future[Any] = pool.submit(task)
-    # In this process the task itself asks, and is waited for: its sessions are ours.
-    while not wait([future], timeout=_LOOK_SECONDS).done and pool.away:
-        try:
-            check()
-        except BaseException:
-            future.cancel()
-            raise
-    try:
-        return future.result()
-    except Exception as error:
-        told = pool.failure(error)
-        if told is error:
-            raise
-        raise told from error
 
 
 class Hands:
@@ -62,32 +34,65 @@ class Hands:
         self._workspace = workspace
         self._site = site
         self._check = check
+        self._begun: set[Future[Any]] = set()
         reading = site.kind == Kind.COPY.value
         self._streams = Streams(here(workspace, check, reading=reading), self._snapshot)
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        """For the length of the block; what this process holds for it is given back."""
+        """For the length of the block; what this process does for it has ended then, and its sessions are closed."""
         with tasks.present(self._site.shift, self._streams):
-            yield
+            try:
+                yield
+            finally:
+                # A signal may have called whoever waited away. What another process does is ended with the shift.
+                if not self._workspace.pool.away:
+                    wait(self._begun)
 
     def copied(self, generation: int, job: Job) -> Mapping[str, Copied]:
         """Have it copied; what is returned is committed, with its rows in the ledger."""
         # Here a session that has entered the snapshot outlives whoever held it.
         name = self._snapshot(generation).name if self._workspace.pool.away else ""
         task = CopyTask(site=self._site, generation=generation, snapshot=name, job=job)
-        done: Mapping[str, Copied] = handed(self._workspace, task, self._check)
+        done: Mapping[str, Copied] = self._handed(task)
         if self._workspace.pool.away:
             self._workspace.pulse.add(sum(copied.bytes for copied in done.values()))
         return done
 
     def built(self, wanted: Build) -> None:
         """Have it built; QueryFailed when the server refuses."""
-        handed(self._workspace, BuildTask(site=self._site, build=wanted), self._check)
+        self._handed(BuildTask(site=self._site, build=wanted))
 
     def fewer(self) -> None:
         """A job fewer is done at a time from now on."""
         self._streams.shed()
+
+    def _handed(self, task: Task) -> Any:
+        try:
+            return self._awaited(task)
+        except WorkerLost as error:
+            self._workspace.tell(f"{error.message}: it is given to another", {})
+        return self._awaited(task)
+
+    def _awaited(self, task: Task) -> Any:
+        future: Future[Any] = self._workspace.pool.submit(task)
+        self._begun.add(future)
+        try:
+            # In this process the task itself asks whether to stop.
+            while not wait([future], timeout=_LOOK_SECONDS).done:
+                if self._workspace.pool.away:
+                    self._check()
+        except BaseException:
+            future.cancel()
+            raise
+        self._begun.discard(future)
+        try:
+            return future.result()
+        except Exception as error:
+            told = self._workspace.pool.failure(error)
+            if told is error:
+                raise
+            raise told from error
 
     def _snapshot(self, generation: int, _name: str = "") -> Snapshot:
         held = self._workspace.round
