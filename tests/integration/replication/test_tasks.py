@@ -292,7 +292,7 @@ def test_an_index_that_somebody_else_made_is_not_taken_for_ours(pair: Pair) -> N
 def test_a_copy_by_workers_is_the_copy(pair: Pair) -> None:
     pair.create(SOME)
     with workspace(pair) as space:
-        copy_all(space, division=Division(chunk_above=1 << 20), jobs=4)
+        copy_all(space, division=Division(chunk_above=1 << 20), jobs=2)
         assert_equal(pair)
         assert "beside" in pair.news
         pool = space.pool
