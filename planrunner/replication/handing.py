@@ -41,13 +41,16 @@ class Hands:
     @contextmanager
     def ready(self) -> Iterator[None]:
         """For the length of the block; what this process does for it has ended then, and its sessions are closed."""
+        if self._workspace.pool.away:
+            # What others do is ended with the shift.
+            yield
+            return
         with tasks.present(self._site.shift, self._streams):
             try:
                 yield
             finally:
-                # A signal may have called whoever waited away. What another process does is ended with the shift.
-                if not self._workspace.pool.away:
-                    wait(self._begun)
+                # A signal may have called whoever waited away.
+                wait(self._begun)
 
     def copied(self, generation: int, job: Job) -> Mapping[str, Copied]:
         """Have it copied; what is returned is committed, with its rows in the ledger."""
