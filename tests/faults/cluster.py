@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from tests.faults.hosts import Host
+
 HOST = "127.0.0.1"
 CLOCK = SystemClock()
 _PATIENCE_SECONDS = 60.0
@@ -28,19 +30,28 @@ class Cluster:
 
     folder: Path
     tls: Sequence[str] = ()
+    host: str = HOST
     scheduler: subprocess.Popen[bytes] | None = None
     workers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     port: int = 0
 
     @property
     def address(self) -> str:
-        return f"{'tls' if self.tls else 'tcp'}://{HOST}:{self.port}"
+        return f"{'tls' if self.tls else 'tcp'}://{self.host}:{self.port}"
 
     def start(self) -> None:
         """The scheduler, at the port where it was before."""
         told = self.folder / "scheduler.json"
         told.unlink(missing_ok=True)
-        options = ["--host", HOST, "--port", str(self.port), "--no-dashboard", "--scheduler-file", str(told)]
+        options = [
+            "--host",
+            self.host,
+            "--port",
+            str(self.port),
+            "--no-dashboard",
+            "--scheduler-file",
+            str(told),
+        ]
         self.scheduler = self._child("dask_scheduler", [*options, *self._protocol()], {}, "scheduler")
         give_up = CLOCK.monotonic() + _PATIENCE_SECONDS
         while not (told.exists() and told.read_text()):
@@ -49,11 +60,19 @@ class Cluster:
             CLOCK.sleep(0.05)
         self.port = int(json.loads(told.read_text())["address"].rpartition(":")[2])
 
-    def add(self, name: str, environment: Mapping[str, str], *, threads: int = 1) -> None:
-        """One more worker; without a nanny, so that what is killed stays dead."""
+    def add(
+        self, name: str, environment: Mapping[str, str], *, threads: int = 1, at: Host | None = None
+    ) -> None:
+        """One more worker, ``at`` a host of its own; without a nanny, so that what is killed stays dead."""
         options = [self.address, "--name", name, "--nthreads", str(threads), "--no-nanny", "--no-dashboard"]
-        options += ["--host", HOST, "--local-directory", str(self.folder), *self._protocol()]
-        self.workers[name] = self._child("dask_worker", options, environment, name)
+        options += [
+            "--host",
+            HOST if at is None else at.address,
+            "--local-directory",
+            str(self.folder),
+            *self._protocol(),
+        ]
+        self.workers[name] = self._child("dask_worker", [*options, *self._protocol()], environment, name, at)
 
     def wait_for(self, count: int) -> None:
         """Until so many have introduced themselves."""
@@ -85,11 +104,17 @@ class Cluster:
         return ["--protocol", "tls", *self.tls] if self.tls else []
 
     def _child(
-        self, program: str, options: Sequence[str], environment: Mapping[str, str], name: str
+        self,
+        program: str,
+        options: Sequence[str],
+        environment: Mapping[str, str],
+        name: str,
+        at: Host | None = None,
     ) -> subprocess.Popen[bytes]:
+        words = [sys.executable, "-m", f"distributed.cli.{program}", *options]
         with (self.folder / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", f"distributed.cli.{program}", *options],
+                words if at is None else at.command(*words),
                 # Not the tests' own folder: what a worker imports is what its environment says.
                 cwd=self.folder,
                 env={**os.environ, **environment},
@@ -100,10 +125,10 @@ class Cluster:
 
 
 @contextmanager
-def cluster(folder: Path, *, tls: Sequence[str] = ()) -> Iterator[Cluster]:
+def cluster(folder: Path, *, tls: Sequence[str] = (), host: str = HOST) -> Iterator[Cluster]:
     """A scheduler without a worker yet; all of it is gone at the end of the block."""
     folder.mkdir()
-    made = Cluster(folder=folder, tls=tls)
+    made = Cluster(folder=folder, tls=tls, host=host)
     try:
         made.start()
         yield made

@@ -18,6 +18,7 @@ import planrunner
 from tests.benchmarks.proxy import SlowLine
 from tests.faults.breaking import wait_until
 from tests.faults.cluster import Cluster, cluster
+from tests.faults.hosts import GATEWAY, can_be_made, hosts
 from tests.faults.scene import Migration, migration, servers
 from tests.pages import ROOT, commands
 
@@ -206,16 +207,21 @@ def test_a_worker_that_lacks_a_secret_says_so(
             assert password not in said + workers.log("one") + workers.log("scheduler")
 
 
-def test_a_pool_over_tls_shows_its_certificate(
-    pair: tuple[PostgresServer, PostgresServer], tmp_path: Path
-) -> None:
-    (tmp_path / "pool").mkdir()
+def certificates(folder: Path) -> tuple[str, ...]:
+    """Those of the page, made by its commands; the options that a scheduler and a worker take."""
+    (folder / "pool").mkdir()
     made = [c for c in commands(ROOT / "docs/how-to/several-machines.md") if c.startswith("openssl ")]
     assert len(made) == 3
     for command in made:
-        subprocess.run(shlex.split(command), cwd=tmp_path, check=True, capture_output=True)
-    ca, cert, key = (tmp_path / "pool" / name for name in ("ca.pem", "me.pem", "me.key"))
-    tls = ("--tls-ca-file", str(ca), "--tls-cert", str(cert), "--tls-key", str(key))
+        subprocess.run(shlex.split(command), cwd=folder, check=True, capture_output=True)
+    ca, cert, key = (folder / "pool" / name for name in ("ca.pem", "me.pem", "me.key"))
+    return ("--tls-ca-file", str(ca), "--tls-cert", str(cert), "--tls-key", str(key))
+
+
+def test_a_pool_over_tls_shows_its_certificate(
+    pair: tuple[PostgresServer, PostgresServer], tmp_path: Path
+) -> None:
+    tls = certificates(tmp_path)
     with (
         migration(pair, tmp_path, "encrypted", SCRIPT) as one,
         cluster(tmp_path / "cluster", tls=tls) as workers,
@@ -231,3 +237,45 @@ def test_a_pool_over_tls_shows_its_certificate(
         said = one.succeeds("run")
         assert f"pool: 2 workers with 4 threads at {workers.address}" in said
         one.assert_moved()
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not can_be_made(), reason="no network namespaces can be made here")
+def test_a_worker_on_a_host_that_is_cut_off_costs_the_unit_that_it_has(tmp_path: Path) -> None:
+    tls = certificates(tmp_path)
+    settings = {"log_statement": "all", "listen_addresses": f"127.0.0.1,{GATEWAY}"}
+    with (
+        hosts("one", "two") as (first, second),
+        servers(source=settings, target={"listen_addresses": settings["listen_addresses"]}) as pair,
+        migration(pair, tmp_path, "cutoff", SCRIPT, copy="{jobs: 2}") as one,
+        cluster(tmp_path / "cluster", tls=tls, host=GATEWAY) as workers,
+    ):
+        for server in pair:
+            with (server.data / "pg_hba.conf").open("a") as rules:
+                rules.write(
+                    f"host all all {GATEWAY}/24 scram-sha-256\nhost replication all {GATEWAY}/24 scram-sha-256\n"
+                )
+            server.reload({})
+        one.plan.write_text(
+            one.plan.read_text().replace("127.0.0.1", GATEWAY)
+            + f"pool: {{dask: {{address: '{workers.address}', ca: pool/ca.pem, cert: pool/me.pem, key: pool/me.key}}}}\n"
+        )
+        frozen = {**secrets(one), "PLANRUNNER_FAILPOINTS": "copy.before_commit#1:stop"}
+        workers.add("one", frozen, at=first)
+        workers.add("two", secrets(one), at=second)
+        workers.wait_for(2)
+        child = one.start("run --until copy")
+        # With a unit in its transaction, its rows on the target; then its line is cut, and it goes on alone.
+        wait_until(lambda: stopped(workers.workers["one"].pid), "the first worker came to its commit")
+        first.cut()
+        workers.workers["one"].send_signal(signal.SIGCONT)
+        said, _ = child.communicate(timeout=240)
+        assert child.returncode == 0, said
+        assert copied(one) == WHOLE
+        assert sorted(begun(one).values()) == [1] * (TABLES - 1) + [2]
+        one.succeeds("run")
+        one.assert_moved()
+
+
+def stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
