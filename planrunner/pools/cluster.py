@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from planrunner.model import DaskPool
 
-_DIAL_SECONDS = 20.0
+_DIAL_SECONDS = 10.0
 _WORKERS_SECONDS = 120.0
 
 
