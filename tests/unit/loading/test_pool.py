@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,6 +16,9 @@ from planrunner.pools.choosing import pool_of
 from planrunner.pools.cluster import Cluster
 from planrunner.pools.likeness import digest, introduction
 from planrunner.replication.threads import Threads
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PLAN = """
 apiVersion: planrunner/v1
@@ -70,8 +73,15 @@ def test_a_pool_may_come_from_a_variable_and_is_no_edit_of_a_step(tmp_path: Path
 
 @pytest.mark.parametrize(
     "address",
-    ["tls://scheduler:8786", "tls://10.0.0.7:1", "tls://[fd00::7]:8786", "tcp://127.0.0.1:8786"]
-    + ["tcp://127.9.9.9:1", "tcp://localhost:65535", "tcp://[::1]:8786"],
+    [
+        "tls://scheduler:8786",
+        "tls://10.0.0.7:1",
+        "tls://[fd00::7]:8786",
+        "tcp://127.0.0.1:8786",
+        "tcp://127.9.9.9:1",
+        "tcp://localhost:65535",
+        "tcp://[::1]:8786",
+    ],
 )
 def test_an_address_that_can_be_dialled(address: str) -> None:
     assert refused_address(address) is None
@@ -79,8 +89,18 @@ def test_an_address_that_can_be_dialled(address: str) -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["scheduler:8786", "tls://scheduler", "tls://:8786", "tls://scheduler:0", "tls://scheduler:65536"]
-    + ["http://scheduler:8786", "tls://a@b:1", "tls://scheduler:8786/", "", "tls://a b:1"],
+    [
+        "scheduler:8786",
+        "tls://scheduler",
+        "tls://:8786",
+        "tls://scheduler:0",
+        "tls://scheduler:65536",
+        "http://scheduler:8786",
+        "tls://a@b:1",
+        "tls://scheduler:8786/",
+        "",
+        "tls://a b:1",
+    ],
 )
 def test_an_address_that_is_none(address: str) -> None:
     refused = refused_address(address)
@@ -110,7 +130,7 @@ def test_without_the_extra_it_says_how_to_install_it(monkeypatch: pytest.MonkeyP
     assert "planrunner[dask]" in (told.value.remedy or "")
 
 
-class KilledWorker(Exception):
+class KilledWorker(Exception):  # noqa: N818  # as there
     """Called as Dask's own."""
 
 
