@@ -125,12 +125,12 @@ def test_the_command_line_says_another_and_keeps_the_plans_certificates(tmp_path
 
 def test_without_the_extra_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(UsageError, match="dask.distributed is not installed") as told:
+    with pytest.raises(UsageError, match=r"dask\.distributed is not installed") as told:
         Cluster(DaskPool(address="tls://s:1")).open()
     assert "planrunner[dask]" in (told.value.remedy or "")
 
 
-class KilledWorker(Exception):  # noqa: N818  # as there
+class KilledWorker(Exception):
     """Called as Dask's own."""
 
 
