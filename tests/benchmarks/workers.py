@@ -87,6 +87,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for number in range(1, asked.rounds + 1)
             for count in WORKERS
         ]
+        versions = {
+            "source": source.version,
+            "target": target.version,
+            "distributed": distributed.__version__,
+        }
     middle = {n: median(r.copy_seconds for r in rounds if r.workers == n) for n in WORKERS}
     linear = {n: round(middle[1] / (n * middle[n]), 3) for n in WORKERS}
     results = {
@@ -95,11 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "tables": _TABLES,
         "cores": os.cpu_count(),
         "load_before": load,
-        "versions": {
-            "source": source.version,
-            "target": target.version,
-            "distributed": distributed.__version__,
-        },
+        "versions": versions,
         "threads_of_a_worker": _THREADS,
         "copy_seconds": middle,
         "of_linear": linear,
