@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from planrunner.cli.options import Output, OutputFormat
-from planrunner.errors import DifferencesFound
+from planrunner.errors import DifferencesFound, UsageError
 
 if TYPE_CHECKING:
     from planrunner.sandbox.demo import Outcome
@@ -25,6 +25,13 @@ def demo(
     scale: Annotated[float, typer.Option(min=0.01, help="How much data, 1 is the usual.")] = 1.0,
 ) -> None:
     """Migrate a busy little shop from one PostgreSQL to a newer one, and show the proof."""
+    from planrunner.shipped import as_executable
+
+    if as_executable():
+        raise UsageError(
+            "the demo is not in the executable: it needs servers of PostgreSQL and a stand-in for RDS",
+            remedy="Install the package, which runs it: pipx install 'planrunner[sandbox]'",
+        )
     from planrunner.sandbox.demo import run_demo
 
     outcome = run_demo(
