@@ -1,0 +1,127 @@
+"""Every Python that planrunner is for, as far as this machine has it: the locked packages, and a whole migration on each.
+
+``python -m release.pythons [--all] [--needs VERSION]``. With ``--all`` the unit tests run on each too. A version that is
+not to be had is told and is no failure, unless ``--needs`` names it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from release import debian
+from release.components import ROOT
+
+VERSIONS = ("3.11", "3.12", "3.13", "3.14")
+WORK = ROOT / "build/pythons"
+# What the unit tests need beside what planrunner is installed with.
+_TESTS = ("pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "PyYAML", "filelock")
+
+
+def main() -> int:
+    """Run them, and tell of each what came of it."""
+    options = argparse.ArgumentParser()
+    options.add_argument("--all", action="store_true")
+    options.add_argument("--needs", action="append", default=[])
+    given = options.parse_args()
+    failed = False
+    for version in VERSIONS:
+        python = found(version)
+        told = (
+            "not run: no such Python on this machine"
+            if python is None
+            else tried(version, python, unit_tests=given.all)
+        )
+        failed |= "failed" in told or (python is None and version in given.needs)
+        sys.stdout.write(f"Python {version}: {told}\n")
+        sys.stdout.flush()
+    return 1 if failed else 0
+
+
+def found(version: str) -> Path | None:
+    """An interpreter of that version: this one, one of PATH, pyenv or uv, or Debian's own of its unstable release."""
+    if sys.version.startswith(f"{version}."):
+        return Path(sys.executable)
+    told = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "uv",
+            "--quiet",
+            "python",
+            "find",
+            "--no-project",
+            "--no-python-downloads",
+            version,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    pyenv = sorted(
+        Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob(f"versions/{version}.*/bin/python")
+    )
+    if told.returncode == 0:
+        return Path(told.stdout.strip())
+    return pyenv[-1] if pyenv else debian.python(version, WORK / "debian")
+
+
+def tried(version: str, python: Path, *, unit_tests: bool) -> str:
+    """What came of it: the version to its last digit and the migration's figures, or what failed."""
+    folder = WORK / version
+    shutil.rmtree(folder, ignore_errors=True)
+    uv = [sys.executable, "-m", "uv", "--quiet"]
+    subprocess.run([*uv, "venv", "--no-project", "--python", python, folder], check=True)
+    there = folder / "bin/python"
+    install = [*uv, "pip", "install", "--no-config", "--python", there]
+    lock = ["--require-hashes", "-r", ROOT / "locks/sandbox.txt"]
+    if subprocess.run([*install, *lock], check=False).returncode:
+        return "failed: the locked packages can't be installed"
+    told = _migrated(there)
+    if unit_tests and "failed" not in told:
+        subprocess.run([*install, "-c", ROOT / "constraints.txt", *_TESTS], check=True)
+        ended = subprocess.run([there, "-m", "pytest", "-q", "-n", "2", "tests/unit"], cwd=ROOT, check=False)
+        told += ", unit tests failed" if ended.returncode else ", unit tests passed"
+    return told
+
+
+def _migrated(python: Path) -> str:
+    """The demo, with what a newer Python only warns of now as an error."""
+    ended = subprocess.run(
+        [
+            python,
+            "-W",
+            "error::SyntaxWarning",
+            "-m",
+            "planrunner",
+            "demo",
+            "--output",
+            "json",
+            "--scale",
+            "0.1",
+        ],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    if ended.returncode:
+        return f"failed: {ended.stderr.strip()[-2000:]}"
+    told = json.loads(ended.stdout)
+    if not told["verified"] or told["lost_writes"]:
+        return f"failed: {told}"
+    full = subprocess.run([python, "-V"], capture_output=True, text=True, check=True).stdout.split()[1]
+    return (
+        f"{full}: migrated {told['rows']} rows, verified, none of {told['acknowledged_writes']} writes lost"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
