@@ -9,8 +9,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # Thousands of planrunner processes: each would compile all of it where the environment forbids to keep the bytecode.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-matrix soak coverage mutation servers check bench bench-pause bench-compare bench-preflight docs docs-site clean
-.PHONY: lock release executable image release-notes test-release test-pythons
+.PHONY: demo test test-matrix soak coverage mutation servers check bench bench-pause bench-compare bench-preflight docs docs-site clean \
+  lock release executable image release-notes test-release test-pythons
 
 demo: $(VENV)/.sandbox
 	$(BIN)/planrunner demo $(DEMO_ARGS)
@@ -27,7 +27,7 @@ test: test-release
 test-release: $(VENV)/.release servers
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests/release
 
-# Every Python of the range with its unit tests; e.g. PYTHONS_ARGS='--needs 3.14'. Some minutes.
+# Every Python of the range with its unit tests; e.g. PYTHONS_ARGS=3.14. Some minutes.
 test-pythons: $(VENV)/.release
 	$(BIN)/python -m release.pythons --all $(PYTHONS_ARGS)
 

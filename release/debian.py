@@ -20,7 +20,8 @@ _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 def python(version: str, work: Path) -> Path | None:
     """The interpreter of that version, unpacked below ``work``; None where it is not to be had."""
     there = work / "root/usr/bin" / f"python{version}"
-    if there.exists():
+    ready = work / f"{version}.ready"
+    if ready.exists():
         return there
     mirror = _mirror()
     if mirror is None or platform.machine() != "x86_64" or shutil.which("apt-get") is None:
@@ -38,6 +39,7 @@ def python(version: str, work: Path) -> Path | None:
     lead = ["--force-rpath", "--set-rpath", libraries]
     loader = ["--set-interpreter", libraries / "ld-linux-x86-64.so.2"]
     subprocess.run([patchelf, *loader, *lead, there], check=True)
+    ready.touch()
     return there
 
 

@@ -1,7 +1,7 @@
 """Every Python that planrunner is for, as far as this machine has it: the locked packages, and a whole migration on each.
 
-``python -m release.pythons [--all] [--needs VERSION]``. With ``--all`` the unit tests run on each too. A version that is
-not to be had is told and is no failure, unless ``--needs`` names it.
+``python -m release.pythons [--all] [VERSION…]``. With ``--all`` the unit tests run on each too. A version that
+is not to be had is told, and is a failure only when it was named.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ def main() -> int:
     """Run them, and tell of each what came of it."""
     options = argparse.ArgumentParser()
     options.add_argument("--all", action="store_true")
-    options.add_argument("--needs", action="append", default=[])
+    options.add_argument("versions", nargs="*")
     given = options.parse_args()
     failed = False
-    for version in VERSIONS:
+    for version in given.versions or VERSIONS:
         python = found(version)
-        told = (
-            "not run: no such Python on this machine"
-            if python is None
-            else tried(version, python, unit_tests=given.all)
-        )
-        failed |= "failed" in told or (python is None and version in given.needs)
+        if python is None:
+            told = "not run: no such Python on this machine"
+            failed |= bool(given.versions)
+        else:
+            told = tried(version, python, unit_tests=given.all)
+            failed |= "failed" in told
         sys.stdout.write(f"Python {version}: {told}\n")
         sys.stdout.flush()
     return 1 if failed else 0
@@ -47,21 +47,9 @@ def found(version: str) -> Path | None:
     """An interpreter of that version: this one, one of PATH, pyenv or uv, or Debian's own of its unstable release."""
     if sys.version.startswith(f"{version}."):
         return Path(sys.executable)
+    asked = ["python", "find", "--no-project", "--no-python-downloads", version]
     told = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "uv",
-            "--quiet",
-            "python",
-            "find",
-            "--no-project",
-            "--no-python-downloads",
-            version,
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "-m", "uv", "--quiet", *asked], capture_output=True, text=True, check=False
     )
     pyenv = sorted(
         Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob(f"versions/{version}.*/bin/python")
@@ -92,19 +80,9 @@ def tried(version: str, python: Path, *, unit_tests: bool) -> str:
 
 def _migrated(python: Path) -> str:
     """The demo, with what a newer Python only warns of now as an error."""
+    words = ["demo", "--output", "json", "--scale", "0.1"]
     ended = subprocess.run(
-        [
-            python,
-            "-W",
-            "error::SyntaxWarning",
-            "-m",
-            "planrunner",
-            "demo",
-            "--output",
-            "json",
-            "--scale",
-            "0.1",
-        ],
+        [python, "-W", "error::SyntaxWarning", "-m", "planrunner", *words],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ from planrunner.sandbox.demo import stage
 from tests.acceptance.helpers import contents
 from tests.acceptance.test_switch import bench, cut_over, followed, traffic
 from tests.pages import ROOT
-from tests.release.bare import CLIENT, Bare, add_client_programs, made
+from tests.release.bare import Bare, add_client_programs, made
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -97,14 +96,11 @@ def test_it_needs_no_newer_c_library_than_the_page_says(bare: Bare) -> None:
     assert needed <= int(told)
 
 
-def test_it_unpacks_itself_once_and_starts_in_the_time_of_a_command(bare: Bare) -> None:
+def test_it_unpacks_itself_once(bare: Bare) -> None:
     call(bare, "--version")
     (unpacked,) = (bare.home / CACHE).iterdir()
     before = unpacked.stat().st_mtime_ns
-    began = time.monotonic()
     assert call(bare, "--version").stdout == f"planrunner {__version__}\n"
-    # One that unpacked itself each time would take several times as long.
-    assert time.monotonic() - began < 2
     assert [(path, path.stat().st_mtime_ns) for path in (bare.home / CACHE).iterdir()] == [(unpacked, before)]
     assert unpacked.stat().st_mode & 0o077 == 0
 
@@ -201,12 +197,11 @@ def test_it_migrates_from_16_to_18_and_proves_it(bare: Bare) -> None:
         )
         arrived = contents(scene.target_database.superuser_dsn)
         assert arrived == contents(scene.source_database.superuser_dsn)
-    assert CLIENT.startswith("/opt")
-    assert "23 actions" in previewed or "actions in" in previewed
+    assert re.search(r"^\d+ actions in 5 steps", previewed, re.MULTILINE)
     assert "verified: both sides are equal" in ran.stdout
     assert sum(rows for rows, _ in arrived.values()) > 20_000
     assert {step["status"] for step in told["steps"]} == {"done"}
-    assert (bare.home / "proof.html").read_text().startswith("<!doctype html>")
+    assert (bare.home / "proof.html").read_text().startswith("<!DOCTYPE html>")
     # It has the zones of the world with it.
     assert "unknown PostgreSQL timezone" not in ran.stderr
 
