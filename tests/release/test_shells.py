@@ -14,6 +14,7 @@ import pytest
 from planrunner import errors
 from release import manual, shared
 from tests.pages import ROOT
+from tests.terminal import terminal
 
 pytestmark = pytest.mark.xdist_group("packages")
 PLAN = """apiVersion: planrunner/v1
@@ -80,6 +81,28 @@ def offered(shell: str, folder: Path, *words: str) -> str:
     )
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
+
+
+def test_a_person_at_a_bash_presses_tab(folder: Path) -> None:
+    environment = {
+        **os.environ,
+        "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
+        "PS1": "ready> ",
+        "INPUTRC": "/dev/null",
+    }
+    shell = (str(shutil.which("bash")), "--noprofile", "--norc", "-i")
+    with terminal([], folder=folder, environment=environment, kind="xterm", program=shell) as there:
+        there.expect("ready> ")
+        there.type(f"source {ROOT / shared.SHELLS['bash']}")
+        there.expect("ready> ")
+        there.press("planrunner appr\t")
+        there.expect("planrunner approve ")
+        there.press("orders.p\t")
+        there.expect("orders.prod.yaml ")
+        there.press("comp\t")
+        there.expect("compare ")
+        there.press("\x15exit\n")
+        assert there.wait() == 0
 
 
 @pytest.mark.parametrize("shell", ASKED)
