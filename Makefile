@@ -9,8 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # Thousands of planrunner processes: each would compile all of it where the environment forbids to keep the bytecode.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-matrix soak coverage mutation servers check bench bench-pause bench-compare bench-preflight docs docs-site clean \
-  lock release executable image release-notes test-release test-pythons
+.PHONY: demo test test-matrix soak coverage mutation servers check bench bench-pause bench-compare bench-preflight docs docs-site clean
 
 demo: $(VENV)/.sandbox
 	$(BIN)/planrunner demo $(DEMO_ARGS)
@@ -21,6 +20,7 @@ test: check servers
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup tests/contract tests/faults tests/integration tests/acceptance tests/benchmarks
 
 test: test-release
+.PHONY: lock release executable image release-notes test-release test-pythons
 
 # What a release consists of, tried: the wheel installed three ways, the executable where there is no Python, the shells,
 # the man page, the locks, the image's recipe, and a migration on each Python that this machine has.
@@ -137,9 +137,9 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) -e '.[sandbox,dev,docs]'
 	touch $@ $(VENV)/.sandbox
 
-$(VENV)/.release: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) -e '.[sandbox,dev,docs,executable,release]'
-	touch $@ $(VENV)/.dev $(VENV)/.sandbox
+$(VENV)/.release: $(VENV)/.dev
+	$(PIP) -e '.[executable,release]'
+	touch $@
 
 clean:
 	rm -rf $(VENV) .servers .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

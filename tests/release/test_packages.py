@@ -44,7 +44,7 @@ def works(planrunner: Path) -> None:
     """It comes from its own environment, and finds what lies beside its modules."""
     assert call(planrunner, "--version").startswith("planrunner ")
     assert "demo.yaml: ok" in call(planrunner, "lint", ROOT / "plans/demo.yaml")
-    assert "# Preview" in call(
+    assert "# Migration plan" in call(
         planrunner, "preview", "--offline", "--format", "markdown", ROOT / "plans/demo.yaml"
     )
     assert "PR0104" in call(planrunner, "explain", "checks")
