@@ -1,7 +1,7 @@
 """Every Python that planrunner is for, as far as this machine has it: the locked packages, and a whole migration on each.
 
-``python -m release.pythons [--all] [VERSION…]``. With ``--all`` the unit tests run on each too. A version that
-is not to be had is told, and is a failure only when it was named.
+``python -m release.pythons [--all] [VERSION…]``. With ``--all`` the types are checked for each, and the unit tests run on
+it. A version that is not to be had is told, and is a failure only when it was named.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def main() -> int:
             told = "not run: no such Python on this machine"
             failed |= bool(given.versions)
         else:
-            told = tried(version, python, unit_tests=given.all)
+            told = tried(version, python)
+            told += _checked(version) if given.all else ""
             failed |= "failed" in told
         sys.stdout.write(f"Python {version}: {told}\n")
         sys.stdout.flush()
@@ -59,22 +60,34 @@ def found(version: str) -> Path | None:
     return pyenv[-1] if pyenv else debian.python(version, WORK / "debian")
 
 
-def tried(version: str, python: Path, *, unit_tests: bool) -> str:
+def tried(version: str, python: Path) -> str:
     """What came of it: the version to its last digit and the migration's figures, or what failed."""
     folder = WORK / version
     shutil.rmtree(folder, ignore_errors=True)
     uv = [sys.executable, "-m", "uv", "--quiet"]
     subprocess.run([*uv, "venv", "--no-project", "--python", python, folder], check=True)
     there = folder / "bin/python"
-    install = [*uv, "pip", "install", "--no-config", "--python", there]
     lock = ["--require-hashes", "-r", ROOT / "locks/sandbox.txt"]
-    if subprocess.run([*install, *lock], check=False).returncode:
+    install = [*uv, "pip", "install", "--no-config", "--python", there, *lock]
+    if subprocess.run(install, check=False).returncode:
         return "failed: the locked packages can't be installed"
-    told = _migrated(there)
-    if unit_tests and "failed" not in told:
-        subprocess.run([*install, "-c", ROOT / "constraints.txt", *_TESTS], check=True)
-        ended = subprocess.run([there, "-m", "pytest", "-q", "-n", "2", "tests/unit"], cwd=ROOT, check=False)
-        told += ", unit tests failed" if ended.returncode else ", unit tests passed"
+    return _migrated(there)
+
+
+def _checked(version: str) -> str:
+    """What mypy and the unit tests say, in the environment that was made for the version."""
+    python = WORK / version / "bin/python"
+    install = [sys.executable, "-m", "uv", "--quiet", "pip", "install", "--no-config", "--python", python]
+    subprocess.run([*install, "-c", ROOT / "constraints.txt", *_TESTS], check=True)
+    mypy = [sys.executable, "-m", "mypy", "--python-version", version]
+    checks = {
+        "types": [*mypy, "--cache-dir", WORK / f"mypy-{version}"],
+        "unit tests": [python, "-m", "pytest", "-q", "-n", "2", "tests/unit"],
+    }
+    told = ""
+    for name, command in checks.items():
+        ended = subprocess.run(command, cwd=ROOT, check=False)
+        told += f", {name} failed" if ended.returncode else f", {name} passed"
     return told
 
 

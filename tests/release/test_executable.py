@@ -15,6 +15,7 @@ import pytest
 
 from planrunner import __version__
 from planrunner.sandbox.demo import stage
+from release.licences import LIBRARIES
 from tests.acceptance.helpers import contents
 from tests.acceptance.test_switch import bench, cut_over, followed, traffic
 from tests.pages import ROOT
@@ -99,6 +100,19 @@ def test_it_needs_no_newer_c_library_than_the_page_says(bare: Bare) -> None:
     (told,) = re.findall(r"glibc 2\.(\d+) or later", page)
     assert len(binaries) > 20
     assert needed <= int(told)
+
+
+def test_every_library_in_it_is_on_the_page_of_licences(bare: Bare) -> None:
+    call(bare, "--version")
+    names = {path.name for path in (bare.home / CACHE).rglob("lib*.so*")}
+    held = {
+        match[1]
+        for name in names
+        if (match := re.match(r"(lib[a-z_]+\d*[a-z_]*?)(?:\.\d+)?(?:-[0-9a-f]{8})?\.so", name))
+    }
+    assert len(names) > 15
+    # Which there are depends a little on the Python that it is built with.
+    assert {"libpq", "libssl", "libpython3"} <= held <= LIBRARIES.keys()
 
 
 def test_it_unpacks_itself_once(bare: Bare) -> None:

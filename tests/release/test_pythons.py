@@ -50,6 +50,6 @@ def test_a_whole_migration_runs_on_it(version: str) -> None:
     python = found(version)
     if python is None:
         pytest.skip(f"no Python {version} on this machine, and none to be had from its Debian")
-    told = tried(version, python, unit_tests=False)
+    told = tried(version, python)
     assert told.startswith(f"{version}."), told
     assert "verified, none of" in told
