@@ -20,7 +20,7 @@ from release.components import ROOT
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 WORK = ROOT / "build/pythons"
 # What the unit tests need beside what planrunner is installed with.
-_TESTS = ("pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "PyYAML", "filelock")
+_TESTS = ("pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "check-jsonschema")
 
 
 def main() -> int:
