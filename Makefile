@@ -25,7 +25,7 @@ test: test-release
 # What a release consists of, tried: the wheel installed three ways, the executable where there is no Python, the shells,
 # the man page, the locks, the image's recipe, and a migration on each Python that this machine has.
 test-release: $(VENV)/.release servers
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests/release
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/release
 
 # Every Python of the range with its unit tests; e.g. PYTHONS_ARGS=3.14. Some minutes.
 test-pythons: $(VENV)/.release

@@ -24,10 +24,7 @@ from tests.release.bare import Bare, add_client_programs, made
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-pytestmark = [
-    pytest.mark.xdist_group("executable"),
-    pytest.mark.skipif(sys.platform != "linux", reason="the executable is Linux's"),
-]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the executable is Linux's")
 CACHE = ".cache/planrunner"
 
 

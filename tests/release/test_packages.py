@@ -19,7 +19,6 @@ from tests.pages import ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.xdist_group("packages")
 UV = (sys.executable, "-m", "uv", "--quiet", "--no-config")
 
 

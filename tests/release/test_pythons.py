@@ -11,8 +11,6 @@ import pytest
 from release.pythons import VERSIONS, found, tried
 from tests.pages import ROOT
 
-pytestmark = pytest.mark.xdist_group("pythons")
-
 
 def test_the_range_is_what_the_project_says() -> None:
     project = (ROOT / "pyproject.toml").read_text("utf-8")

@@ -16,7 +16,6 @@ from release import manual, shared
 from tests.pages import ROOT
 from tests.terminal import terminal
 
-pytestmark = pytest.mark.xdist_group("packages")
 PLAN = """apiVersion: planrunner/v1
 kind: MigrationPlan
 steps:
