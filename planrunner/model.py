@@ -22,6 +22,7 @@ class Side(Enum):
 
     SOURCE = "source"
     TARGET = "target"
+    REPLICA = "replica"
     AWS = "aws"
     SEREN = "seren"
     LOCAL = "local"
@@ -229,7 +230,7 @@ class StepSpec:
 class Plan:
     """A loaded plan. ``digest`` is over its canonical form: templates resolved, references only.
 
-    ``steps`` stand in the order in which they run.
+    ``steps`` stand in the order in which they run. ``replica`` is the standby that a copy may be read from.
     """
 
     name: str
@@ -239,6 +240,7 @@ class Plan:
     target: Endpoint
     steps: tuple[StepSpec, ...]
     notifications: tuple[Notification, ...] = ()
+    replica: Endpoint | None = None
 
     def step(self, step_id: str) -> StepSpec | None:
         """The step of that id, if there is one."""

@@ -130,8 +130,9 @@ class Run:
 
     ``tell`` journals one line of news with its fields and shows it. ``planned_before`` holds the
     ``uses`` of the steps that stand earlier in the plan and are not done yet, so that a step can be
-    planned before they ran. ``cloud`` is None when the plan names no RDS instance. ``shield`` holds back a
-    signal for the length of a block that must not be torn. ``resolve`` looks a secret of the step's options up.
+    planned before they ran. ``cloud`` is None when the plan names no RDS instance, ``replica`` when it names none.
+    ``shield`` holds back a signal for the length of a block that must not be torn. ``resolve`` looks a secret of the
+    step's options up.
     ``others`` tells what the plan's other steps left behind.
     ``steering`` tells what operators ask for now; long work heeds it at each of its unit boundaries.
     ``noted`` tells what the state holds of a step's figures, by its id; ``note`` puts this step's into the state, and
@@ -148,6 +149,7 @@ class Run:
     held: Held
     tell: Callable[[str, Mapping[str, Json]], None]
     planned_before: frozenset[str] = field(default_factory=frozenset)
+    replica: Server | None = None
     shield: Callable[[], AbstractContextManager[None]] = nullcontext
     resolve: Callable[[SecretRef], Secret] = nowhere
     others: Others = field(default_factory=_Alone)

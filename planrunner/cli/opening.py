@@ -175,6 +175,9 @@ def connector() -> Connect:
             ),
             target=Server(plan.target, clock=clock, resolve=resolve, label=label, authority=authority),
             cloud=cloud,
+            replica=None
+            if plan.replica is None
+            else Server(plan.replica, clock=clock, resolve=resolve, label=label, authority=authority),
             resolve=secrets.resolve_ref,
             watch=watched,
         )

@@ -161,6 +161,7 @@ def _plan(path: Path, tree: Any, hidden: Any, variables: Mapping[str, Value]) ->
         target=_endpoint(Side.TARGET, connections, path),
         steps=steps,
         notifications=notifications(tree.get("notifications", ()), path.parent),
+        replica=_endpoint(Side.REPLICA, connections, path) if "replica" in connections else None,
     )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from planrunner.model import Json, Problem
 
-_SIDES = ("source", "target")
+_SIDES = ("source", "target", "replica")
 
 
 def faults(document: Document, tree: Json, told: frozenset[Keys], folder: Path) -> list[Problem]:
@@ -95,9 +95,10 @@ def _login_faults(
 
 
 def _same_database(document: Document, strings: dict[str, dsn.Dsn]) -> Iterator[Problem]:
-    if len(strings) < len(_SIDES) or any(parsed.faults for parsed in strings.values()):
+    pair = [strings[side] for side in ("source", "target") if side in strings]
+    if len(pair) < 2 or any(parsed.faults for parsed in pair):
         return
-    source, target = (strings[side] for side in _SIDES)
+    source, target = pair
     if not source.parameters.get("service") and source.place == target.place:
         text = "source and target are the same database"
         yield document.problem(

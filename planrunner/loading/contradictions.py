@@ -22,7 +22,7 @@ _RISING = ("warn", "pause", "give_up")
 def contradictions(document: Document, tree: Json, told: frozenset[Keys]) -> list[Problem]:
     """Every pair of options that exclude one another; values of the wrong type are passed over."""
     found: list[Problem] = []
-    for side in ("source", "target"):
+    for side in ("source", "target", "replica"):
         found += _tls(document, tree, side, told)
     for index, step in enumerate(entries(tree)):
         keys: Keys = ("steps", index, "with")
@@ -30,6 +30,7 @@ def contradictions(document: Document, tree: Json, told: frozenset[Keys]) -> lis
         if isinstance(options, dict):
             found += _thresholds(document, (*keys, "max_wal_retained"), options.get("max_wal_retained"))
             found += _tables_twice(document, (*keys, "filters"), options.get("filters"))
+            found += _frozen(document, tree, keys, cast("Mapping[str, Json]", options))
     return found
 
 
@@ -54,6 +55,23 @@ def _tls(document: Document, tree: Json, side: str, told: frozenset[Keys]) -> It
         said = "rds_iam needs TLS, the DSN says sslmode=disable: a token is as good as a password"
         remedy = "Write sslmode=verify-full in the DSN, or take sslmode out."
         yield document.problem((*keys, "password", "rds_iam"), said, remedy, codes.CONTRADICTION)
+
+
+def _frozen(document: Document, tree: Json, keys: Keys, options: Mapping[str, Json]) -> Iterator[Problem]:
+    if options.get("from") == "replica" and at(tree, ("connections", "replica")) is None:
+        text = "from: replica, and the plan names no replica"
+        remedy = "Name the standby: connections.replica: {dsn: …, password: …}."
+        yield document.problem((*keys, "from"), text, remedy, codes.CONTRADICTION)
+    if options.get("from") == "restore" and at(tree, ("connections", "source", "rds")) is None:
+        text = "from: restore, and the plan names no instance of the source"
+        remedy = "Name it: connections.source.rds: {instance: …}."
+        yield document.problem((*keys, "from"), text, remedy, codes.CONTRADICTION)
+    if "freeze" in options and options.get("from", "primary") in {"primary", "restore"}:
+        text, remedy = (
+            "freeze, and yet no standby is read",
+            "Write from: replica, or take freeze out.",
+        )
+        yield document.problem((*keys, "freeze"), text, remedy, codes.CONTRADICTION)
 
 
 def _thresholds(document: Document, keys: Keys, given: Json) -> Iterator[Problem]:

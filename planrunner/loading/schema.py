@@ -28,7 +28,7 @@ def rendered_schema() -> Schema:
 
 
 def _assemble(leaves: Callable[[Schema], Schema]) -> Schema:
-    sides = {side: _connection(side, leaves) for side in ("source", "target")}
+    sides = {side: _connection(side, leaves) for side in ("source", "target", "replica")}
     properties: Schema = {
         "apiVersion": _constant("API version", "The format of this file.", outline.API_VERSION),
         "kind": _constant("Kind", "What this file is.", outline.KIND),

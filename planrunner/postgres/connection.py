@@ -179,6 +179,18 @@ class Server:
         made.line = self.line
         return made
 
+    def elsewhere(self, side: Side, host: str, port: int) -> Server:
+        """A copy of the database, for the same login, at another address."""
+        given = {k: v for k, v in conninfo.conninfo_to_dict(self.endpoint.dsn).items() if k != "hostaddr"}
+        dsn = conninfo.make_conninfo("", **{**given, "host": host, "port": port})
+        return Server(
+            replace(self.endpoint, side=side, dsn=dsn),
+            clock=self.clock,
+            resolve=self._resolve,
+            label=self._label,
+            authority=self._authority,
+        )
+
     def replication_password(self) -> Secret | None:
         """The password of the login that the plan names for the other side's subscription, resolved now."""
         named = self.endpoint.replication

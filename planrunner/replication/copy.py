@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from planrunner.postgres.catalog import Column, Table
     from planrunner.postgres.connection import Session
     from planrunner.replication.feeds import Psql, PsqlFeed
-    from planrunner.replication.snapshot import HeldSnapshot
+    from planrunner.replication.instant import Instant
     from planrunner.replication.units import Unit
     from planrunner.replication.workspace import Workspace
 
@@ -125,7 +125,7 @@ class Courier:
     """
 
     workspace: Workspace
-    snapshot: HeldSnapshot
+    snapshot: Instant
     reader: Session
     writer: Session
     psql: Psql | None
@@ -151,7 +151,7 @@ class Courier:
             moved[unit.id] = _agreed(unit, source.copied(), target.end_copy()), size
         looked = next(source.results())
         taken = {name: rows for name, (rows, _) in moved.items()}
-        rewrites.refuse(looked, units, taken, source=self.workspace.source)
+        rewrites.refuse(looked, units, taken, source=self.snapshot.server)
         list(source.results())
         list(target.results())
         each = (time.monotonic() - begun) / len(units)
@@ -213,7 +213,7 @@ class Courier:
                 self.check()
             sent = feed.rows()
         looked = reader.run(rewrites.look([unit]), rewrites.END)[0]
-        source, pages = self.workspace.source, chunk is not None
+        source, pages = self.snapshot.server, chunk is not None
         rewrites.refuse(looked, [unit], {unit.id: sent}, source=source, pages=pages)
         rows = _agreed(unit, sent, target.end_copy())
         list(target.results())
@@ -230,10 +230,11 @@ class Courier:
             yield own, own.blocks(statement)
         else:
             what = f"psql that reads {unit.id} on the source"
-            with self.psql.feed(self.workspace.source, self.snapshot.name, statement, what=what) as child:
+            with self.psql.feed(self.snapshot.server, self.snapshot.name, statement, what=what) as child:
                 yield child, child.blocks()
 
     def _commit(self, record: sql.Composed) -> None:
+        self.snapshot.confirm()
         failpoint("copy.before_commit")
         Wire(self.writer, self.check).run(record, sql.SQL("COMMIT"))
         failpoint("copy.after_commit")

@@ -16,16 +16,15 @@ from planrunner.errors import (
 )
 from planrunner.replication import outcome
 from planrunner.replication.copy import Courier
-from planrunner.replication.snapshot import begin_within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from planrunner.postgres.connection import Session
     from planrunner.replication.feeds import Psql
+    from planrunner.replication.instant import Instant
     from planrunner.replication.jobs import Job
     from planrunner.replication.ledger import Copied
-    from planrunner.replication.snapshot import HeldSnapshot
     from planrunner.replication.workspace import Workspace
 
 ATTEMPTS = 3
@@ -46,7 +45,7 @@ class StreamSession:
     """Copies jobs over one session on each side; ``close`` gives them back."""
 
     def __init__(
-        self, workspace: Workspace, snapshot: HeldSnapshot, psql: Psql | None, check: Callable[[], None]
+        self, workspace: Workspace, snapshot: Instant, psql: Psql | None, check: Callable[[], None]
     ) -> None:
         self._workspace = workspace
         self._snapshot = snapshot
@@ -81,7 +80,7 @@ class StreamSession:
     def _once(self, job: Job) -> Mapping[str, Copied]:
         courier = self._courier()
         unit = job.units[0]
-        source, target = self._workspace.source, self._workspace.target
+        source, target = self._snapshot.server, self._workspace.target
         try:
             if job.chunk is not None:
                 return {unit.id: courier.copy_chunk(unit, job.chunk)}
@@ -99,7 +98,7 @@ class StreamSession:
 
     def _courier(self) -> Courier:
         if self._sessions is None:
-            reader = begin_within(self._workspace.source, self._snapshot)
+            reader = self._snapshot.begin()
             try:
                 writer = self._workspace.target.open(read_only=False)
                 with self._workspace.target.translated("begin a stream of the copy"):

@@ -115,10 +115,11 @@ def _attempt(workspace: Workspace, tables: Sequence[Table], ways: Ways) -> None:
 
 
 def _left_after(workspace: Workspace, tables: Sequence[Table], error: Exception) -> int:
-    """Wait until both servers answer again; the number of units that are left."""
+    """Wait until the servers answer again; the number of units that are left."""
     deadline = workspace.clock.monotonic() + _AWAY_SECONDS
     while True:
         try:
+            workspace.bulk.value("SELECT 1")
             return len(generations.remaining(workspace, tables))
         except ServerReplaced:
             raise
@@ -157,8 +158,8 @@ class Load:
         self._cause: BaseException | None = None
         self._lock = threading.Lock()
         self._units_left = Counter(unit.table.qualified for unit in units)
-        self._psql = Psql.find(workspace.source)
-        self._throttle = Throttle(workspace, workspace.source, None, "the copy")
+        self._psql = Psql.find(workspace.bulk)
+        self._throttle = Throttle(workspace, workspace.bulk, None, "the copy")
         self._slow = _slow(workspace)
         self._onlooker = Onlooker(workspace, workspace.target)
         self._spent: dict[int, bool] = {}
@@ -316,7 +317,7 @@ def some(names: Sequence[str]) -> str:
 
 
 def _slow(workspace: Workspace) -> bool:
-    slowest = max(_round_trip(workspace, server) for server in (workspace.source, workspace.target))
+    slowest = max(_round_trip(workspace, server) for server in (workspace.bulk, workspace.target))
     return slowest > SLOW_ROUND_TRIP_SECONDS
 
 

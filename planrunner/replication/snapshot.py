@@ -60,6 +60,11 @@ class HeldSnapshot:
         self._thread.start()
 
     @property
+    def server(self) -> Server:
+        """The source."""
+        return self._source
+
+    @property
     def name(self) -> str:
         """The name under which a session can import the snapshot now; SnapshotLost when there is none."""
         with self._lock:
@@ -72,6 +77,27 @@ class HeldSnapshot:
         with self._lock:
             self._tend()
             return bool(self._keepers)
+
+    def begin(self) -> Session:
+        """Open a session inside the snapshot, which the caller closes; SnapshotLost when it is gone."""
+        for _ in range(KEEPERS):
+            session = self._source.open(read_only=False)
+            try:
+                with self._source.translated("enter the snapshot"):
+                    begin_in(session, self.name)
+            except BaseException as error:
+                session.close()
+                if not isinstance(error, QueryFailed) or error.sqlstate not in _GONE:
+                    raise
+                # The keeper of that name has ended; another may hold the snapshot under its own.
+                if not self.alive():
+                    raise lost(self.generation) from error
+            else:
+                return session
+        raise lost(self.generation)
+
+    def confirm(self) -> None:
+        """Nothing to ask: whoever has imported the snapshot sees nothing else."""
 
     def close(self) -> None:
         """End the keepers; importers that have begun keep what they see."""
@@ -145,22 +171,3 @@ def begin_in(session: Session, snapshot: str) -> None:
     """Begin a read-only transaction that sees exactly ``snapshot``."""
     session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     session.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
-
-
-def begin_within(source: Server, snapshot: HeldSnapshot) -> Session:
-    """Open a session inside the snapshot, which the caller closes; SnapshotLost when it is gone."""
-    for _ in range(KEEPERS):
-        session = source.open(read_only=False)
-        try:
-            with source.translated("enter the snapshot"):
-                begin_in(session, snapshot.name)
-        except BaseException as error:
-            session.close()
-            if not isinstance(error, QueryFailed) or error.sqlstate not in _GONE:
-                raise
-            # The keeper of that name has ended; another may hold the snapshot under its own.
-            if not snapshot.alive():
-                raise lost(snapshot.generation) from error
-        else:
-            return session
-    raise lost(snapshot.generation)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from planrunner.failpoints import failpoint
 from planrunner.replication import selection_record
@@ -26,22 +27,59 @@ if TYPE_CHECKING:
     from planrunner.model import Json, Secret, Side
     from planrunner.ports import Clock
     from planrunner.postgres.connection import Server, Session
+    from planrunner.replication.instant import Instant
     from planrunner.replication.sampling import Totals
     from planrunner.replication.schema_dump import Schema
-    from planrunner.replication.snapshot import HeldSnapshot
     from planrunner.steering import Steering
 
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """The generations that were begun together: their snapshots, and which of them copies which unit."""
+    """The generations that were begun together: what each is copied from, and which of them copies which unit."""
 
-    snapshots: Mapping[int, HeldSnapshot]
+    snapshots: Mapping[int, Instant]
     generation_of: Mapping[str, int]
 
     def alive(self) -> bool:
-        """Ask the keepers; False when any of the snapshots is gone."""
+        """False when what any of them is copied from is gone."""
         return all(snapshot.alive() for snapshot in self.snapshots.values())
+
+
+class Way(Enum):
+    """How a server comes to stand still: a standby is paused or promoted, or a snapshot of the storage restored."""
+
+    PAUSE = "pause"
+    PROMOTE = "promote"
+    RESTORE = "restore"
+
+
+class Restorer(Protocol):
+    """Makes the server that rows are copied from."""
+
+    def make(self, generation: int) -> Server:
+        """Restore one for ``generation`` from a snapshot that is taken now; the same one when it is there."""
+        ...
+
+    def found(self, generation: int) -> Server | None:
+        """The one that is there; reads only."""
+        ...
+
+    def lacking(self) -> str | None:
+        """Why none can be made; reads only."""
+        ...
+
+    def remove(self, last: int) -> None:
+        """Take those of the generations up to ``last`` away."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Freezing:
+    """The server that rows are copied from, and how it is frozen; ``server`` is None before it is restored."""
+
+    server: Server | None
+    way: Way
+    restorer: Restorer | None = None
 
 
 class Workspace:
@@ -50,6 +88,7 @@ class Workspace:
     ``schema`` is the source's schema as it was dumped under the round's snapshot, ``analyzed`` the tables whose
     statistics this process has gathered on the target, ``choices`` what the plan says of tables that can't be
     followed as they are, ``shield`` what holds back a signal meanwhile, ``steering`` what operators ask for now,
+    ``freezing`` the standby that the rows come from, None where they come from the source,
     ``logins`` the passwords that this process gave to the roles of its subscriptions. ``may_give_up``: who waits for
     the streams may drop them above the plan's budget of WAL; not inside a pause, nor for a command that only looks.
     """
@@ -74,6 +113,7 @@ class Workspace:
         self.choices = Choices()
         self.shield: Callable[[], AbstractContextManager[None]] = nullcontext
         self.steering: Steering = unsteered
+        self.freezing: Freezing | None = None
         self.names = Names(plan_id=plan_id)
         self.ledger = Ledger(target, plan_id)
         self._wished = selection
@@ -86,6 +126,11 @@ class Workspace:
         self.may_give_up = False
         self._lease: Lease | None = None
         self._taking = threading.Lock()
+
+    @property
+    def bulk(self) -> Server:
+        """Where the rows are copied from: the source, or the standby that is frozen for it."""
+        return self.source if self.freezing is None else self.freezing.server or self.source
 
     @property
     def selection(self) -> Selection:
@@ -107,7 +152,7 @@ class Workspace:
             if self._lease is None:
                 self._refuse_latecomer()
                 lease = take_over(self.source, self.target, self.names.plan_id, self.clock)
-                for server in (self.source, self.target):
+                for server in {self.source, self.bulk, self.target}:
                     server.fence = partial(self._refuse_zombie, lease)
                 self._lease = lease
             return self._lease
@@ -169,3 +214,9 @@ class Workspace:
     def close(self) -> None:
         """Give back what the process holds."""
         self.let_go()
+        if (
+            self.freezing is not None
+            and self.freezing.restorer is not None
+            and self.freezing.server is not None
+        ):
+            self.freezing.server.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from planrunner import clearing, cloud_checks, cloud_jobs, copies, prospects, unfollowed
+from planrunner import clearing, cloud_checks, cloud_jobs, copies, prospects, thawing, unfollowed
 from planrunner.model import Estimate, Finding, Json, Residue, Side, Upkeep
 from planrunner.postgres import catalog, needs
 from planrunner.replication import (
@@ -12,6 +12,8 @@ from planrunner.replication import (
     described,
     drift,
     filter_checks,
+    frozen,
+    frozen_checks,
     generations,
     identities,
     indexes,
@@ -26,6 +28,7 @@ from planrunner.replication import (
 )
 from planrunner.replication.names import Names
 from planrunner.replication.units import ANY_UNIT
+from planrunner.replication.workspace import Way
 from planrunner.seren.job import Command
 from planrunner.step import NO_LOCKS, NOTHING_STAYS, TAKEN_BACK, Action, Draft, Run, outlined
 from planrunner.units import human_bytes
@@ -54,6 +57,7 @@ class Snapshot:
             found.append(copies.pre_data(run, todo))
         if todo:
             found.append(copies.copy_action(run, todo))
+        found += thawing.missing(run, todo)
         found += unfollowed.large_objects_missing(run)
         if restore.POST_DATA not in done:
             found.append(_post_data(run))
@@ -62,10 +66,10 @@ class Snapshot:
         return found
 
     def findings(self, run: Run) -> Sequence[Finding]:
-        """Whether the filters hold, and what they leave behind; nothing where the plan has none."""
+        """Whether the filters hold, and what is read or runs elsewhere serves; nothing where the plan has neither."""
         if cloud_jobs.in_cloud(run):
             return cloud_checks.before_copy(run)
-        return filter_checks.findings(workspace(run))
+        return [*filter_checks.findings(workspace(run)), *frozen_checks.findings(workspace(run))]
 
     def estimates(self, run: Run) -> Sequence[Estimate]:
         """Sizes, copy time, WAL, storage and traffic for what is left to copy; about two seconds of measuring."""
@@ -95,6 +99,7 @@ class Snapshot:
             "generations": len(space.ledger.generations()),
             "streams": streams,
             "decisions": list[Json](decisions.told(space)),
+            **({} if space.freezing is None else {"replica": frozen.state(space)}),
         }
 
     def sample(self, run: Run) -> Mapping[str, Json]:
@@ -104,7 +109,8 @@ class Snapshot:
     def leftovers(self, run: Run) -> Sequence[Action]:
         """Slots, publications, barrier tables, changed identities and the ledger."""
         space = workspace(run)
-        found = [clearing.split_tables(space.names)] if ranges.made(space) else []
+        found = list(thawing.leftovers(run))
+        found += [clearing.split_tables(space.names)] if ranges.made(space) else []
         found += [clearing.generation(space.names, number) for number in generations.left(space)]
         if space.ledger.effects(identities.STEP):
             found.append(unfollowed.restore_identities(run))
@@ -118,9 +124,15 @@ class Snapshot:
         if cloud_jobs.drafted(draft):
             return cloud_jobs.outline(draft, Command.INIT)
         names, streams = Names(plan_id=draft.plan_id), draft.option("streams", 1)
+        way = thawing.way(draft)
         group = dict.fromkeys(range(1, streams + 1), (ANY_UNIT,))
         capture = copies.Capture(
-            names=names, groups=group, slots=tuple(copies.anyhow(names.stream(n)) for n in group)
+            names=names,
+            groups=group,
+            slots=tuple(copies.anyhow(names.stream(n)) for n in group)
+            if way is None
+            else thawing.capturing(names, way, [thawing.anyhow(names.stream(n)) for n in group]),
+            way=way,
         )
         filtered = draft.option("filters", None) is not None
         return outlined(
@@ -130,8 +142,11 @@ class Snapshot:
                 copies.capturing(capture, tables="the selected"),
                 copies.creating_schema(None),
                 copies.copying(
-                    (ANY_UNIT,), summary="copy the selected tables, build indexes of what is in meanwhile"
+                    (ANY_UNIT,),
+                    summary="copy the selected tables, build indexes of what is in meanwhile",
+                    reads=Side.SOURCE if way is None else Side.REPLICA,
                 ),
+                *([thawing.thawing(way)] if way in {Way.PAUSE, Way.PROMOTE} else []),
                 _building("the"),
                 _analyzing("the"),
             ]

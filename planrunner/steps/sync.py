@@ -124,6 +124,11 @@ class Sync:
             *subscription_login.outlined(draft, Side.SOURCE),
             "CREATE SUBSCRIPTION …",
             *described.all_told([subscriptions.owning(names, names.stream(1))]),
+            *(
+                [described.beginning_at_end(names, 1)]
+                if draft.option_of("snapshot", "from", "primary") != "primary"
+                else []
+            ),
         )
         enabling = described.all_told(subscriptions.enabling(names, 1))
         limit = size(draft.option("max_lag", "16MB"))

@@ -395,7 +395,7 @@ def whole_plan(part: Any) -> str:
     assert set(given) <= PLAN_KEYS, "no part of a plan: say in OTHER_YAML what it is"
     plan["vars"] = {**plan["vars"], **given.pop("vars", {})}
     for side, connection in given.pop("connections", {}).items():
-        plan["connections"][side] = {**plan["connections"][side], **connection}
+        plan["connections"][side] = {**plan["connections"].get(side, {}), **connection}
     return yaml.safe_dump({**plan, **given}, sort_keys=False, allow_unicode=True)
 
 

@@ -164,6 +164,10 @@ REACHED: Mapping[str, tuple[str, ...]] = {
         "cutover.retired",
         "over.end replication.after",
         "over.way back.before",
+        "back.before_subscribe",
+        "back.subscribed",
+        "origin.before_move",
+        "origin.moved",
         "back.before_start",
         "back.started",
         "over.way back.after",
@@ -327,6 +331,27 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
             *("seren.before_patch", "seren.patched"),
         ),
         _SEREN,
+    ),
+    **dict.fromkeys(
+        (
+            *("frozen.before_record", "frozen.captured", "frozen.recorded", "frozen.before_ended"),
+            *("standby.before_pause", "standby.paused", "standby.before_resume", "standby.resumed"),
+            *("standby.before_promote", "standby.promoted", "copy.thaw.before"),
+        ),
+        ("faults/test_frozen_source.py", "a copy from a standby; killed at each"),
+    ),
+    **dict.fromkeys(
+        (
+            *("restore.before_snapshot_call", "restore.after_snapshot_call"),
+            *("restore.before_restore_call", "restore.after_restore_call"),
+            *("restore.before_delete_instance_call", "restore.after_delete_instance_call"),
+            *("restore.before_delete_snapshot_call", "restore.after_delete_snapshot_call"),
+        ),
+        ("faults/test_frozen_restore.py", "a copy from a restored instance; killed at each"),
+    ),
+    "frozen.before_forget": (
+        "faults/test_frozen_source.py",
+        "a generation captured for a standby is taken away; the next run takes it away",
     ),
     "cutover.proven": ("faults/test_ddl.py", "between the proofs and the fence; nothing is changed there"),
     "wait.asked": ("acceptance/test_flow.py", "comes where the query is not true at once"),

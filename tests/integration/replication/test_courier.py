@@ -15,7 +15,6 @@ from planrunner.replication import generations, restore, verify
 from planrunner.replication.copy import Chunk, Courier
 from planrunner.replication.generations import Division
 from planrunner.replication.schema_dump import Wishes
-from planrunner.replication.snapshot import begin_within
 from planrunner.replication.units import Unit
 from planrunner.sandbox.binaries import wheel_bin
 from planrunner.sandbox.servers import PostgresServer
@@ -61,7 +60,7 @@ def courier(space: Workspace) -> Iterator[Courier]:
     restore.pre_data(space, Wishes())
     assert space.round is not None
     snapshot = space.round.snapshots[1]
-    reader, writer = begin_within(space.source, snapshot), space.target.open(read_only=False)
+    reader, writer = snapshot.begin(), space.target.open(read_only=False)
     yield Courier(
         workspace=space, snapshot=snapshot, reader=reader, writer=writer, psql=None, check=lambda: None
     )
