@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
-from planrunner import thawing
+from planrunner import polled, thawing
 from planrunner.model import Side
 from planrunner.postgres import catalog, needs
 from planrunner.replication import (
@@ -22,17 +22,18 @@ from planrunner.replication import (
     verify,
 )
 from planrunner.replication.generations import Division
+from planrunner.replication.names import Names
+from planrunner.replication.units import ANY_UNIT
 from planrunner.replication.workspace import Way
-from planrunner.step import TAKEN_BACK, Action, Run
+from planrunner.step import TAKEN_BACK, Action, Draft, Run
 from planrunner.unfollowed import wishes
 from planrunner.units import human_bytes, size
-from planrunner.workspace import workspace
+from planrunner.workspace import polls, workspace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from planrunner.postgres.catalog import Table
-    from planrunner.replication.names import Names
     from planrunner.replication.units import Unit
 
 
@@ -69,6 +70,8 @@ class Capture:
 def capture(run: Run, todo: Sequence[Unit]) -> Action:
     """What makes publications, slots and snapshots for the units that are left."""
     space = workspace(run)
+    if not space.streamed:
+        return polled.capturing(_perform_capture, tables=str(len(_tables(todo))))
     divided = division(run)
     now = generations.outlook(space, divided.streams)
     groups = generations.grouped(todo, now.next, generations.writes(run.source))
@@ -189,6 +192,24 @@ def _splitting(run: Run, todo: Sequence[Unit], divided: Division) -> Sequence[st
         if t.qualified not in known
     ]
     return [*told, *described.splitting(names, big)]
+
+
+def capturing_anyhow(draft: Draft) -> Action:
+    """The action that captures what a plan selects, of which nothing else is known."""
+    if polls(draft.plan):
+        return polled.capturing(_perform_capture, tables="the selected")
+    names, streams = Names(plan_id=draft.plan_id), draft.option("streams", 1)
+    groups = dict.fromkeys(range(1, streams + 1), (ANY_UNIT,))
+    way = thawing.way(draft)
+    made = Capture(
+        names=names,
+        groups=groups,
+        slots=tuple(anyhow(names.stream(n)) for n in groups)
+        if way is None
+        else thawing.capturing(names, way, [thawing.anyhow(names.stream(n)) for n in groups]),
+        way=way,
+    )
+    return capturing(made, tables="the selected")
 
 
 def _perform_capture(run: Run) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from planrunner.replication import choices, sampling
 from planrunner.replication.selection import Selection
+from planrunner.replication.terms import polls as polling
 from planrunner.replication.terms import terms
 from planrunner.replication.workspace import Freezing, Way, Workspace
 from planrunner.restoring import restorer
@@ -71,6 +72,11 @@ def selected(plan: Plan) -> Selection:
 def chosen(plan: Plan) -> Choices:
     """What the plan's snapshot step chooses for tables that can't be followed as they are."""
     return choices.of_options(_options_in(plan, "snapshot"))
+
+
+def polls(plan: Plan) -> bool:
+    """Whether the plan's sync step polls the source, so that nothing of logical replication is made."""
+    return polling(_options_in(plan, "sync"))
 
 
 def _options_of(run: Run, uses: str) -> Mapping[str, Json]:

@@ -161,6 +161,15 @@ def source(server: Server, needs: Needs) -> Iterator[Finding]:
     row = server.row(_SOURCE_USE, {"owned": needs.owned})
     assert row is not None
     slots, senders, sessions = row
+    if not needs.polled:
+        yield from _streaming(server, known, needs, (slots, senders))
+    yield from _connections(server, known, sessions, needs)
+
+
+def _streaming(
+    server: Server, known: Mapping[str, Parameter], needs: Needs, used: tuple[int, int]
+) -> Iterator[Finding]:
+    slots, senders = used
     yield _wal_level(server, known["wal_level"])
     # The streams', and the one by which a verification sees what changes meanwhile.
     need = needs.streams + 1
@@ -168,7 +177,6 @@ def source(server: Server, needs: Needs) -> Iterator[Finding]:
     yield _room(SLOTS, server, known, place)
     place = _Place(what="WAL senders", setting="max_wal_senders", used=senders, need=need)
     yield _room(SENDERS, server, known, place)
-    yield from _connections(server, known, sessions, needs)
 
 
 def target(server: Server, needs: Needs) -> Iterator[Finding]:
@@ -184,7 +192,7 @@ def target(server: Server, needs: Needs) -> Iterator[Finding]:
         (PROCESSES, "background workers", _TARGET_NAMES[1], processes + 1),
         (ORIGINS, "replication origins", tracked, origins),
     )
-    for check, what, setting, used in places:
+    for check, what, setting, used in () if needs.polled else places:
         place = _Place(what=what, setting=setting, used=used, need=needs.streams)
         yield _room(check, server, known, place)
     yield from _connections(server, known, sessions, needs)

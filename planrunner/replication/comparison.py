@@ -111,6 +111,7 @@ def compare(
     tables = _chosen(followed.tables(workspace), terms)
     able, unable = _comparable(workspace, tables)
     behind = _barrier(workspace)
+    _forewarn(workspace)
     looked = _Looked(scope=scope, behind=behind, effort=effort or Effort(jobs=LANES))
     with _rows(workspace, able, terms, looked) as reading:
         # While the servers read the rows, there is time for everything else.
@@ -206,6 +207,16 @@ def _barrier(workspace: Workspace) -> Callable[[], None] | None:
             return lambda: _discard(elsewhere.wait(workspace, _BARRIER_SECONDS))
         return None
     return lambda: _discard(barrier.wait(workspace, generations, timeout=_BARRIER_SECONDS))
+
+
+def _forewarn(workspace: Workspace) -> None:
+    """Where the source is polled there is no barrier: what is late can't be told from what is wrong."""
+    if not workspace.streamed and crossing.position(workspace) is crossing.Position.SOURCE:
+        workspace.tell(
+            "the source is polled: what was written there since the last round counts as a difference; the cutover makes"
+            " a last round before it compares",
+            {},
+        )
 
 
 def _discard(_: float) -> None:

@@ -71,11 +71,11 @@ class Chunk:
 
 def outgoing(unit: Unit, chunk: Chunk | None = None) -> sql.Composed:
     """The COPY of the source for a unit or one chunk of it."""
-    table, form = table_name(unit.table), _format(unit.table)
+    table, form = table_name(unit.table), binary_or_text(unit.table)
     condition = unit.condition()
     conditions = [c for c in (chunk.predicate() if chunk else None, condition) if c is not None]
     if not conditions:
-        return sql.SQL("COPY {}{} TO STDOUT ({})").format(table, _columns(unit.table), form)
+        return sql.SQL("COPY {}{} TO STDOUT ({})").format(table, column_list(unit.table), form)
     names = sql.SQL(", ").join([sql.Identifier(c.name) for c in unit.table.stored])
     return sql.SQL("COPY (SELECT {} FROM ONLY {} WHERE {}) TO STDOUT ({})").format(
         names, table, sql.SQL(" AND ").join(conditions), form
@@ -84,8 +84,8 @@ def outgoing(unit: Unit, chunk: Chunk | None = None) -> sql.Composed:
 
 def incoming(unit: Unit, *, freeze: bool = False) -> sql.Composed:
     """The COPY of the target for a unit; FREEZE only where the same transaction truncated the table."""
-    form = sql.SQL("{}, FREEZE").format(_format(unit.table)) if freeze else _format(unit.table)
-    return sql.SQL("COPY {}{} FROM STDIN ({})").format(table_name(unit.table), _columns(unit.table), form)
+    form = sql.SQL("{}, FREEZE").format(binary_or_text(unit.table)) if freeze else binary_or_text(unit.table)
+    return sql.SQL("COPY {}{} FROM STDIN ({})").format(table_name(unit.table), column_list(unit.table), form)
 
 
 def incoming_shape(unit: Unit) -> str:
@@ -93,14 +93,16 @@ def incoming_shape(unit: Unit) -> str:
     return incoming(unit).as_string().removesuffix(")") + "…)"
 
 
-def _columns(table: Table) -> sql.Composed:
+def column_list(table: Table) -> sql.Composed:
+    """The columns that hold data, in brackets."""
     # A table may have no column that holds data; COPY then takes no column list.
     if not table.stored:
         return sql.Composed([])
     return sql.SQL(" ({})").format(sql.SQL(", ").join([sql.Identifier(c.name) for c in table.stored]))
 
 
-def _format(table: Table) -> sql.SQL:
+def binary_or_text(table: Table) -> sql.SQL:
+    """The format by which COPY carries the table's rows unchanged."""
     return sql.SQL("FORMAT binary") if binary_safe(table) else sql.SQL("FORMAT text")
 
 

@@ -20,6 +20,7 @@ from planrunner.replication import (
     inserts,
     logins,
     origins,
+    polling_ledger,
     publications,
     published,
     ranges,
@@ -27,7 +28,7 @@ from planrunner.replication import (
     subscriptions,
     timeline,
 )
-from planrunner.replication.snapshot import HeldSnapshot, capture
+from planrunner.replication.snapshot import HeldSnapshot, capture, export
 from planrunner.replication.workspace import Round
 
 if TYPE_CHECKING:
@@ -117,6 +118,9 @@ def begin(workspace: Workspace, tables: Sequence[Table], division: Division) -> 
     """
     workspace.let_go()
     workspace.schema = None
+    if not workspace.streamed:
+        _begin_unfollowed(workspace, tables)
+        return
     now = outlook(workspace, division.streams)
     for generation in now.useless:
         clear(workspace, generation)
@@ -147,6 +151,28 @@ def _begin_anew(workspace: Workspace, tables: Sequence[Table], now: Outlook, div
         _capture_all(workspace, groups)
     else:
         workspace.round = frozen.hold(workspace, groups)
+
+
+def _begin_unfollowed(workspace: Workspace, tables: Sequence[Table]) -> None:
+    """One snapshot for all that is left, and its horizon on record before anything is copied by it.
+
+    A lost one costs the source nothing, so nobody counts them: the polling begins at the lowest horizon.
+    """
+    (generation,) = outlook(workspace).next
+    drift.refuse(workspace)
+    todo = remaining(workspace, tables)
+    snapshot, horizon = export(workspace, generation)
+    workspace.round = Round(
+        snapshots={generation: snapshot}, generation_of={unit.id: generation for unit in todo}
+    )
+    polling_ledger.remember(workspace, generation, horizon)
+    failpoint("snapshot.exported")
+    workspace.tell(
+        f"snapshot {generation} holds {len(todo)} units",
+        {"generation": generation, "units": len(todo), "horizon": horizon.xmin},
+    )
+    drift.remember(workspace)
+    timeline.remember(workspace)
 
 
 def publishing(workspace: Workspace, generation: int, units: Sequence[Unit]) -> tuple[sql.Composed, ...]:

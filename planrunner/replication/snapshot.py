@@ -16,10 +16,11 @@ from psycopg import sql
 from planrunner import remains
 from planrunner.errors import QueryFailed, ServerError, SnapshotLost
 from planrunner.failpoints import failpoint
-from planrunner.replication import slots
+from planrunner.replication import polling_horizon, slots
 
 if TYPE_CHECKING:
     from planrunner.postgres.connection import Server, Session
+    from planrunner.replication.polling_horizon import Horizon
     from planrunner.replication.workspace import Workspace
 
 KEEPERS = 2
@@ -165,6 +166,29 @@ def capture(workspace: Workspace, generation: int) -> HeldSnapshot:
         raise
     failpoint("snapshot.held")
     return HeldSnapshot(source, generation, keepers, replication)
+
+
+def export(workspace: Workspace, generation: int) -> tuple[HeldSnapshot, Horizon]:
+    """Hold a snapshot to which no slot belongs, with its horizon; a failure leaves no session."""
+    source = workspace.source
+    exporter = source.open(read_only=False)
+    keepers: list[_Keeper] = []
+    try:
+        with source.translated("hold a snapshot"):
+            failpoint("snapshot.before_export")
+            exporter.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            horizon = polling_horizon.now(exporter)
+            row = exporter.execute("SELECT pg_export_snapshot()").fetchone()
+            assert row is not None
+            relayed = str(row[0])
+            for _ in range(KEEPERS):
+                keepers.append(_keeper(source, relayed))  # those made before a failure are closed
+                relayed = keepers[-1].name
+    except BaseException:
+        for session in (exporter, *(keeper.session for keeper in keepers)):
+            session.close()
+        raise
+    return HeldSnapshot(source, generation, keepers, exporter), horizon
 
 
 def begin_in(session: Session, snapshot: str) -> None:

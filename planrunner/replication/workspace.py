@@ -145,6 +145,11 @@ class Workspace:
         self._selection = selection
 
     @property
+    def streamed(self) -> bool:
+        """True where logical decoding carries the changes; False where the source is polled for them."""
+        return self.terms.pace is None
+
+    @property
     def lease(self) -> Lease:
         """The lease, taken now if it was not; a former runner's sessions on both sides are ended."""
         # Several threads may need it first: taken twice, the second would fence off the first.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from planrunner import clearing, cloud_checks, cloud_jobs, copies, prospects, thawing, unfollowed
+from planrunner import clearing, cloud_checks, cloud_jobs, copies, polled, prospects, thawing, unfollowed
 from planrunner.model import Estimate, Finding, Json, Residue, Side, Upkeep
 from planrunner.postgres import catalog, needs
 from planrunner.replication import (
@@ -26,7 +26,6 @@ from planrunner.replication import (
     upkeep,
     verify,
 )
-from planrunner.replication.names import Names
 from planrunner.replication.units import ANY_UNIT
 from planrunner.replication.workspace import Way
 from planrunner.seren.job import Command
@@ -112,6 +111,7 @@ class Snapshot:
         found = list(thawing.leftovers(run))
         found += [clearing.split_tables(space.names)] if ranges.made(space) else []
         found += [clearing.generation(space.names, number) for number in generations.left(space)]
+        found += polled.leftovers(run)
         if space.ledger.effects(identities.STEP):
             found.append(unfollowed.restore_identities(run))
         steps = (restore.STEP, selection_record.STEP)
@@ -123,23 +123,13 @@ class Snapshot:
         """The copy of a database of which nothing is known but what the plan says."""
         if cloud_jobs.drafted(draft):
             return cloud_jobs.outline(draft, Command.INIT)
-        names, streams = Names(plan_id=draft.plan_id), draft.option("streams", 1)
         way = thawing.way(draft)
-        group = dict.fromkeys(range(1, streams + 1), (ANY_UNIT,))
-        capture = copies.Capture(
-            names=names,
-            groups=group,
-            slots=tuple(copies.anyhow(names.stream(n)) for n in group)
-            if way is None
-            else thawing.capturing(names, way, [thawing.anyhow(names.stream(n)) for n in group]),
-            way=way,
-        )
         filtered = draft.option("filters", None) is not None
         return outlined(
             [
                 *([_fixing("put the plan's filters on record")] if filtered else []),
                 *unfollowed.outline(draft),
-                copies.capturing(capture, tables="the selected"),
+                copies.capturing_anyhow(draft),
                 copies.creating_schema(None),
                 copies.copying(
                     (ANY_UNIT,),
@@ -234,7 +224,8 @@ def _filters(run: Run) -> Sequence[Action]:
     if selection.everything:
         return ()
     found = [] if selection.recorded else [_fix_selection(run)]
-    return [*found, *_filter_identities(unfollowed.filter_identities(run))]
+    needed = unfollowed.filter_identities(run) if workspace(run).streamed else ()
+    return [*found, *_filter_identities(needed)]
 
 
 def _fix_selection(run: Run) -> Action:

@@ -380,6 +380,17 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
     "login.renewed": (_RARE, "where the password of the subscriptions comes to its end"),
     "repair.before_commit": (_BESIDE, "verify --repair; one transaction on the target"),
     "repair.after_commit": (_BESIDE, "verify --repair; one transaction on the target"),
+    **dict.fromkeys(
+        (
+            *("snapshot.before_export", "snapshot.exported", "polling.recorded", "polling.before_commit"),
+            *("polling.brought", "polling.before_levelled", "polling.levelled"),
+            *("polling.before_kept", "polling.kept"),
+        ),
+        (
+            "faults/test_polling.py",
+            "needs a source that is polled; each table is one transaction on the target",
+        ),
+    ),
     "control.replaced": (_BESIDE, "pause, resume and throttle; the last word counts"),
     "control.remote_written": (_BESIDE, "pause, resume and throttle; the last word counts"),
     "state.set_aside": (_BESIDE, "state rebuild"),
