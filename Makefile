@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # Thousands of planrunner processes: each would compile all of it where the environment forbids to keep the bytecode.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-matrix soak coverage mutation servers check bench bench-pause bench-compare bench-preflight docs docs-site clean
+.PHONY: demo test test-matrix soak coverage mutation servers check bench bench-pause bench-compare bench-preflight bench-workers docs docs-site clean
 
 demo: $(VENV)/.sandbox
 	$(BIN)/planrunner demo $(DEMO_ARGS)
@@ -68,6 +68,10 @@ bench-pause: $(VENV)/.dev
 bench-compare: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks.compare $(COMPARE_ARGS)
 
+# A copy by 1, 2 and 4 workers, each on a line of 10 MB/s; under two minutes. E.g. WORKERS_ARGS='--rounds 3'.
+bench-workers: $(VENV)/.dev
+	$(BIN)/python -m tests.benchmarks.workers $(WORKERS_ARGS)
+
 # The whole preflight at 10 and at 10,000 tables: seconds, and the number of queries; e.g. PREFLIGHT_ARGS='--tables 2000'.
 bench-preflight: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks.preflight $(PREFLIGHT_ARGS)
@@ -92,7 +96,7 @@ $(VENV)/.sandbox: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) -e '.[sandbox,dev,docs]'
+	$(PIP) -e '.[sandbox,dask,dev,docs]'
 	touch $@ $(VENV)/.sandbox
 
 clean:

@@ -287,7 +287,8 @@ def copying(units: Sequence[Unit], *, summary: str, reads: Side = Side.SOURCE) -
 
 def jobs(run: Run) -> int:
     """How many streams copy: the plan's word, else what both servers bear."""
-    return run.option("jobs", None) or capacity.jobs(workspace(run).bulk, run.target)
+    space = workspace(run)
+    return run.option("jobs", None) or capacity.jobs(space.bulk, run.target, away=space.pool.away)
 
 
 def terms(run: Run) -> indexes.Terms:

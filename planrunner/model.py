@@ -205,6 +205,19 @@ class Endpoint:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DaskPool:
+    """A scheduler of dask.distributed whose workers do the bulk work; the files are absolute paths.
+
+    What is None is left to Dask's own configuration.
+    """
+
+    address: str
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class StepSpec:
     """One entry of ``steps``: ``options`` is its ``with``, rendered and valid for its schema.
 
@@ -230,7 +243,8 @@ class StepSpec:
 class Plan:
     """A loaded plan. ``digest`` is over its canonical form: templates resolved, references only.
 
-    ``steps`` stand in the order in which they run. ``replica`` is the standby that a copy may be read from.
+    ``steps`` stand in the order in which they run. ``replica`` is the standby that a copy may be read from, ``pool`` does
+    the bulk work; None: threads of this process.
     """
 
     name: str
@@ -241,6 +255,7 @@ class Plan:
     steps: tuple[StepSpec, ...]
     notifications: tuple[Notification, ...] = ()
     replica: Endpoint | None = None
+    pool: DaskPool | None = None
 
     def step(self, step_id: str) -> StepSpec | None:
         """The step of that id, if there is one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar, cast
 
+from planrunner.pools.choosing import pool_of
 from planrunner.replication import choices, sampling
 from planrunner.replication.selection import Selection
 from planrunner.replication.terms import polls as polling
@@ -38,6 +39,7 @@ def workspace(run: Run) -> Workspace:
         found.freezing = freezing(run)
         found.shield = run.shield
         found.steering = run.steering
+        found.pool = pool_of(run.plan.pool)
         run.held.put("workspace", found)
     return found
 

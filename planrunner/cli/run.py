@@ -45,6 +45,10 @@ def run(
     ] = None,
     local: Local = False,
     take_over: TakeOver = False,
+    pool: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="The workers of this Dask scheduler copy: tls://HOST:PORT."),
+    ] = None,
     state: StateFile = None,
     var: Vars = None,
     var_file: VarFiles = None,
@@ -62,6 +66,8 @@ def run(
     from planrunner.cli.screen import may_ask
 
     opened = open_plan(plan, state, var, var_file, local=local)
+    if pool is not None:
+        opened = opened.with_pool(pool)
     if dry_run:
         show_preview(opened, output.value)
         return

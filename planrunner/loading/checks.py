@@ -10,6 +10,7 @@ from planrunner.loading.flow_checks import flow_faults, secret_places
 from planrunner.loading.ingress import ingress_faults
 from planrunner.loading.lines import line_faults
 from planrunner.loading.places import at
+from planrunner.loading.pool import pool_faults
 from planrunner.loading.references import secret_faults, stays_inside
 from planrunner.loading.seren import seren_faults
 
@@ -41,6 +42,7 @@ def faults(document: Document, tree: Json, told: frozenset[Keys], folder: Path) 
     found += ingress_faults(document, tree)
     found += seren_faults(document, tree, strings)
     found += secret_faults(document, tree, ("connections", "target", "seren", "api_key", "secret"), folder)
+    found += pool_faults(document, tree)
     variables = at(tree, ("vars",))
     for name in cast("dict[str, Json]", variables) if isinstance(variables, dict) else ():
         found += secret_faults(document, tree, ("vars", name, "secret"), folder)

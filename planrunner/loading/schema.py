@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from planrunner import registry
-from planrunner.loading import outline, outline_flow
+from planrunner.loading import outline, outline_flow, outline_pool
 from planrunner.loading.outline import Schema, mapping, text
 from planrunner.loading.overlay_schema import plan_or_overlay
 
@@ -43,6 +43,7 @@ def _assemble(leaves: Callable[[Schema], Schema]) -> Schema:
             "items": _step(leaves),
         },
         "notifications": leaves(outline_flow.NOTIFICATIONS),
+        "pool": leaves(outline_pool.POOL),
     }
     required = ["apiVersion", "kind", "metadata", "connections", "steps"]
     plan = mapping(

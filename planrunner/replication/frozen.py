@@ -184,6 +184,11 @@ class Still:
         """No snapshot has to be imported."""
         return
 
+    @property
+    def token(self) -> Stand:
+        """Where it stands."""
+        return self._stand
+
     def alive(self) -> bool:
         """False where it has moved on, or is away."""
         try:

@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from planrunner.postgres.connection import Server, Session
+    from planrunner.replication.freezing import Stand
 
 
 class Instant(Protocol):
     """One instant of the source: under a snapshot that is held, or on a server that stands still."""
 
-    generation: int
+    @property
+    def generation(self) -> int:
+        """Whose slot goes on from it."""
+        ...
 
     @property
     def server(self) -> Server:
@@ -21,6 +25,11 @@ class Instant(Protocol):
     @property
     def name(self) -> str | None:
         """The snapshot that a session has to import now, None where each sees it anyway; SnapshotLost when it is gone."""
+        ...
+
+    @property
+    def token(self) -> str | Stand:
+        """How another process finds it: a snapshot by its name, a server by where it stands; SnapshotLost as ``name``."""
         ...
 
     def alive(self) -> bool:

@@ -142,11 +142,19 @@ class Ledger:
     def chunk_statement(
         self, unit_id: str, place: tuple[int, int], copied: Copied, epoch: int
     ) -> sql.Composed:
-        """The INSERT that records chunk ``place`` (its number, of how many) of a unit."""
+        """What records chunk ``place`` (its number, of how many) of a unit; refused (23505) once the unit is whole.
+
+        Then its chunks are no more on record: one that was copied twice would find nothing in its way.
+        """
         number, chunks = place
         values = (self._plan_id, unit_id, number, chunks, copied.generation, copied.rows, copied.bytes)
-        return sql.SQL("INSERT INTO planrunner.chunk VALUES ({})").format(
-            sql.SQL(", ").join(map(sql.Literal, (*values, copied.seconds, epoch)))
+        return sql.SQL(
+            "INSERT INTO planrunner.chunk VALUES ({});"
+            " INSERT INTO planrunner.unit SELECT * FROM planrunner.unit WHERE plan_id = {} AND unit_id = {}"
+        ).format(
+            sql.SQL(", ").join(map(sql.Literal, (*values, copied.seconds, epoch))),
+            sql.Literal(self._plan_id),
+            sql.Literal(unit_id),
         )
 
     def join_chunks(self, session: Session, unit_id: str) -> Copied | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import Counter, deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from psycopg import sql
@@ -24,9 +24,9 @@ from planrunner.errors import (
     ToolFailed,
 )
 from planrunner.failpoints import failpoint
-from planrunner.replication import copy, generations, indexes, ranges
-from planrunner.replication.courier import StreamSession, mendable
-from planrunner.replication.feeds import Psql
+from planrunner.replication import copy, generations, indexes, ranges, shift
+from planrunner.replication.courier import mendable
+from planrunner.replication.handing import Hands
 from planrunner.replication.holders import Onlooker
 from planrunner.replication.identities import table_name
 from planrunner.replication.jobs import SMALL_BYTES, jobs_of
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from planrunner.replication.generations import Division
     from planrunner.replication.jobs import Job
     from planrunner.replication.ledger import Copied
+    from planrunner.replication.tasks import Site
     from planrunner.replication.units import Unit
     from planrunner.replication.watch import Background
     from planrunner.replication.workspace import Workspace
@@ -103,6 +104,11 @@ def copy_rest(workspace: Workspace, tables: Sequence[Table], ways: Ways) -> None
 
 
 def _attempt(workspace: Workspace, tables: Sequence[Table], ways: Ways) -> None:
+    with shift.at_work(workspace, shift.Kind.COPY) as site:
+        _attempt_at(site, workspace, tables, ways)
+
+
+def _attempt_at(site: Site, workspace: Workspace, tables: Sequence[Table], ways: Ways) -> None:
     # Chunks of an attempt that broke off are begun anew: how a table is cut may have changed with its size.
     generations.truncate_begun(workspace, ranges.units(workspace, tables))
     if workspace.round is None or not workspace.round.alive():
@@ -111,7 +117,9 @@ def _attempt(workspace: Workspace, tables: Sequence[Table], ways: Ways) -> None:
     refuse_rows(workspace, todo)
     assert workspace.round is not None
     with watching(workspace, (*workspace.ledger.generations(), *workspace.round.snapshots)) as watch:
-        Load(workspace, ways, todo, watch).run()
+        # Where the rows are read may have become known only now.
+        at = replace(site, source=workspace.bulk.endpoint)
+        Load(workspace, ways, todo, watch, at).run()
 
 
 def _left_after(workspace: Workspace, tables: Sequence[Table], error: Exception) -> int:
@@ -150,7 +158,9 @@ def _look(number: int, unit: Unit) -> sql.Composed:
 class Load:
     """One attempt at ``units`` under the workspace's round of snapshots."""
 
-    def __init__(self, workspace: Workspace, ways: Ways, units: Sequence[Unit], watch: Background) -> None:
+    def __init__(
+        self, workspace: Workspace, ways: Ways, units: Sequence[Unit], watch: Background, site: Site
+    ) -> None:
         self._workspace = workspace
         self._watch = watch
         self._ways = ways
@@ -158,7 +168,7 @@ class Load:
         self._cause: BaseException | None = None
         self._lock = threading.Lock()
         self._units_left = Counter(unit.table.qualified for unit in units)
-        self._psql = Psql.find(workspace.bulk)
+        self._hands = Hands(workspace, site, self._check)
         self._throttle = Throttle(workspace, workspace.bulk, None, "the copy")
         self._slow = _slow(workspace)
         self._onlooker = Onlooker(workspace, workspace.target)
@@ -186,7 +196,10 @@ class Load:
 
     def run(self) -> None:
         """Copy them all; the first error stops the others at their next block and is raised."""
-        with ThreadPoolExecutor(_MOST_STREAMS, thread_name_prefix="copy") as pool:
+        with (
+            self._hands.ready(),
+            ThreadPoolExecutor(_MOST_STREAMS, thread_name_prefix="copy") as pool,
+        ):
             running: dict[int, Future[None]] = {}
             try:
                 while self._more(pool, running):
@@ -235,6 +248,12 @@ class Load:
         self._ways.check()
 
     def _stream(self, number: int) -> None:
+        try:
+            self._copy_all(number)
+        finally:
+            self._hands.fewer()
+
+    def _copy_all(self, number: int) -> None:
         generations_here = list(self._work)
         first = number % len(generations_here)
         try:
@@ -250,22 +269,12 @@ class Load:
 
     def _copy_of(self, generation: int, number: int) -> bool:
         """Copy what is left of that generation; False when the stream is one too many before the end."""
-        held = self._workspace.round
-        assert held is not None
-        session: StreamSession | None = None
-        try:
-            while self._may_go_on(number):
-                job = self._take(generation, number)
-                if job is None:
-                    return True
-                session = session or StreamSession(
-                    self._workspace, held.snapshots[generation], self._psql, self._check
-                )
-                self._finished(job, session.copied(job))
-            return False
-        finally:
-            if session is not None:
-                session.close()
+        while self._may_go_on(number):
+            job = self._take(generation, number)
+            if job is None:
+                return True
+            self._finished(job, self._hands.copied(generation, job))
+        return False
 
     def _may_go_on(self, number: int) -> bool:
         """Wait as long as nothing new may begin; False when the stream is one too many."""

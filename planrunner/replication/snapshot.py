@@ -8,6 +8,7 @@ from one that lives, and only with the last of them is the snapshot gone.
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -26,6 +27,34 @@ if TYPE_CHECKING:
 KEEPERS = 2
 LOOK_SECONDS = 5.0
 _GONE = frozenset({"22023", "42704", "55000"})  # what servers say of a snapshot that is not there
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedSnapshot:
+    """One that another process holds: whether it lives shows when somebody enters it."""
+
+    server: Server
+    generation: int
+    name: str
+
+    @property
+    def token(self) -> str:
+        """Its name."""
+        return self.name
+
+    def alive(self) -> bool:
+        """Nothing else is known here."""
+        return True
+
+    def begin(self) -> Session:
+        """Open a session inside the snapshot, which the caller closes; SnapshotLost when it is gone."""
+        return _entered(self)
+
+    def confirm(self) -> None:
+        """Nothing to ask: whoever has imported the snapshot sees nothing else."""
+
+    def close(self) -> None:
+        """Whoever holds it gives it back."""
 
 
 class _Keeper:
@@ -73,6 +102,11 @@ class HeldSnapshot:
                 raise lost(self.generation)
             return self._keepers[0].name
 
+    @property
+    def token(self) -> str:
+        """The name of now."""
+        return self.name
+
     def alive(self) -> bool:
         """Ask the keepers; True while one of them still has its transaction open."""
         with self._lock:
@@ -81,21 +115,7 @@ class HeldSnapshot:
 
     def begin(self) -> Session:
         """Open a session inside the snapshot, which the caller closes; SnapshotLost when it is gone."""
-        for _ in range(KEEPERS):
-            session = self._source.open(read_only=False)
-            try:
-                with self._source.translated("enter the snapshot"):
-                    begin_in(session, self.name)
-            except BaseException as error:
-                session.close()
-                if not isinstance(error, QueryFailed) or error.sqlstate not in _GONE:
-                    raise
-                # The keeper of that name has ended; another may hold the snapshot under its own.
-                if not self.alive():
-                    raise lost(self.generation) from error
-            else:
-                return session
-        raise lost(self.generation)
+        return _entered(self)
 
     def confirm(self) -> None:
         """Nothing to ask: whoever has imported the snapshot sees nothing else."""
@@ -134,6 +154,24 @@ def _keeper(source: Server, relayed: str) -> _Keeper:
         session.close()
         raise
     return made
+
+
+def _entered(snapshot: HeldSnapshot | NamedSnapshot) -> Session:
+    for _ in range(KEEPERS):
+        session = snapshot.server.open(read_only=False)
+        try:
+            with snapshot.server.translated("enter the snapshot"):
+                begin_in(session, snapshot.name)
+        except BaseException as error:
+            session.close()
+            if not isinstance(error, QueryFailed) or error.sqlstate not in _GONE:
+                raise
+            # The keeper of that name has ended; another may hold the snapshot under its own.
+            if not snapshot.alive():
+                raise lost(snapshot.generation) from error
+        else:
+            return session
+    raise lost(snapshot.generation)
 
 
 def lost(generation: int) -> SnapshotLost:

@@ -18,6 +18,7 @@ from planrunner.replication.pulse import Pulse
 from planrunner.replication.selection import EVERYTHING, Selection
 from planrunner.replication.takeover import take_over
 from planrunner.replication.terms import Terms
+from planrunner.replication.threads import Threads
 from planrunner.steering import unsteered
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from planrunner.model import Json, Secret, Side
-    from planrunner.ports import Clock
+    from planrunner.ports import Clock, Pool
     from planrunner.postgres.connection import Server, Session
     from planrunner.replication.instant import Instant
     from planrunner.replication.sampling import Totals
@@ -89,7 +90,8 @@ class Workspace:
     statistics this process has gathered on the target, ``choices`` what the plan says of tables that can't be
     followed as they are, ``shield`` what holds back a signal meanwhile, ``steering`` what operators ask for now,
     ``freezing`` the standby that the rows come from, None where they come from the source,
-    ``logins`` the passwords that this process gave to the roles of its subscriptions. ``may_give_up``: who waits for
+    ``logins`` the passwords that this process gave to the roles of its subscriptions, ``pool`` who performs the tasks
+    of bulk work. ``may_give_up``: who waits for
     the streams may drop them above the plan's budget of WAL; not inside a pause, nor for a command that only looks.
     """
 
@@ -123,6 +125,7 @@ class Workspace:
         self.analyzed: set[str] = set()
         self.totals: Totals | None = None
         self.logins: dict[Side, Secret] = {}
+        self.pool: Pool = Threads()
         self.may_give_up = False
         self._lease: Lease | None = None
         self._taking = threading.Lock()
@@ -219,6 +222,7 @@ class Workspace:
     def close(self) -> None:
         """Give back what the process holds."""
         self.let_go()
+        self.pool.close()
         if (
             self.freezing is not None
             and self.freezing.restorer is not None

@@ -195,6 +195,23 @@ NOT_RUN = {
         ),
         "needs many databases: tests/faults/test_fleet.py and tests/integration/cli/test_fleet.py run a fleet",
     ),
+    **dict.fromkeys(
+        (
+            "dask scheduler --protocol tls --port 8786 --no-dashboard --tls-ca-file pool/ca.pem --tls-cert pool/me.pem"
+            " --tls-key pool/me.key",
+            "dask worker tls://scheduler:8786 --nthreads 3 --no-dashboard --tls-ca-file pool/ca.pem --tls-cert"
+            " pool/me.pem --tls-key pool/me.key",
+        ),
+        "tests/faults/test_pool.py starts both with these options",
+    ),
+    **dict.fromkeys(
+        (
+            "openssl req -x509 -newkey rsa:3072 -nodes -days 30 -subj /CN=pool-ca -keyout ca.key -out pool/ca.pem",
+            "openssl req -newkey rsa:3072 -nodes -subj /CN=pool -keyout pool/me.key -out me.csr",
+            "openssl x509 -req -in me.csr -CA pool/ca.pem -CAkey ca.key -CAcreateserial -days 30 -out pool/me.pem",
+        ),
+        "tests/faults/test_pool.py makes its certificates by them",
+    ),
     "planrunner init": "asks: tests/integration/cli/test_wizard.py answers it on a terminal",
     "planrunner run orders.yaml --take-over": "tests/faults/test_frozen_runner.py takes over from a frozen one",
     "export SOURCE_PASSWORD=… TARGET_PASSWORD=…": "the passwords are in the environment here",
@@ -216,7 +233,9 @@ OTHER_YAML = {
 }
 # Options that AWS's command line has beside the API's own.
 OF_THE_TOOL = {"authorize-security-group-ingress": ("protocol", "port", "cidr", "source-group")}
-PLAN_KEYS = frozenset({"apiVersion", "kind", "metadata", "vars", "connections", "steps", "notifications"})
+PLAN_KEYS = frozenset(
+    {"apiVersion", "kind", "metadata", "vars", "connections", "steps", "notifications", "pool"}
+)
 CONNECTION_KEYS = frozenset({"dsn", "password", "rds", "ca", "ca_fingerprint", "allow_self_signed_certs"})
 
 

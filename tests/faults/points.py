@@ -353,6 +353,10 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
         "faults/test_frozen_source.py",
         "a generation captured for a standby is taken away; the next run takes it away",
     ),
+    **dict.fromkeys(
+        ("shift.before_commit", "shift.replaced", "pool.submitted"),
+        ("faults/test_pool.py", "needs a pool of workers"),
+    ),
     "cutover.proven": ("faults/test_ddl.py", "between the proofs and the fence; nothing is changed there"),
     "wait.asked": ("acceptance/test_flow.py", "comes where the query is not true at once"),
     "fix.before": ("integration/cli/test_validate_verb.py", "validate --fix, where something can be mended"),

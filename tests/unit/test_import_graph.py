@@ -237,6 +237,7 @@ def test_only_those_at_the_edge_read_the_environment() -> None:
         "planrunner.cli",
         "planrunner.sandbox",
         "planrunner.failpoints",
+        "planrunner.pools.worker",
         "planrunner.postgres.tools",
         "planrunner.switching.children",
     )
