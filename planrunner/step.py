@@ -6,7 +6,7 @@ after the last one. Optional abilities are the small protocols at the end of thi
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, cast, runtime_checkable
 
@@ -14,7 +14,7 @@ from planrunner.errors import SecretUnavailable
 from planrunner.steering import unsteered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from planrunner.aws.rds import Rds
@@ -156,6 +156,12 @@ class Run:
     steering: Steering = unsteered
     noted: Callable[[str], Mapping[str, Json]] = nothing_noted
     note: Callable[[Mapping[str, Json]], None] = not_noted
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Read each whole catalogue once for the length of the block, in which this thread changes nothing."""
+        with self.source.memory.kept(), self.target.memory.kept():
+            yield
 
     def option(self, name: str, default: T) -> T:
         """The step's option ``name``, or the default; its type was checked by the schema."""

@@ -21,6 +21,7 @@ from planrunner.postgres.failures import (
     trouble_of,
 )
 from planrunner.postgres.line import Line
+from planrunner.postgres.memory import Memory
 from planrunner.postgres.occupant import Occupant
 from planrunner.postgres.passwords import refuses_password
 from planrunner.postgres.tls import secured, seen_from_elsewhere, shielded
@@ -130,6 +131,7 @@ class Server:
         self.known_epoch: int | None = None
         self.pids: set[int] = set()
         self.line = Line()
+        self.memory = Memory()
         self._reader: Session | None = None
         # When the last session for queries was not to be had, and why.
         self._refused: tuple[float, ConnectionFailed] | None = None
