@@ -19,6 +19,18 @@ test: check servers
 	  tests/unit/loading/test_dialects.py
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup tests/contract tests/faults tests/integration tests/acceptance tests/benchmarks
 
+test: test-release
+.PHONY: lock release executable image release-notes test-release test-pythons
+
+# What a release consists of, tried: the wheel installed three ways, the executable where there is no Python, the shells,
+# the man page, the locks, the image's recipe, and a migration on each Python that this machine has.
+test-release: $(VENV)/.release servers
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/release
+
+# Every Python of the range with its unit tests; e.g. PYTHONS_ARGS=3.14. Some minutes.
+test-pythons: $(VENV)/.release
+	$(BIN)/python -m release.pythons --all $(PYTHONS_ARGS)
+
 # Every pair of a source and a target of the same or a later major.
 test-matrix: servers
 	$(BIN)/python -m pytest -q -n 2 --matrix tests/acceptance/test_matrix.py
@@ -76,8 +88,39 @@ bench-workers: $(VENV)/.dev
 bench-preflight: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks.preflight $(PREFLIGHT_ARGS)
 
-# What is generated: the JSON Schemas and the reference pages; tests compare them.
-docs: $(VENV)/.dev
+# What is installed by whom, each file with its hash: the versions of constraints.txt. After a change there or of
+# pyproject.toml. No index is named in them.
+UV_COMPILE := -m uv --quiet pip compile --generate-hashes --universal --no-header --no-annotate --no-emit-index-url -c constraints.txt
+lock: $(VENV)/.release
+	$(BIN)/python $(UV_COMPILE) pyproject.toml -o locks/runtime.txt
+	$(BIN)/python $(UV_COMPILE) pyproject.toml --extra sandbox -o locks/sandbox.txt
+	$(BIN)/python $(UV_COMPILE) pyproject.toml --extra executable -o locks/executable.txt
+	$(BIN)/python $(UV_COMPILE) release/build.in -o locks/build.txt
+	$(MAKE) docs
+
+# All that is published, in dist/.
+release: executable
+	$(BIN)/python -m build --installer uv
+	cp sbom.cdx.json dist/
+
+# One file for Linux that needs no Python, in dist/.
+executable: $(VENV)/.release
+	$(BIN)/python -m release.executable
+
+# Needs docker, or ENGINE=podman.
+ENGINE ?= docker
+image:
+	$(ENGINE) build --tag planrunner .
+
+# What the fragments in changelog.d come to.
+release-notes: $(VENV)/.release
+	$(BIN)/towncrier build --draft --version next
+
+# What is generated: the JSON Schemas, the reference pages, the man page, the bill of materials; tests compare them.
+docs: $(VENV)/.release
+	$(BIN)/python -m release.shared
+	$(BIN)/python -m release.licences
+	$(BIN)/python -m release.bill
 	$(BIN)/python -m planrunner.loading.reference
 	$(BIN)/python -m planrunner.fleet.reference
 	$(BIN)/python -m planrunner.linting.page
@@ -98,6 +141,10 @@ $(VENV)/.sandbox: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) -e '.[sandbox,dask,dev,docs]'
 	touch $@ $(VENV)/.sandbox
+
+$(VENV)/.release: $(VENV)/.dev
+	$(PIP) -e '.[executable,release]'
+	touch $@
 
 clean:
 	rm -rf $(VENV) .servers .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from planrunner.cli.completing import step_ids
 from planrunner.cli.options import (
     Local,
     NoInput,
@@ -29,15 +30,27 @@ def run(
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done: preview.")] = False,
     yes: Yes = False,
-    only: Annotated[str | None, typer.Option(metavar="STEP", help="Run this step alone.")] = None,
-    until: Annotated[str | None, typer.Option(metavar="STEP", help="Stop after this step.")] = None,
-    begin: Annotated[str | None, typer.Option("--from", metavar="STEP", help="Begin at this step.")] = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="STEP", help="Run this step alone.", autocompletion=step_ids)
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="STEP", help="Stop after this step.", autocompletion=step_ids)
+    ] = None,
+    begin: Annotated[
+        str | None,
+        typer.Option("--from", metavar="STEP", help="Begin at this step.", autocompletion=step_ids),
+    ] = None,
     accept: Annotated[
         list[str] | None,
-        typer.Option(metavar="STEP", help="Keep what was done of a step although it was edited since."),
+        typer.Option(
+            metavar="STEP",
+            help="Keep what was done of a step although it was edited since.",
+            autocompletion=step_ids,
+        ),
     ] = None,
     rerun: Annotated[
-        list[str] | None, typer.Option(metavar="STEP", help="Ask a step again, even a finished one.")
+        list[str] | None,
+        typer.Option(metavar="STEP", help="Ask a step again, even a finished one.", autocompletion=step_ids),
     ] = None,
     expect: Annotated[
         Path | None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from planrunner.errors import StateUnfit
 from planrunner.failpoints import failpoint
 from planrunner.reading import regular
+from planrunner.shipped import own_command
 from planrunner.state.file import FileStore
 
 if TYPE_CHECKING:
@@ -44,15 +44,7 @@ class Hand:
     ) -> None:
         self.member = member
         self._log = folder.log(member.name)
-        command = [
-            sys.executable,
-            "-m",
-            "planrunner",
-            "run",
-            *arguments(member, folder),
-            "--no-input",
-            *words,
-        ]
+        command = [*own_command(), "run", *arguments(member, folder), "--no-input", *words]
         descriptor = _opened(self._log)
         try:
             self._begin = os.fstat(descriptor).st_size
@@ -99,11 +91,6 @@ class Stranger:
 
     def stop(self) -> None:
         """It is not ours to stop."""
-
-
-def _planrunner() -> tuple[str, ...]:
-    """This planrunner as a command: where it is one executable, that is all of it."""
-    return (sys.executable,) if getattr(sys, "frozen", False) else (sys.executable, "-m", "planrunner")
 
 
 def arguments(member: Member, folder: Folder) -> tuple[str, ...]:

@@ -176,8 +176,20 @@ NOT_RUN = {
     "make test": "this test is a part of it",
     "make soak SOAK_ARGS='--hours 8'": "takes hours; tests/faults/test_campaign.py runs what it runs",
     "make soak SOAK_ARGS='--seeds 1 --seed 7 --pair 16:18 --faults 30'": "the same with one seed",
-    "pip install planrunner": "needs a package index",
-    "pip install 'planrunner[sandbox]'": "needs a package index",
+    "pip install planrunner": "needs a package index; tests/release/test_packages.py installs the wheel",
+    "pip install 'planrunner[sandbox]'": "the same",
+    "pipx install planrunner": "the same",
+    "uv tool install planrunner": "the same",
+    "pip install --require-hashes -r runtime.txt": "the same",
+    "pip install --no-deps planrunner": "the same",
+    "sudo install planrunner-0.1.0-linux-x86_64 /usr/local/bin/planrunner": (
+        "changes the machine; tests/release/test_executable.py copies the file"
+    ),
+    "docker build --tag planrunner .": "needs an engine; tests/release/test_image.py reads the recipe",
+    'docker run --rm -v "$PWD:/work" -e SOURCE_PASSWORD -e TARGET_PASSWORD planrunner run orders.yaml': "the same",
+    "planrunner --install-completion": (
+        "writes into the home of whoever runs it; tests/release/test_shells.py asks the shells"
+    ),
     **dict.fromkeys(
         (
             "planrunner fleet lint fleet.yaml",
