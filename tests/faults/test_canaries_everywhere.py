@@ -22,7 +22,8 @@ from tests.faults.canary_wrong import WRONG, wrong_plan
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = [pytest.mark.timeout(1500), pytest.mark.soak]
+# One migration for all, so one worker.
+pytestmark = [pytest.mark.timeout(1500), pytest.mark.soak, pytest.mark.xdist_group("canaries everywhere")]
 CLOCK = SystemClock()
 VALUES = ("--var-file", "values.yaml")
 BUG = """
