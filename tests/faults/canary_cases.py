@@ -78,7 +78,7 @@ MAIN = (
     _good("cleanup", *PLAN, *YES),
     # The member waits for its step, and the fleet with it.
     _good("fleet run", FLEET, code=4),
-    _good("fleet approve", FLEET, "--step", "mark", "--because", "{v1} {v3} {v20}"),
+    _good("fleet approve", FLEET, "--step", "mark", "--because", "it is {environ}"),
     _good("fleet run", FLEET, "--output", "json"),
 )
 # What comes between, before the step that MAIN names.
@@ -206,9 +206,9 @@ WRONG_WORDS = (
         for verb in ("status", "report", "state show", "state history", "approve", "pause", "resume")
     ),
     *(_bad(f"fleet {verb}", fleet) for verb in FLEET_VERBS for fleet in ("odd-fleet.yaml", "odd.yaml")),
-    _bad("fleet approve", FLEET, "--step", "{v1}", "--because", "{v2}"),
-    _bad("fleet approve", FLEET, "{v4}"),
-    _bad("fleet report", FLEET, "--out", "no/{v3}"),
+    _bad("fleet approve", FLEET, "--step", "{environ}", "--because", "{environ}"),
+    _bad("fleet approve", FLEET, "{environ}"),
+    _bad("fleet report", FLEET, "--out", "no/{environ}"),
     _bad("status", *PLAN, "--state", "postgresql://127.0.0.1:1/x?pass%77ord={given}"),
     _bad("status", *PLAN, "--state", "s3://no-such-bucket/{given}"),
 )

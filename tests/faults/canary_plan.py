@@ -81,7 +81,7 @@ def _fleet(place: Place) -> None:
     hooks = [hook for hook in plan["steps"][1]["after"] if any(f"vars.{name}" in str(hook) for name in kept)]
     statement = "SELECT '{{ vars.environ }}', '{{ vars.ssm }}'"
     step = {"id": "mark", "uses": "sql", "with": {"side": "source", "statements": [statement]}}
-    plan["steps"] = [{"id": "check", "uses": "validate", "after": hooks}, {**step, "approval": "manual"}]
+    plan["steps"] = [{**step, "after": hooks, "approval": "manual"}]
     place.write("school-plan.yaml", plan)
     head = {"apiVersion": "planrunner/v1", "kind": "Fleet", "metadata": {"name": "school"}}
     rows = {"rows": [{"name": "fish"}]}
@@ -106,7 +106,8 @@ def _mislead(place: Place, values: Mapping[str, str]) -> None:
         for name, server in (("source", place.source), ("target", place.target))
     }
     dsn = f"postgresql://a:{quote(given)}@127.0.0.1:1/x?sslmode=disable"
-    place.words.update({**values, **servers, "given": given, "dsn": dsn})
+    environ = place.environ["PLANRUNNER_VAR_environ"]
+    place.words.update({**values, **servers, "given": given, "dsn": dsn, "environ": environ})
 
 
 def _keep_with_aws(place: Place, password: str) -> None:

@@ -118,7 +118,7 @@ def units(space: Workspace) -> list[Unit]:
 
 
 def task(site: Site, snapshot: str, *of: Unit, chunk: Chunk | None = None) -> CopyTask:
-    return CopyTask(site=site, generation=1, snapshot=snapshot, job=Job(units=of, chunk=chunk))
+    return CopyTask(site=site, generation=1, token=snapshot, job=Job(units=of, chunk=chunk))
 
 
 def rows(pair: Pair, table: str) -> int:
