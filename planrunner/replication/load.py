@@ -25,6 +25,7 @@ from planrunner.errors import (
 )
 from planrunner.failpoints import failpoint
 from planrunner.replication import copy, generations, indexes, ranges, shift
+from planrunner.replication.bulletin import Bulletin
 from planrunner.replication.courier import mendable
 from planrunner.replication.handing import Hands
 from planrunner.replication.holders import Onlooker
@@ -170,6 +171,7 @@ class Load:
         self._units_left = Counter(unit.table.qualified for unit in units)
         self._hands = Hands(workspace, site, self._check)
         self._throttle = Throttle(workspace, workspace.bulk, None, "the copy")
+        self._bulletin = Bulletin(workspace.clock, workspace.tell)
         self._slow = _slow(workspace)
         self._onlooker = Onlooker(workspace, workspace.target)
         self._spent: dict[int, bool] = {}
@@ -205,6 +207,7 @@ class Load:
                 while self._more(pool, running):
                     # Woken now and then: an operator may have raised the number of streams.
                     done, _ = wait(running.values(), timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)
+                    self._bulletin.tend()
                     for number in [n for n, future in running.items() if future in done]:
                         running.pop(number).result()
             except Interrupted:
@@ -217,6 +220,8 @@ class Load:
             except BaseException:
                 self._stopped.set()
                 raise
+            finally:
+                self._bulletin.end()
 
     def _more(self, pool: ThreadPoolExecutor, running: dict[int, Future[None]]) -> bool:
         """Begin the streams that are missing; False when none is at work and nothing is left."""
@@ -299,8 +304,7 @@ class Load:
             done = self._joined(job.units[0])
         if not done:
             return
-        rows, size = sum(u.rows for u in done.values()), sum(u.bytes for u in done.values())
-        self._workspace.tell(f"copied {some(list(done))}", {"units": list(done), "rows": rows, "bytes": size})
+        self._bulletin.copied(done)
         with self._lock:
             self._units_left.subtract(unit.table.qualified for unit in job.units if unit.id in done)
             complete = [u.table for u in job.units if self._units_left[u.table.qualified] == 0]
@@ -317,12 +321,6 @@ class Load:
         assert whole is not None
         failpoint("copy.joined")
         return {unit.id: whole}
-
-
-def some(names: Sequence[str]) -> str:
-    """The first names of many, for a line of news."""
-    more = len(names) - 3
-    return ", ".join(names[:3]) + (f" and {more} more" if more > 0 else "")
 
 
 def _slow(workspace: Workspace) -> bool:
