@@ -206,9 +206,9 @@ WRONG_WORDS = (
         for verb in ("status", "report", "state show", "state history", "approve", "pause", "resume")
     ),
     *(_bad(f"fleet {verb}", fleet) for verb in FLEET_VERBS for fleet in ("odd-fleet.yaml", "odd.yaml")),
-    _bad("fleet approve", FLEET, "--step", "{environ}", "--because", "{environ}"),
-    _bad("fleet approve", FLEET, "{environ}"),
-    _bad("fleet report", FLEET, "--out", "no/{environ}"),
+    _bad("fleet approve", FLEET, "--step", "none", "--because", "{environ}"),
+    _bad("fleet approve", FLEET, "no-fish"),
+    _bad("fleet report", FLEET, "--out", "no/fleet.html"),
     _bad("status", *PLAN, "--state", "postgresql://127.0.0.1:1/x?pass%77ord={given}"),
     _bad("status", *PLAN, "--state", "s3://no-such-bucket/{given}"),
 )
