@@ -23,7 +23,7 @@ from planrunner.replication import (
 )
 from planrunner.replication.crossing import Position
 from planrunner.returning import follow_again
-from planrunner.step import IRREVERSIBLE, NO_LOCKS, NO_NEEDS, NOTHING_STAYS, TAKEN_BACK, Action, Run
+from planrunner.step import IRREVERSIBLE, NO_LOCKS, NOTHING_STAYS, TAKEN_BACK, Action, Run, blocked
 from planrunner.switching import build
 from planrunner.units import human_bytes
 from planrunner.workspace import workspace
@@ -278,15 +278,10 @@ def _arrive(run: Run) -> Action:
 
 
 def _unfinished_rollback() -> Action:
-    return Action(
+    return blocked(
         name="cutover",
         summary="cut over",
         where=Side.SOURCE,
-        statements=("-- none before the rollback is finished",),
-        locks=NO_LOCKS,
-        needs=NO_NEEDS,
-        undo="nothing is done",
-        lasting=NOTHING_STAYS,
-        perform=lambda _: None,
-        blocked="a rollback was broken off; finish it with `planrunner rollback PLAN`, then run again",
+        none=" before the rollback is finished",
+        why="a rollback was broken off; finish it with `planrunner rollback PLAN`, then run again",
     )

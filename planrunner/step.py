@@ -235,6 +235,24 @@ class Step(Protocol):
         ...
 
 
+def blocked(
+    *, name: str, summary: str, where: Side, none: str, why: str, needs: Sequence[str] = NO_NEEDS
+) -> Action:
+    """An action that can't be performed before somebody has done what ``why`` says; ``none``: its lack of statements."""
+    return Action(
+        name=name,
+        summary=summary,
+        where=where,
+        statements=(f"-- none{none}",),
+        locks=NO_LOCKS,
+        needs=tuple(needs),
+        undo="nothing is done",
+        lasting=NOTHING_STAYS,
+        perform=lambda _: None,
+        blocked=why,
+    )
+
+
 def outlined(actions: Sequence[Action]) -> tuple[Action, ...]:
     """Actions of an outline: whether each is needed at all, the run decides."""
     return tuple(replace(action, decided_at_run_time=True) for action in actions)

@@ -30,7 +30,17 @@ from planrunner.replication.schema_dump import Wishes
 from planrunner.replication.terms import terms
 from planrunner.replication.watch import Watch
 from planrunner.seren.job import Command
-from planrunner.step import IRREVERSIBLE, NO_LOCKS, NOTHING_STAYS, TAKEN_BACK, Action, Draft, Run, outlined
+from planrunner.step import (
+    IRREVERSIBLE,
+    NO_LOCKS,
+    NOTHING_STAYS,
+    TAKEN_BACK,
+    Action,
+    Draft,
+    Run,
+    blocked,
+    outlined,
+)
 from planrunner.units import human_bytes, seconds, size
 from planrunner.workspace import sampled, snapshot_option, workspace
 
@@ -297,17 +307,13 @@ def _lost(run: Run, generations: Sequence[int], done: Collection[str]) -> Sequen
         *troubles.subscription_troubles(space, health, gone),
     ]
     return [
-        Action(
+        blocked(
             name=f"{trouble.code} {number}",
             summary="decide about a stream that is lost",
             where=Side.SOURCE,
-            statements=("-- none before somebody decides",),
-            locks=NO_LOCKS,
+            none=" before somebody decides",
             needs=(needs.BY_OTHERS,),
-            undo="nothing is done",
-            lasting=NOTHING_STAYS,
-            perform=lambda _: None,
-            blocked=f"{trouble.what}. {trouble.remedy}",
+            why=f"{trouble.what}. {trouble.remedy}",
         )
         for number, trouble in enumerate(lost, 1)
     ]
