@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from planrunner.postgres import sessions
+
 if TYPE_CHECKING:
     from planrunner.postgres.connection import Server
 
 MOST = 8
 _ROOM = """
-SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
-       - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')::int,
+SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int,
        current_setting('max_parallel_workers')::int
 """
 
@@ -27,6 +28,6 @@ def jobs(source: Server, target: Server, *, away: bool = False) -> int:
     for server in (source, target):
         row = server.row(_ROOM)
         assert row is not None
-        free, workers = row
-        bounds += [free // 4, workers]
+        places, workers = row
+        bounds += [(places - sessions.clients(server)[0]) // 4, workers]
     return max(2, min(bounds))

@@ -81,6 +81,19 @@ class Ledger:
         )
         return {r[0]: Copied(generation=r[1], rows=r[2], bytes=r[3], seconds=r[4]) for r in rows}
 
+    def done(self) -> tuple[frozenset[str], int, int]:
+        """The finished units' ids, their rows and their bytes: quicker than ``units`` where there are very many."""
+        if not self.exists():
+            return frozenset(), 0, 0
+        ids = self._target.rows("SELECT unit_id FROM planrunner.unit WHERE plan_id = %s", [self._plan_id])
+        sums = self._target.row(
+            "SELECT coalesce(sum(rows), 0)::bigint, coalesce(sum(bytes), 0)::bigint FROM planrunner.unit"
+            " WHERE plan_id = %s",
+            [self._plan_id],
+        )
+        assert sums is not None
+        return frozenset(row[0] for row in ids), sums[0], sums[1]
+
     def begun(self) -> tuple[str, ...]:
         """The units of which some chunks are copied, but not all."""
         if not self.exists():

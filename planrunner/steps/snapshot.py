@@ -80,7 +80,7 @@ class Snapshot:
         if job is not None:
             return job
         space = workspace(run)
-        copied = space.ledger.units()
+        copied, rows, size = space.ledger.done()
         tables = verify.followed_tables(space)
         units = ranges.units(space, tables)
         waiting = {unit.table.qualified for unit in units if unit.id not in copied}
@@ -93,8 +93,8 @@ class Snapshot:
             "units": len(units),
             "tables_done": len(tables) - len(waiting),
             "tables": len(tables),
-            "rows": sum(unit.rows for unit in copied.values()),
-            "bytes": sum(unit.bytes for unit in copied.values()),
+            "rows": rows,
+            "bytes": size,
             "generations": len(space.ledger.generations()),
             "streams": streams,
             "decisions": list[Json](decisions.told(space)),
