@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # Thousands of planrunner processes: each would compile all of it where the environment forbids to keep the bytecode.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-matrix soak coverage mutation servers check bench bench-pause bench-compare bench-preflight bench-workers docs docs-site clean
+.PHONY: demo test test-matrix soak coverage mutation servers check bench bench-pause bench-compare bench-preflight bench-workers bench-growth docs docs-site clean
 
 demo: $(VENV)/.sandbox
 	$(BIN)/planrunner demo $(DEMO_ARGS)
@@ -83,6 +83,11 @@ bench-compare: $(VENV)/.dev
 # A copy by 1, 2 and 4 workers, each on a line of 10 MB/s; under two minutes. E.g. WORKERS_ARGS='--rounds 3'.
 bench-workers: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks.workers $(WORKERS_ARGS)
+
+# What is asked, run and told of 1,000 and 10,000 tables, and of copies in 10,000 and 100,000 parts. Half an hour, or
+# e.g. GROWTH_ARGS='--case tables --tables 1000 --rounds 1'.
+bench-growth: servers
+	$(BIN)/python -m tests.benchmarks.growth $(GROWTH_ARGS)
 
 # The whole preflight at 10 and at 10,000 tables: seconds, and the number of queries; e.g. PREFLIGHT_ARGS='--tables 2000'.
 bench-preflight: $(VENV)/.dev

@@ -47,7 +47,7 @@ _TABLE_BYTES = 100 * 10**6
 _PAGE_BYTES = 8192
 _AT_ONCE = 500
 _ROWS_PER_PAGE = 10
-_MAKE = """
+TABLES = """
 DO $$ BEGIN FOR i IN {first}..{last} LOOP
   EXECUTE format('CREATE TABLE t%s (id serial PRIMARY KEY, a text, b int, c timestamptz)', i);
   EXECUTE format('CREATE INDEX ON t%s (b)', i);
@@ -182,7 +182,7 @@ def _database(
             for first in range(0, count, _AT_ONCE):
                 last = min(first + _AT_ONCE, count) - 1
                 session.execute(
-                    sql.SQL(_MAKE).format(
+                    sql.SQL(TABLES).format(
                         first=sql.Literal(first), last=sql.Literal(last), rows=sql.Literal(rows)
                     )
                 )
