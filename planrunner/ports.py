@@ -171,6 +171,10 @@ class Pool(Protocol):
         """Begin ``task`` when somebody is free, and let its result come."""
         ...
 
+    def look(self) -> None:
+        """PoolLost when nobody is there any more, so that what was submitted may never come."""
+        ...
+
     def failure(self, error: BaseException) -> BaseException:
         """What an error of a future means: PoolLost, WorkerLost, or the task's own."""
         ...

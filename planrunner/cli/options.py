@@ -34,6 +34,14 @@ Vars: TypeAlias = Annotated[
 VarFiles: TypeAlias = Annotated[
     list[Path] | None, typer.Option("--var-file", metavar="FILE", help="Set variables from a YAML file.")
 ]
+PoolAddress: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--pool",
+        metavar="ADDRESS",
+        help="The workers of this Dask scheduler do the bulk work: tls://HOST:PORT.",
+    ),
+]
 OutputFormat: TypeAlias = Annotated[
     Output, typer.Option("--output", help="Text for people or JSON for programs.")
 ]

@@ -13,8 +13,9 @@ def _file(title: str, description: str, example: str) -> Schema:
 
 POOL = mapping(
     "Pool",
-    "Who does the bulk work: copying, building indexes. By default threads of this process; with `dask` the workers of a"
-    " scheduler of dask.distributed, on as many machines as you like. `run --pool` says another.",
+    "Who does the bulk work: copying, building indexes, comparing rows. By default threads of this process; with `dask`"
+    " the workers of a scheduler of dask.distributed, on as many machines as you like. `run --pool` and `verify --pool`"
+    " say another.",
     {
         "dask": {
             "type": ["string", "object"],

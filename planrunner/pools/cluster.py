@@ -90,6 +90,11 @@ class Cluster:
         failpoint("pool.submitted")
         return future
 
+    def look(self) -> None:
+        """A future that was made while the line to the scheduler broke is not always cancelled by its client."""
+        if self._client is None or self._client.status != "running":
+            raise self._gone(CancelledError())
+
     def failure(self, error: BaseException) -> BaseException:
         """Cancelled by nobody here: its scheduler is gone. Killed: so are the workers that had it."""
         if isinstance(error, CancelledError):
@@ -107,7 +112,8 @@ class Cluster:
         told = str(error).partition("\n")[0] or "the line to it broke"
         return PoolLost(
             f"pool: the scheduler at {self._pool.address} is not there: {told}",
-            remedy="What was copied stays copied. Look at the scheduler, then run again; or run without the pool.",
+            remedy="What was copied stays copied, a comparison begins anew. Look at the scheduler, then run again; or run"
+            " without the pool.",
         )
 
     def close(self) -> None:

@@ -20,10 +20,11 @@ from planrunner.postgres.heartbeat import watched
 from planrunner.replication import shift, tasks
 from planrunner.replication.feeds import Psql
 from planrunner.replication.frozen import Still
+from planrunner.replication.lanes import Lanes
 from planrunner.replication.ledger import Ledger, lease_lost
 from planrunner.replication.shift import Kind
 from planrunner.replication.snapshot import NamedSnapshot
-from planrunner.replication.tasks import Streams
+from planrunner.replication.tasks import LeasedSite, Streams
 from planrunner.replication.workplace import Workplace
 from planrunner.secrets import SecretResolver
 
@@ -39,7 +40,7 @@ _LOOK_SECONDS = 2.0
 
 
 def perform(task: Task) -> Any:
-    """Do ``task`` on this machine; what is returned is committed.
+    """Do ``task`` on this machine; what is returned of one that writes is committed.
 
     PoolUnfit when another program asks, SecretUnavailable and ConnectionFailed as this machine is.
     """
@@ -89,7 +90,7 @@ class Camp:
 
 
 class _Post:
-    """One place: its servers, watched, and its streams. As a context manager it is in use for the length of the block."""
+    """One place: its servers, watched, and its sessions. A context manager: in use for the length of the block."""
 
     def __init__(self, site: Site) -> None:
         self.busy = 0
@@ -131,7 +132,7 @@ class _Post:
                 endpoint,
                 clock=clock,
                 resolve=secrets.resolve,
-                label=shift.label(site),
+                label=f"planrunner/{site.crew}",
                 authority=authority,
             )
             self._stack.callback(made.close)
@@ -140,34 +141,36 @@ class _Post:
         with ExitStack() as undo:
             undo.push(self._stack)
             source, target = server(site.source), server(site.target)
-            hold = shift.hold(site)
-            place = Workplace(
-                source=source,
-                target=target,
-                ledger=Ledger(target, site.plan_id),
-                clock=clock,
-                epoch=site.epoch,
-                hold=hold,
-                psql=Psql.find(source) if site.kind == Kind.COPY.value else None,
-                moved=lambda _: None,
-                check=lambda: None,
-                away=True,
-            )
-
-            def fence() -> None:
-                # Without its FOR SHARE, which a session that only reads may not say.
-                if target.row(shift.look(site)) is None:
-                    raise lease_lost()
-
-            source.fence = target.fence = fence
             for one in (source, target):
                 self._stack.enter_context(watched(one))
-            self._stack.enter_context(
-                tasks.present(
-                    site.shift, Streams(place, lambda number, token: _instant(source, number, token))
-                )
-            )
+            # Lanes are read-only by the server's own word, so nothing has to be asked before one is opened.
+            made = _streams(site, source, target) if isinstance(site, LeasedSite) else Lanes(source, target)
+            self._stack.enter_context(tasks.present(site.shift, made))
             undo.pop_all()
+
+
+def _streams(site: LeasedSite, source: Server, target: Server) -> Streams:
+    """Sessions that write for whoever holds the lease; none is opened once it or the shift is over."""
+
+    def fence() -> None:
+        # Without its FOR SHARE, which a session that only reads may not say.
+        if target.row(shift.look(site)) is None:
+            raise lease_lost()
+
+    source.fence = target.fence = fence
+    place = Workplace(
+        source=source,
+        target=target,
+        ledger=Ledger(target, site.plan_id),
+        clock=target.clock,
+        epoch=site.epoch,
+        hold=shift.hold(site),
+        psql=Psql.find(source) if site.kind == Kind.COPY.value else None,
+        moved=lambda _: None,
+        check=lambda: None,
+        away=True,
+    )
+    return Streams(place, lambda number, token: _instant(source, number, token))
 
 
 def _instant(source: Server, generation: int, token: str | Stand) -> Instant:

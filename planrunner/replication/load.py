@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from planrunner.replication.generations import Division
     from planrunner.replication.jobs import Job
     from planrunner.replication.ledger import Copied
-    from planrunner.replication.tasks import Site
+    from planrunner.replication.tasks import LeasedSite
     from planrunner.replication.units import Unit
     from planrunner.replication.watch import Background
     from planrunner.replication.workspace import Workspace
@@ -109,7 +109,7 @@ def _attempt(workspace: Workspace, tables: Sequence[Table], ways: Ways) -> None:
         _attempt_at(site, workspace, tables, ways)
 
 
-def _attempt_at(site: Site, workspace: Workspace, tables: Sequence[Table], ways: Ways) -> None:
+def _attempt_at(site: LeasedSite, workspace: Workspace, tables: Sequence[Table], ways: Ways) -> None:
     # Chunks of an attempt that broke off are begun anew: how a table is cut may have changed with its size.
     generations.truncate_begun(workspace, ranges.units(workspace, tables))
     if workspace.round is None or not workspace.round.alive():
@@ -160,7 +160,7 @@ class Load:
     """One attempt at ``units`` under the workspace's round of snapshots."""
 
     def __init__(
-        self, workspace: Workspace, ways: Ways, units: Sequence[Unit], watch: Background, site: Site
+        self, workspace: Workspace, ways: Ways, units: Sequence[Unit], watch: Background, site: LeasedSite
     ) -> None:
         self._workspace = workspace
         self._watch = watch

@@ -17,7 +17,7 @@ from planrunner.errors import QueryFailed, ServerError
 from planrunner.failpoints import failpoint
 from planrunner.replication.restore import STEP
 from planrunner.replication.takeover import LOCK_NOT_AVAILABLE, PATIENCE_SECONDS, end_stale_sessions
-from planrunner.replication.tasks import Site
+from planrunner.replication.tasks import LeasedSite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,7 @@ class Kind(Enum):
 
 
 @contextmanager
-def at_work(workspace: Workspace, kind: Kind) -> Iterator[Site]:
+def at_work(workspace: Workspace, kind: Kind) -> Iterator[LeasedSite]:
     """A shift for the length of the block; when it ends nothing of it is under way anywhere.
 
     Where the pool works in this process, whoever submitted a task has waited for it, and nothing is put on record.
@@ -49,7 +49,7 @@ def at_work(workspace: Workspace, kind: Kind) -> Iterator[Site]:
     told = pool.open()
     if told is not None:
         workspace.tell(told, {})
-    site = Site(
+    site = LeasedSite(
         source=workspace.bulk.endpoint,
         target=workspace.target.endpoint,
         plan_id=workspace.names.plan_id,
@@ -61,34 +61,25 @@ def at_work(workspace: Workspace, kind: Kind) -> Iterator[Site]:
     if not pool.away:
         yield site
         return
-    _replace(workspace, kind, site.shift)
+    _replace(workspace, site, site.shift)
     try:
         yield site
     finally:
         # A target that is away now is told by the next shift, before that begins anything.
         with suppress(ServerError):
-            _replace(workspace, kind, _OVER)
-
-
-def label(site: Site) -> str:
-    """What the sessions of workers are called on the servers."""
-    return f"planrunner/{_workers(site.plan_id, site.kind)}"
-
-
-def _workers(plan_id: str, kind: str) -> str:
-    return f"{plan_id}/{kind}"
+            _replace(workspace, site, _OVER)
 
 
 def _name(kind: str) -> str:
     return f"shift {kind}"
 
 
-def hold(site: Site) -> sql.Composed:
+def hold(site: LeasedSite) -> sql.Composed:
     """The SELECT by which a transaction holds the lease's epoch and the shift; no row when either is over."""
     return sql.SQL("{} FOR SHARE").format(look(site))
 
 
-def look(site: Site) -> sql.Composed:
+def look(site: LeasedSite) -> sql.Composed:
     """The SELECT that tells whether they are what they were, as far as it is committed now."""
     return sql.SQL(_LOOK).format(
         plan=sql.Literal(site.plan_id),
@@ -99,15 +90,15 @@ def look(site: Site) -> sql.Composed:
     )
 
 
-def _replace(workspace: Workspace, kind: Kind, word: str) -> None:
+def _replace(workspace: Workspace, site: LeasedSite, word: str) -> None:
     give_up = workspace.clock.monotonic() + PATIENCE_SECONDS
     while True:
         for server in {workspace.source, workspace.bulk, workspace.target}:
-            end_stale_sessions(server, _workers(workspace.names.plan_id, kind.value))
+            end_stale_sessions(server, site.crew)
         try:
             with workspace.writing() as session:
                 session.execute("SET LOCAL lock_timeout = '1s'")
-                workspace.ledger.record_effect(session, STEP, _name(kind.value), {"word": word})
+                workspace.ledger.record_effect(session, STEP, _name(site.kind), {"word": word})
                 failpoint("shift.before_commit")
             failpoint("shift.replaced")
         except QueryFailed as error:

@@ -1,7 +1,7 @@
 """Tasks of bulk work: values that travel to whoever performs them, and may be performed more than once.
 
-A task holds secrets by reference alone. What is done of it is committed with its row in the ledger, so that the ledger
-decides: a task that is performed again returns what is on record.
+A task holds secrets by reference alone. What is done of one that writes is committed with its row in the ledger, so that
+the ledger decides: performed again it returns what is on record. One that only reads leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, assert_never
 
 from planrunner.errors import QueryFailed, StepConflict
-from planrunner.replication import building
+from planrunner.failpoints import failpoint
+from planrunner.replication import building, regions
 from planrunner.replication.courier import StreamSession, recorded
+from planrunner.replication.lanes import Lanes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -24,33 +26,45 @@ if TYPE_CHECKING:
     from planrunner.replication.instant import Instant
     from planrunner.replication.jobs import Job
     from planrunner.replication.ledger import Copied
+    from planrunner.replication.regions import Survey, Tract
     from planrunner.replication.workplace import Workplace
 
-    Task: TypeAlias = "CopyTask | BuildTask"
+    Task: TypeAlias = "CopyTask | BuildTask | SurveyTask"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """What a process needs to know to work for a plan: where rows come from and go to, the lease's epoch, its shift.
+    """What a process needs to know to work for a plan: both servers, and by what words its work is known.
 
-    ``kind`` is the word for shifts of this sort; there is one of each at a time.
-    ``code`` is the digest of the program that asks; another one's tasks are not performed.
+    ``kind`` is what this sort of work is called, ``shift`` the word of this stretch of it. ``code`` is the digest of the
+    program that asks; another one's tasks are not performed. Whoever knows no more than this has no right to write.
     """
 
     source: Endpoint
     target: Endpoint
     plan_id: str
-    epoch: int
     kind: str
     shift: str
     code: str = ""
+
+    @property
+    def crew(self) -> str:
+        """What the sessions of its workers are called on the servers, after ``planrunner/``."""
+        return f"{self.plan_id}/{self.kind}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeasedSite(Site):
+    """One to write at, as long as the lease's epoch is this one and the shift is not over (see ``shift``)."""
+
+    epoch: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class CopyTask:
     """Copy ``job`` as of a generation's instant, which is found by ``token`` (see ``instant.Instant``)."""
 
-    site: Site
+    site: LeasedSite
     generation: int
     token: str | Stand
     job: Job
@@ -60,8 +74,17 @@ class CopyTask:
 class BuildTask:
     """Build what belongs to tables whose rows are in."""
 
-    site: Site
+    site: LeasedSite
     build: Build
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurveyTask:
+    """Digest ``tracts``, one after the other, each on both sides at the same time; as ``regions.survey``."""
+
+    site: Site
+    tracts: tuple[Tract, ...]
+    moving: bool
 
 
 class Streams:
@@ -114,30 +137,49 @@ class Streams:
             self.shed()
 
 
-_present: dict[str, Streams] = {}
+_writing: dict[str, Streams] = {}
+_looking: dict[str, Lanes] = {}
 
 
 @contextmanager
-def present(shift: str, streams: Streams) -> Iterator[None]:
-    """Tasks of ``shift`` are performed with ``streams`` for the length of the block; they are closed at its end."""
-    _present[shift] = streams
+def present(shift: str, sessions: Streams | Lanes) -> Iterator[None]:
+    """Tasks of ``shift`` are performed with ``sessions`` for the length of the block; they are closed at its end.
+
+    Lanes do for those that only look.
+    """
+    if isinstance(sessions, Lanes):
+        _looking[shift] = sessions
+    else:
+        _writing[shift] = sessions
     try:
         yield
     finally:
-        del _present[shift]
-        streams.close()
+        _looking.pop(shift, None)
+        _writing.pop(shift, None)
+        sessions.close()
 
 
 def perform(task: Task) -> Any:
-    """Do it where ``present`` says; what is returned is committed. LeaseLost once its shift is over."""
-    streams = _present[task.site.shift]
+    """Do it where ``present`` says; of a task that writes what is returned is committed.
+
+    LeaseLost once the shift of such a one is over.
+    """
     match task:
         case CopyTask():
-            return _copied(task, streams)
+            return _copied(task, _writing[task.site.shift])
         case BuildTask():
-            return building.build(streams.place, task.build)
+            return building.build(_writing[task.site.shift].place, task.build)
+        case SurveyTask():
+            return _surveyed(task, _looking[task.site.shift])
         case _:
             assert_never(task)
+
+
+def _surveyed(task: SurveyTask, lanes: Lanes) -> tuple[Survey, ...]:
+    with lanes.one() as lane:
+        found = tuple(regions.survey(lane, t.table, within=t.within, moving=task.moving) for t in task.tracts)
+    failpoint("survey.read")
+    return found
 
 
 def _copied(task: CopyTask, streams: Streams) -> Mapping[str, Copied]:

@@ -33,6 +33,9 @@ class Threads:
         assert self._executor is not None
         return self._executor.submit(tasks.perform, task)
 
+    def look(self) -> None:
+        """They are as there as whoever asks."""
+
     def failure(self, error: BaseException) -> BaseException:
         """The task's own: nothing lies between."""
         return error

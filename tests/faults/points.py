@@ -354,7 +354,7 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
         "a generation captured for a standby is taken away; the next run takes it away",
     ),
     **dict.fromkeys(
-        ("shift.before_commit", "shift.replaced", "pool.submitted"),
+        ("shift.before_commit", "shift.replaced", "pool.submitted", "survey.read"),
         ("faults/test_pool.py", "needs a pool of workers"),
     ),
     "cutover.proven": ("faults/test_ddl.py", "between the proofs and the fence; nothing is changed there"),

@@ -1,4 +1,4 @@
-"""A copy by the workers of a real scheduler: they are killed with units in hand, and so is the scheduler."""
+"""A copy, and a comparison, by the workers of a real scheduler: they are killed with units in hand, and so is it."""
 
 from __future__ import annotations
 
@@ -146,13 +146,14 @@ def test_a_run_that_is_interrupted_leaves_nobody_at_work(
         one.assert_moved()
 
 
-def at_work(one: Migration) -> list[str]:
+def at_work(one: Migration, kind: str = "copy") -> list[str]:
     found = []
     for dsn in (one.ours, one.theirs):
         with psycopg.connect(dsn) as session:
             found += session.execute(
                 "SELECT application_name, query FROM pg_stat_activity WHERE datname = current_database()"
-                " AND application_name LIKE 'planrunner/%/copy/%'"
+                " AND application_name LIKE 'planrunner/%%/' || %s::text || '/%%'",
+                [kind],
             ).fetchall()
     return found
 
@@ -205,6 +206,66 @@ def test_a_worker_that_lacks_a_secret_says_so(
         assert "env:SOURCE_PASSWORD is not set" in said or "env:TARGET_PASSWORD is not set" in said
         for password in secrets(one).values():
             assert password not in said + workers.log("one") + workers.log("scheduler")
+
+
+def digested(one: Migration) -> Counter[str]:
+    """How often the source was asked for the digest of each table, by its own log; by workers alone."""
+    lines = (line for line in one.source.log.read_text().splitlines() if f"@{one.name}/planrunner/" in line)
+    return Counter(
+        found[1]
+        for line in lines
+        if "/survey/" in line and (found := re.search(r'sum\(.* FROM ONLY "public"\."(t\d+)"', line))
+    )
+
+
+def test_a_worker_that_is_killed_with_a_survey_in_hand_costs_that_survey_once(
+    pair: tuple[PostgresServer, PostgresServer], workers: Cluster, tmp_path: Path
+) -> None:
+    with migration(pair, tmp_path, "surveyed", SCRIPT) as one:
+        one.succeeds("run --until copy")
+        workers.add("one", {**secrets(one), "PLANRUNNER_FAILPOINTS": "survey.read:kill"})
+        workers.add("two", secrets(one))
+        workers.add("three", secrets(one))
+        workers.wait_for(3)
+        said = one.succeeds("verify", "--pool", workers.address)
+        assert f"pool: 3 workers with 3 threads at {workers.address}" in said
+        assert f"{TABLES} tables compared" in said
+        assert workers.workers["one"].wait(10) == -9
+        assert sorted(digested(one).values()) == [1] * (TABLES - 1) + [2]
+        with psycopg.connect(one.theirs) as session:
+            session.execute("UPDATE t5 SET w = 'hush' WHERE id = 77")
+        one.plan.write_text(one.plan.read_text() + f"pool: {{dask: '{workers.address}'}}\n")
+        code, said = one.run("verify")
+        assert code == 7, said
+        assert "public.t5: 1 rows differ" in said
+        assert "'hush'" in said
+        logs = workers.log("scheduler") + workers.log("two") + workers.log("three")
+        for password in secrets(one).values():
+            assert password not in said + logs
+
+
+def test_a_comparison_whose_scheduler_is_lost_begins_anew(
+    pair: tuple[PostgresServer, PostgresServer], workers: Cluster, tmp_path: Path
+) -> None:
+    with migration(pair, tmp_path, "unsurveyed", SCRIPT) as one:
+        one.succeeds("run --until copy")
+        frozen = {**secrets(one), "PLANRUNNER_FAILPOINTS": "survey.read#3:stop"}
+        workers.add("one", frozen, threads=2)
+        child = one.start("verify", "--pool", workers.address)
+        wait_until(lambda: stopped(workers.workers["one"].pid), "the worker reads three tables")
+        assert at_work(one, "survey") != []
+        workers.kill_scheduler()
+        said, _ = child.communicate(timeout=120)
+        assert child.returncode == 1, said
+        assert f"the scheduler at {workers.address} is not there" in said
+        assert "a comparison begins anew" in said
+        assert "Traceback" not in said, said
+        # What nobody waits for is ended on the servers, whatever became of the worker.
+        assert at_work(one, "survey") == []
+        workers.close()
+        workers.start()
+        workers.add("two", secrets(one), threads=2)
+        assert f"{TABLES} tables compared" in one.succeeds("verify", "--pool", workers.address)
 
 
 def certificates(folder: Path) -> tuple[str, ...]:

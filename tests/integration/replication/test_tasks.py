@@ -12,28 +12,32 @@ import psycopg
 import pytest
 
 from planrunner.clock import SystemClock
-from planrunner.errors import LeaseLost, PoolUnfit, QueryFailed, SecretUnavailable
+from planrunner.errors import LeaseLost, PoolUnfit, QueryFailed, SecretUnavailable, WorkerLost
 from planrunner.model import SecretKind, SecretRef
 from planrunner.pools import worker
 from planrunner.pools.likeness import digest
-from planrunner.replication import generations, restore, shift, verify
+from planrunner.replication import comparison, generations, restore, shift, surveys, verify
 from planrunner.replication.building import Build, Piece
 from planrunner.replication.copy import Chunk
 from planrunner.replication.generations import Division
 from planrunner.replication.jobs import Job
+from planrunner.replication.regions import Tract
 from planrunner.replication.schema_dump import Wishes
 from planrunner.replication.shift import Kind
-from planrunner.replication.tasks import BuildTask, CopyTask
+from planrunner.replication.tasks import BuildTask, CopyTask, SurveyTask
+from planrunner.replication.throttle import Effort
 from planrunner.replication.units import Unit
 from planrunner.sandbox.binaries import wheel_bin
 from planrunner.sandbox.servers import PostgresServer
+from planrunner.verification import VerifyTerms
 from tests.integration.replication.stage import Pair, assert_equal, copy_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from planrunner.replication.tasks import Site, Task
+    from planrunner.replication.tasks import LeasedSite, Task
     from planrunner.replication.workspace import Workspace
+    from planrunner.verification import Verification
 
 CLOCK = SystemClock()
 FEW = """
@@ -67,11 +71,30 @@ class Beside:
         self.performed.append(task)
         return self._executor.submit(worker.perform, task)
 
+    def look(self) -> None:
+        pass
+
     def failure(self, error: BaseException) -> BaseException:
         return error
 
     def close(self) -> None:
         self._executor.shutdown()
+
+
+class Losing(Beside):
+    """The first tasks never come back."""
+
+    def __init__(self, lost: int) -> None:
+        super().__init__()
+        self._to_lose = itertools.repeat(None, lost)
+
+    def submit(self, task: Any) -> Future[Any]:
+        future = super().submit(task)
+        if next(self._to_lose, future) is future:
+            return future
+        gone: Future[Any] = Future()
+        gone.set_exception(WorkerLost("a worker ended"))
+        return gone
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +127,7 @@ def workspace(pair: Pair) -> Iterator[Workspace]:
 
 
 @contextmanager
-def shift_of(space: Workspace) -> Iterator[tuple[Site, str]]:
+def shift_of(space: Workspace) -> Iterator[tuple[LeasedSite, str]]:
     """A shift under generation 1, the target's tables made; with the name of the snapshot."""
     generations.begin(space, verify.followed_tables(space), Division())
     restore.pre_data(space, Wishes())
@@ -117,7 +140,7 @@ def units(space: Workspace) -> list[Unit]:
     return [Unit(table=table) for table in verify.followed_tables(space)]
 
 
-def task(site: Site, snapshot: str, *of: Unit, chunk: Chunk | None = None) -> CopyTask:
+def task(site: LeasedSite, snapshot: str, *of: Unit, chunk: Chunk | None = None) -> CopyTask:
     return CopyTask(site=site, generation=1, token=snapshot, job=Job(units=of, chunk=chunk))
 
 
@@ -195,7 +218,7 @@ def test_whoever_is_at_work_when_a_shift_ends_is_stopped(pair: Pair) -> None:
                 while blocker.execute(waiting).fetchone() != (True,):
                     CLOCK.sleep(0.05)
                     assert not begun.done()
-                shift._replace(space, Kind.COPY, "another")
+                shift._replace(space, site, "another")
                 with pytest.raises(LeaseLost):
                     begun.result(30)
         assert rows(pair, "few") == 0
@@ -229,7 +252,7 @@ def test_a_worker_that_rests_gives_its_sessions_back(pair: Pair) -> None:
     pair.create(FEW)
     with workspace(pair) as space, shift_of(space) as (site, snapshot):
         worker.perform(task(site, snapshot, units(space)[0]))
-        label = f"{shift.label(site)}/%"
+        label = f"planrunner/{site.crew}/%"
         query = "SELECT count(*)::int FROM pg_stat_activity WHERE application_name LIKE %s"
         assert space.source.value(query, [label]) > 0
         give_up = CLOCK.monotonic() + 30
@@ -307,3 +330,131 @@ def test_a_copy_by_workers_is_the_copy(pair: Pair) -> None:
         assert {name: copied.rows for name, copied in space.ledger.units().items()} == {
             f"public.s{n}": n * 900 for n in range(6)
         }
+
+
+APART = (
+    "UPDATE s3 SET w = 'other' WHERE id = 7; DELETE FROM s4 WHERE id = 9; INSERT INTO s0 VALUES (1, 'more');"
+)
+LOOKED = comparison._Looked(scope=comparison.Scope(), behind=None, effort=Effort(jobs=3))
+
+
+def epoch(pair: Pair) -> Any:
+    with psycopg.connect(pair.theirs) as session:
+        return session.execute("SELECT epoch FROM planrunner.lease").fetchone()
+
+
+def found(space: Workspace, **terms: Any) -> Verification:
+    return replace(comparison.compare(space, VerifyTerms(**terms), comparison.Scope()), seconds=0.0)
+
+
+@pytest.fixture
+def copied(pair: Pair) -> Pair:
+    """Both sides with the same rows, of ``SOME``."""
+    pair.create(SOME)
+    with pair.workspace() as space:
+        copy_all(space, division=Division())
+        generations.clear_all(space)
+    return pair
+
+
+def test_a_comparison_by_workers_finds_what_one_by_threads_finds(copied: Pair) -> None:
+    before = epoch(copied)
+    with workspace(copied) as by_workers, copied.workspace() as by_threads:
+        equal = found(by_workers)
+        assert equal == found(by_threads)
+        assert [(table.equal, table.target_rows) for table in equal.tables] == [
+            (True, n * 900) for n in range(6)
+        ]
+        with psycopg.connect(copied.theirs) as session:
+            session.execute(APART)
+        apart = found(by_workers)
+        assert apart == found(by_threads)
+        assert {one.table for one in apart.rows} == {"public.s0", "public.s3", "public.s4"}
+        assert found(by_workers, sample=1.0) == found(by_threads, sample=1.0)
+        pool = by_workers.pool
+        assert isinstance(pool, Beside)
+        assert {type(one) for one in pool.performed} == {SurveyTask}
+        assert len(pool.performed) == 3 * 6
+        assert by_workers._lease is None
+    # Whoever holds the lease meanwhile keeps it.
+    assert epoch(copied) == before
+
+
+def test_small_tables_are_looked_at_together(pair: Pair) -> None:
+    pair.create(
+        "".join(f"CREATE TABLE s{n} (id int PRIMARY KEY); INSERT INTO s{n} VALUES (1);" for n in range(70))
+    )
+    with workspace(pair) as space:
+        with psycopg.connect(pair.theirs, autocommit=True) as session:
+            for n in range(70):
+                session.execute(f"CREATE TABLE s{n} (id int PRIMARY KEY)")  # type: ignore[arg-type]
+                session.execute(f"INSERT INTO s{n} VALUES ({1 if n != 33 else 2})")  # type: ignore[arg-type]
+        assert [one.table for one in found(space).tables if not one.equal] == ["public.s33"]
+        pool = space.pool
+        assert isinstance(pool, Beside)
+        looked_at = [tract.table.name for task in pool.performed for tract in task.tracts]
+        assert sorted(looked_at) == sorted(f"s{n}" for n in range(70))
+        assert len(pool.performed) < 70
+
+
+def test_a_comparison_by_workers_repairs_from_here(copied: Pair) -> None:
+    with psycopg.connect(copied.theirs) as session:
+        session.execute(APART)
+    with workspace(copied) as space:
+        mended = found(space, mend=lambda _: True)
+        assert mended.equal
+        pool = space.pool
+        assert isinstance(pool, Beside)
+        assert len(pool.performed) == 6
+    assert_equal(copied)
+
+
+def test_whoever_surveys_may_not_write(copied: Pair) -> None:
+    with workspace(copied) as space, surveys.at_work(space) as surveyors:
+        tables = verify.followed_tables(space)
+        writing = replace(tables[1], where="nextval('public.counted') > 0")
+        with psycopg.connect(copied.ours) as session:
+            session.execute("CREATE SEQUENCE counted")
+        with pytest.raises(QueryFailed, match="read-only transaction"):
+            surveyors.survey(Tract(table=writing), moving=False)
+        # The session that failed is given up, the next task has another.
+        (found,) = surveyors.survey(Tract(table=tables[1]), moving=False)
+        assert not found.different
+
+
+def test_what_workers_read_for_nobody_is_ended(copied: Pair) -> None:
+    waiting = "SELECT count(*)::int FROM pg_locks WHERE NOT granted AND relation = 's1'::regclass"
+    reading = (
+        "SELECT count(*)::int FROM pg_stat_activity WHERE state = 'active'"
+        " AND application_name LIKE 'planrunner/%/survey/%'"
+    )
+    with workspace(copied) as space, psycopg.connect(copied.theirs) as blocker:
+        blocker.execute("LOCK TABLE s1 IN ACCESS EXCLUSIVE MODE")
+
+        def give_up() -> None:
+            with comparison._rows(space, verify.followed_tables(space), VerifyTerms(), LOOKED):
+                while blocker.execute(waiting).fetchone() != (1,):
+                    CLOCK.sleep(0.05)
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            give_up()
+        give_up_at = CLOCK.monotonic() + 10
+        while blocker.execute(reading).fetchone() != (0,):
+            assert CLOCK.monotonic() < give_up_at, "they go on"
+            CLOCK.sleep(0.05)
+        pool = space.pool
+        assert isinstance(pool, Beside)
+        # The lock is held still: they were called off and did not come to their end.
+        assert blocker.execute(waiting).fetchone() == (0,)
+
+
+def test_a_survey_elsewhere_whose_worker_is_lost_is_asked_for_once_more(copied: Pair) -> None:
+    with workspace(copied) as space:
+        space.pool = losing = Losing(1)
+        assert found(space).equal
+        assert len(losing.performed) == 6 + 1
+        assert "a worker ended: it is given to another" in copied.news
+        space.pool = Losing(1000)
+        with pytest.raises(WorkerLost, match="a worker ended"):
+            found(space)

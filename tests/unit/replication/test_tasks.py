@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from psycopg import sql
 
 from planrunner.model import Endpoint, Secret, SecretKind, SecretRef, Side
 from planrunner.postgres.catalog import ANY_TABLE
@@ -14,8 +15,9 @@ from planrunner.replication import shift
 from planrunner.replication.building import Build, Piece
 from planrunner.replication.copy import Chunk
 from planrunner.replication.jobs import Job
+from planrunner.replication.regions import Survey, Tract
 from planrunner.replication.snapshot import NamedSnapshot
-from planrunner.replication.tasks import BuildTask, CopyTask, Site, Streams
+from planrunner.replication.tasks import BuildTask, CopyTask, LeasedSite, Site, Streams, SurveyTask
 from planrunner.replication.units import KeyRange, Unit
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ def endpoint(side: Side) -> Endpoint:
     return Endpoint(side=side, dsn=f"postgresql://me@{side.value}.example.com/app", password=password)
 
 
-SITE = Site(
+SITE = LeasedSite(
     source=endpoint(Side.SOURCE),
     target=endpoint(Side.TARGET),
     plan_id="0123abcd",
@@ -52,20 +54,38 @@ BUILD = BuildTask(
         analyzing=(ANY_TABLE,),
     ),
 )
+SURVEY = SurveyTask(
+    site=Site(
+        source=SITE.source,
+        target=SITE.target,
+        plan_id=SITE.plan_id,
+        kind="survey/beef",
+        shift="beef",
+    ),
+    tracts=(Tract(table=ANY_TABLE, within=sql.SQL("{} > {}").format(sql.Identifier("a"), sql.Literal(7))),),
+    moving=True,
+)
+TASKS = pytest.mark.parametrize("task", [TASK, BUILD, SURVEY], ids=["copy", "build", "survey"])
 
 
-@pytest.mark.parametrize("task", [TASK, BUILD], ids=["copy", "build"])
+@TASKS
 def test_a_task_arrives_as_it_was_sent(task: Task) -> None:
     assert pickle.loads(pickle.dumps(task)) == task
 
 
+@TASKS
 def test_a_task_travels_with_the_reference_of_a_password_and_never_with_the_password(
-    monkeypatch: pytest.MonkeyPatch,
+    task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PGSECRET", "verysecretindeed")
-    assert b"PGSECRET" in pickle.dumps(TASK)
-    assert b"verysecretindeed" not in pickle.dumps(TASK)
-    assert "verysecretindeed" not in repr(TASK) + str(TASK)
+    assert b"PGSECRET" in pickle.dumps(task)
+    assert b"verysecretindeed" not in pickle.dumps(task)
+    assert "verysecretindeed" not in repr(task) + str(task)
+
+
+def test_what_a_survey_found_arrives_as_it_was_sent() -> None:
+    found = Survey(source_rows=3, target_rows=2, different=True, within=SURVEY.tracts[0].within)
+    assert pickle.loads(pickle.dumps(found)) == found
 
 
 def test_a_task_with_a_resolved_secret_does_not_travel() -> None:
@@ -84,7 +104,8 @@ def test_what_a_task_holds_names_epoch_and_shift_and_locks_both() -> None:
 
 
 def test_workers_are_called_so_that_whoever_takes_over_ends_them() -> None:
-    assert shift.label(SITE) == "planrunner/0123abcd/copy"
+    assert SITE.crew == "0123abcd/copy"
+    assert SURVEY.site.crew == "0123abcd/survey/beef"
 
 
 def instant(generation: int, token: str | Stand) -> Instant:
