@@ -76,6 +76,7 @@ def run(
     from planrunner.cli.preview import show_preview
     from planrunner.cli.screen import may_ask
 
+    _follow_starter()
     opened = open_plan(plan, state, var, var_file, local=local)
     if pool is not None:
         opened = opened.with_pool(pool)
@@ -99,6 +100,18 @@ def run(
     )
     asking = output is Output.TEXT and may_ask(no_input=no_input)
     _launch(opened, options, output, asking=asking)
+
+
+def _follow_starter() -> None:
+    """Whoever started this run for somebody else takes it along when he goes."""
+    import os
+
+    from planrunner.lifeline import LIFELINE, follow
+
+    # Not for what this run starts in its turn.
+    descriptor = os.environ.pop(LIFELINE, None)
+    if descriptor is not None:
+        follow(int(descriptor))
 
 
 def _launch(opened: "OpenedPlan", options: "RunOptions", output: Output, *, asking: bool) -> None:

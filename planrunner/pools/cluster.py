@@ -13,7 +13,7 @@ from planrunner.failpoints import failpoint
 from planrunner.pools import likeness, worker
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from concurrent.futures import Future
 
     from planrunner.model import DaskPool
@@ -23,10 +23,11 @@ _WORKERS_SECONDS = 120.0
 
 
 class Cluster:
-    """A pool over ``Client.get_executor``; the client is made by ``open``."""
+    """A pool over ``Client.get_executor``; the client is made by ``open``. A worker calls ``perform`` with a task."""
 
-    def __init__(self, pool: DaskPool) -> None:
+    def __init__(self, pool: DaskPool, perform: Callable[[Any], Any] = worker.perform) -> None:
         self.away = True
+        self._perform = perform
         self._pool = pool
         self._client: Any = None
         self._executor: Any = None
@@ -84,7 +85,7 @@ class Cluster:
     def submit(self, task: Any) -> Future[Any]:
         """Hand it to the scheduler, which gives it to a worker that has a thread free."""
         try:
-            future: Future[Any] = self._executor.submit(worker.perform, task)
+            future: Future[Any] = self._executor.submit(self._perform, task)
         except Exception as error:
             raise self._gone(error) from error
         failpoint("pool.submitted")
@@ -94,6 +95,13 @@ class Cluster:
         """A future that was made while the line to the scheduler broke is not always cancelled by its client."""
         if self._client is None or self._client.status != "running":
             raise self._gone(CancelledError())
+
+    def everywhere(self, function: Callable[..., None], *words: Any) -> None:
+        """Let each worker's process call ``function``, whatever it has in hand; PoolLost when nobody can be told."""
+        try:
+            self._client.run(function, *words, on_error="ignore")
+        except Exception as error:
+            raise self._gone(error) from error
 
     def failure(self, error: BaseException) -> BaseException:
         """Cancelled by nobody here: its scheduler is gone. Killed: so are the workers that had it."""

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import planrunner
+from planrunner.errors import PoolUnfit
 
 
 @cache
@@ -23,3 +24,12 @@ def digest() -> str:
 def introduction() -> tuple[str, str]:
     """Version and digest, as a worker tells them."""
     return planrunner.__version__, digest()
+
+
+def refuse_another(code: str) -> None:
+    """PoolUnfit when the program of that digest, which asks for work, is not ours."""
+    if code != digest():
+        raise PoolUnfit(
+            f"a worker has another planrunner ({planrunner.__version__}, {digest()}) than the one that asks ({code})",
+            remedy="Install the same planrunner on every worker as here, and start them again.",
+        )

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-import planrunner
 from planrunner.authorities import Authorities
 from planrunner.clock import SystemClock
-from planrunner.errors import PlanrunnerError, PoolUnfit
-from planrunner.pools.likeness import digest
+from planrunner.errors import PlanrunnerError
+from planrunner.pools.likeness import refuse_another
 from planrunner.postgres.connection import Server
 from planrunner.postgres.heartbeat import watched
 from planrunner.replication import shift, tasks
@@ -44,12 +43,7 @@ def perform(task: Task) -> Any:
 
     PoolUnfit when another program asks, SecretUnavailable and ConnectionFailed as this machine is.
     """
-    if task.site.code != digest():
-        raise PoolUnfit(
-            f"a worker has another planrunner ({planrunner.__version__}, {digest()}) than the one that asks"
-            f" ({task.site.code})",
-            remedy="Install the same planrunner on every worker as here, and start them again.",
-        )
+    refuse_another(task.site.code)
     with _camp.at(task.site):
         return tasks.perform(task)
 

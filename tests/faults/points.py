@@ -354,6 +354,13 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
         "a generation captured for a standby is taken away; the next run takes it away",
     ),
     **dict.fromkeys(
+        (
+            *("errand.unpacked", "errand.before_start", "errand.started", "errand.logged"),
+            *("errand.before_signal", "lifeline.cut"),
+        ),
+        ("faults/test_fleet_pool.py", "a fleet whose states are not in its folder; killed at each"),
+    ),
+    **dict.fromkeys(
         ("shift.before_commit", "shift.replaced", "pool.submitted", "survey.read"),
         ("faults/test_pool.py", "needs a pool of workers"),
     ),

@@ -238,6 +238,7 @@ def test_only_those_at_the_edge_read_the_environment() -> None:
         "planrunner.sandbox",
         "planrunner.failpoints",
         "planrunner.pools.worker",
+        "planrunner.fleet.errand",
         "planrunner.postgres.tools",
         "planrunner.switching.children",
     )
