@@ -232,6 +232,32 @@ def test_a_scheduler_that_is_lost_ends_the_fleet_and_is_a_resume(
     assert_copied(fleet)
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+def test_a_fleet_that_is_killed_leaves_its_runs_to_the_workers_and_the_next_waits_for_them(
+    fleet: Fleet, workers: Cluster
+) -> None:
+    without_cutover(fleet)
+    workers.add("one", {**secrets(fleet), "PLANRUNNER_FAILPOINTS": FREEZE}, threads=3)
+    worker = workers.workers["one"]
+    child = fleet.start("run")
+    wait_until(lambda: list(runs(worker).values()) == ["T"] * 3, "every member came to its commit")
+    pids = set(runs(worker))
+    child.kill()
+    child.communicate()
+
+    child = fleet.start("run")
+    CLOCK.sleep(8)
+    assert set(runs(worker)) == pids, "they are where they were, and nobody is beside them"
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+    said, _ = child.communicate(timeout=PATIENCE_SECONDS)
+    assert child.returncode == 0, said
+    assert said.count("a run that somebody else began is at work; it is waited for") == 3
+    assert {member["attempts"] for member in fleet.status()["members"]} == {1}
+    assert_copied(fleet)
+
+
 POINTS = {
     "errand.unpacked": "nobody is begun but by the journal",
     "errand.before_start": "the same, with a folder for the run",
