@@ -97,6 +97,10 @@ class Runners(Protocol):
         """Begin ``task`` when somebody is free, and let its outcome come."""
         ...
 
+    def look(self) -> None:
+        """PoolLost when nobody is there any more, so that what was submitted may never come."""
+        ...
+
     def everywhere(self, function: Callable[..., None], *words: Any) -> None:
         """Let each process that performs tasks call ``function``."""
         ...
@@ -128,6 +132,7 @@ class Errand:
     def poll(self) -> Ended | None:
         """How it ended; None while it works. PoolLost when nobody knows any more."""
         if not self._future.done():
+            self._runners.look()
             if self._stops and self._clock.monotonic() - self._told_at > _AGAIN_SECONDS:
                 self._tell()
             return None

@@ -33,6 +33,9 @@ class Here:
         """Begin it at once."""
         return self._executor.submit(perform, task)
 
+    def look(self) -> None:
+        """It is as there as whoever asks."""
+
     def everywhere(self, function: Callable[..., None], *words: Any) -> None:
         """Here is all there is."""
         function(*words)
