@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # Thousands of planrunner processes: each would compile all of it where the environment forbids to keep the bytecode.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-matrix soak coverage mutation servers check bench bench-pause bench-compare bench-preflight docs docs-site clean
+.PHONY: demo test test-matrix soak coverage mutation servers check bench bench-pause bench-compare bench-preflight bench-workers bench-growth docs docs-site clean
 
 demo: $(VENV)/.sandbox
 	$(BIN)/planrunner demo $(DEMO_ARGS)
@@ -18,6 +18,18 @@ test: check servers
 	PLANRUNNER_FUZZED_PLANS=20000 $(BIN)/python -m pytest -q -n 2 tests/unit/loading/test_fuzz_plans.py \
 	  tests/unit/loading/test_dialects.py
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup tests/contract tests/faults tests/integration tests/acceptance tests/benchmarks
+
+test: test-release
+.PHONY: lock release executable image release-notes test-release test-pythons
+
+# What a release consists of, tried: the wheel installed three ways, the executable where there is no Python, the shells,
+# the man page, the locks, the image's recipe, and a migration on each Python that this machine has.
+test-release: $(VENV)/.release servers
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/release
+
+# Every Python of the range with its unit tests; e.g. PYTHONS_ARGS=3.14. Some minutes.
+test-pythons: $(VENV)/.release
+	$(BIN)/python -m release.pythons --all $(PYTHONS_ARGS)
 
 # Every pair of a source and a target of the same or a later major.
 test-matrix: servers
@@ -68,12 +80,52 @@ bench-pause: $(VENV)/.dev
 bench-compare: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks.compare $(COMPARE_ARGS)
 
+# A copy by 1, 2 and 4 workers, each on a line of 10 MB/s; under two minutes. E.g. WORKERS_ARGS='--rounds 3'.
+bench-workers: $(VENV)/.dev
+	$(BIN)/python -m tests.benchmarks.workers $(WORKERS_ARGS)
+
+# What is asked, run and told of 1,000 and 10,000 tables, and of copies in 10,000 and 100,000 parts. Half an hour, or
+# e.g. GROWTH_ARGS='--case tables --tables 1000 --rounds 1'.
+bench-growth: servers
+	$(BIN)/python -m tests.benchmarks.growth $(GROWTH_ARGS)
+
 # The whole preflight at 10 and at 10,000 tables: seconds, and the number of queries; e.g. PREFLIGHT_ARGS='--tables 2000'.
 bench-preflight: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks.preflight $(PREFLIGHT_ARGS)
 
-# What is generated: the JSON Schemas and the reference pages; tests compare them.
-docs: $(VENV)/.dev
+# What is installed by whom, each file with its hash: the versions of constraints.txt. After a change there or of
+# pyproject.toml. No index is named in them.
+UV_COMPILE := -m uv --quiet pip compile --generate-hashes --universal --no-header --no-annotate --no-emit-index-url -c constraints.txt
+lock: $(VENV)/.release
+	$(BIN)/python $(UV_COMPILE) pyproject.toml -o locks/runtime.txt
+	$(BIN)/python $(UV_COMPILE) pyproject.toml --extra sandbox -o locks/sandbox.txt
+	$(BIN)/python $(UV_COMPILE) pyproject.toml --extra executable -o locks/executable.txt
+	$(BIN)/python $(UV_COMPILE) release/build.in -o locks/build.txt
+	$(MAKE) docs
+
+# All that is published, in dist/.
+release: executable
+	$(BIN)/python -m build --installer uv
+	cp sbom.cdx.json dist/
+
+# One file for Linux that needs no Python, in dist/.
+executable: $(VENV)/.release
+	$(BIN)/python -m release.executable
+
+# Needs docker, or ENGINE=podman.
+ENGINE ?= docker
+image:
+	$(ENGINE) build --tag planrunner .
+
+# What the fragments in changelog.d come to.
+release-notes: $(VENV)/.release
+	$(BIN)/towncrier build --draft --version next
+
+# What is generated: the JSON Schemas, the reference pages, the man page, the bill of materials; tests compare them.
+docs: $(VENV)/.release
+	$(BIN)/python -m release.shared
+	$(BIN)/python -m release.licences
+	$(BIN)/python -m release.bill
 	$(BIN)/python -m planrunner.loading.reference
 	$(BIN)/python -m planrunner.fleet.reference
 	$(BIN)/python -m planrunner.linting.page
@@ -92,8 +144,12 @@ $(VENV)/.sandbox: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) -e '.[sandbox,dev,docs]'
+	$(PIP) -e '.[sandbox,dask,dev,docs]'
 	touch $@ $(VENV)/.sandbox
+
+$(VENV)/.release: $(VENV)/.dev
+	$(PIP) -e '.[executable,release]'
+	touch $@
 
 clean:
 	rm -rf $(VENV) .servers .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -10,9 +10,11 @@ from planrunner.replication import (
     decisions,
     described,
     drift,
+    frozen,
     generations,
     large_objects,
     ledger,
+    origins,
     publications,
     ranges,
     restore,
@@ -34,6 +36,8 @@ RECORDS = (
     drift.STEP,
     decisions.STEP,
     large_objects.STEP,
+    frozen.STEP,
+    origins.STEP,
 )
 
 

@@ -13,7 +13,7 @@ from planrunner.loading.seren import untold
 from planrunner.model import Mark, RunOn
 from planrunner.postgres import catalog, preflight_local
 from planrunner.postgres.preflight_section import SEREN, Check, counted, some
-from planrunner.workspace import workspace
+from planrunner.workspace import polls, workspace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -125,9 +125,10 @@ def _key(run: Run) -> Finding:
 
 def _told(run: Run) -> Iterator[Finding]:
     options = dict(run.spec.options)
-    lost = [".".join(path) for path in untold(options)]
+    lost = [f"{'.'.join(path)} in step {run.spec.id}" for path in untold(options)]
+    lost += ["mode: poll of the sync step"] if polls(run.plan) else []
     if lost:
-        yield TOLD.failed(f"SerenAI's cloud can't be told of {', '.join(lost)} in step {run.spec.id}", _HERE)
+        yield TOLD.failed(f"SerenAI's cloud can't be told of {', '.join(lost)}", _HERE)
         return
     names = [t.qualified for t in workspace(run).selection.carried(catalog.tables(run.source))]
     odd = [] if workspace(run).selection.everything else cloud_requests.unnameable(names)

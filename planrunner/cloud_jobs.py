@@ -16,7 +16,7 @@ from planrunner.model import RunOn, Side
 from planrunner.postgres import needs
 from planrunner.replication import elsewhere, followed, verify
 from planrunner.seren.job import Command, Stage
-from planrunner.step import NO_LOCKS, NOTHING_STAYS, Action, Draft, Run, outlined
+from planrunner.step import NO_LOCKS, NOTHING_STAYS, Action, Draft, Run, blocked, outlined
 from planrunner.units import human_seconds
 from planrunner.workspace import workspace
 
@@ -128,17 +128,13 @@ def outline(draft: Draft, command: Command) -> Sequence[Action]:
 
 def no_cutover(plan: Plan) -> Action:
     """The cutover that there is not, of a stream that the cloud made."""
-    return Action(
+    return blocked(
         name="cutover",
         summary="lead the writers over",
         where=Side.SEREN,
-        statements=("-- none: the stream is the cloud's",),
-        locks=NO_LOCKS,
+        none=": the stream is the cloud's",
         needs=(needs.BY_OTHERS,),
-        undo="nothing is done",
-        lasting=NOTHING_STAYS,
-        perform=lambda _: None,
-        blocked=f"The cutover needs planrunner's own stream, and SerenAI's cloud makes it here"
+        why=f"The cutover needs planrunner's own stream, and SerenAI's cloud makes it here"
         f" ({cloud_requests.seren_of(plan).why}). Copy and stream here (--local, or run_on: local), or stop the writers"
         " yourself, run planrunner verify, and lead them over.",
     )
@@ -196,17 +192,13 @@ def _following(run: Run, command: Command) -> Action:
 
 def _refused(run: Run, command: Command, why: str) -> Action:
     copies = [s.id for s in run.plan.steps if COMMAND in run.noted(s.id)]
-    return Action(
+    return blocked(
         name=f"{command.value} job",
         summary=f"{_DOES[command]} from here",
         where=Side.SEREN,
-        statements=("-- none: SerenAI's cloud made the copy",),
-        locks=NO_LOCKS,
+        none=": SerenAI's cloud made the copy",
         needs=(needs.BY_OTHERS,),
-        undo="nothing is done",
-        lasting=NOTHING_STAYS,
-        perform=lambda _: None,
-        blocked=f"A job of SerenAI's cloud made the copy, and only the cloud knows where its stream begins; but {why}."
+        why=f"A job of SerenAI's cloud made the copy, and only the cloud knows where its stream begins; but {why}."
         " Let it run in the cloud; or begin anew here: empty the target, then planrunner run"
         f" {run.plan.path} --local {' '.join(f'--rerun={step}' for step in copies)}.",
     )

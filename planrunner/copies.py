@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
+from planrunner import polled, thawing
 from planrunner.model import Side
 from planrunner.postgres import catalog, needs
 from planrunner.replication import (
@@ -21,16 +22,18 @@ from planrunner.replication import (
     verify,
 )
 from planrunner.replication.generations import Division
-from planrunner.step import TAKEN_BACK, Action, Run
+from planrunner.replication.names import Names
+from planrunner.replication.units import ANY_UNIT
+from planrunner.replication.workspace import Way
+from planrunner.step import TAKEN_BACK, Action, Draft, Run
 from planrunner.unfollowed import wishes
 from planrunner.units import human_bytes, size
-from planrunner.workspace import workspace
+from planrunner.workspace import polls, workspace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from planrunner.postgres.catalog import Table
-    from planrunner.replication.names import Names
     from planrunner.replication.units import Unit
 
 
@@ -51,11 +54,15 @@ def division(run: Run) -> Division:
 
 @dataclass(frozen=True, kw_only=True)
 class Capture:
-    """What a capture makes: its generations with their units, their slots, and what goes before."""
+    """What a capture makes: its generations with their units, their slots, and what goes before.
+
+    ``way`` is how the standby is frozen that the rows are read from, None where they are read on the source.
+    """
 
     names: Names
     groups: Mapping[int, Sequence[Unit]]
     slots: tuple[str, ...]
+    way: Way | None = None
     before: tuple[str, ...] = ()
     publishing: tuple[str, ...] = ()
 
@@ -63,6 +70,8 @@ class Capture:
 def capture(run: Run, todo: Sequence[Unit]) -> Action:
     """What makes publications, slots and snapshots for the units that are left."""
     space = workspace(run)
+    if not space.streamed:
+        return polled.capturing(_perform_capture, tables=str(len(_tables(todo))))
     divided = division(run)
     now = generations.outlook(space, divided.streams)
     groups = generations.grouped(todo, now.next, generations.writes(run.source))
@@ -72,7 +81,14 @@ def capture(run: Run, todo: Sequence[Unit]) -> Action:
         groups=groups,
         slots=tuple(
             slots.exporting(space.names.stream(g), version, failover=failover).as_string() for g in groups
+        )
+        if space.freezing is None
+        else thawing.capturing(
+            space.names,
+            space.freezing.way,
+            [slots.creating(space.names.stream(g), version, failover=failover).as_string() for g in groups],
         ),
+        way=None if space.freezing is None else space.freezing.way,
         before=(
             *(s for g in now.useless for s in described.clearing(space.names, g)),
             *described.all_told(
@@ -116,8 +132,7 @@ def capturing(made: Capture, *, tables: str, adjusts: bool = False) -> Action:
     )
     return Action(
         name="capture",
-        summary=f"create publication and slot {', '.join(streams)} for {tables} tables, and hold"
-        f" {'its snapshot' if len(streams) == 1 else 'their snapshots'}",
+        summary=f"create publication and slot {', '.join(streams)} for {tables} tables, and {_holding(made)}",
         where=Side.SOURCE,
         statements=(
             *made.before,
@@ -131,12 +146,29 @@ def capturing(made: Capture, *, tables: str, adjusts: bool = False) -> Action:
             needs.CREATE,
             needs.REPLICATION,
             *needs.on(Side.TARGET, needs.CREATE),
+            *(() if made.way is None else thawing.needed(made.way)),
         ),
         undo="planrunner cleanup drops them",
         lasting=TAKEN_BACK,
         adjusts=adjusts,
+        # A promoted standby follows its primary no more, and nothing makes it do so again.
+        destructive=made.way is Way.PROMOTE,
         perform=_perform_capture,
     )
+
+
+def _holding(made: Capture) -> str:
+    match made.way:
+        case None:
+            return f"hold {'its snapshot' if len(made.groups) == 1 else 'their snapshots'}"
+        case Way.PAUSE:
+            return "pause the replay of the standby behind it"
+        case Way.PROMOTE:
+            return "promote the standby behind it"
+        case Way.RESTORE:
+            return "restore a snapshot of the source's instance that is taken behind it"
+        case _:
+            assert_never(made.way)
 
 
 def anyhow(stream: str) -> str:
@@ -160,6 +192,24 @@ def _splitting(run: Run, todo: Sequence[Unit], divided: Division) -> Sequence[st
         if t.qualified not in known
     ]
     return [*told, *described.splitting(names, big)]
+
+
+def capturing_anyhow(draft: Draft) -> Action:
+    """The action that captures what a plan selects, of which nothing else is known."""
+    if polls(draft.plan):
+        return polled.capturing(_perform_capture, tables="the selected")
+    names, streams = Names(plan_id=draft.plan_id), draft.option("streams", 1)
+    groups = dict.fromkeys(range(1, streams + 1), (ANY_UNIT,))
+    way = thawing.way(draft)
+    made = Capture(
+        names=names,
+        groups=groups,
+        slots=tuple(anyhow(names.stream(n)) for n in groups)
+        if way is None
+        else thawing.capturing(names, way, [thawing.anyhow(names.stream(n)) for n in groups]),
+        way=way,
+    )
+    return capturing(made, tables="the selected")
 
 
 def _perform_capture(run: Run) -> None:
@@ -209,25 +259,26 @@ def copy_action(run: Run, todo: Sequence[Unit]) -> Action:
         sorted(todo, key=lambda unit: unit.id),
         summary=f"copy {len(_tables(todo))} tables, {total}, in {len(todo)} units over {jobs(run)} streams; indexes of"
         " what is in are built meanwhile",
+        reads=Side.SOURCE if workspace(run).freezing is None else Side.REPLICA,
     )
 
 
-def copying(units: Sequence[Unit], *, summary: str) -> Action:
-    """The action that copies ``units``."""
+def copying(units: Sequence[Unit], *, summary: str, reads: Side = Side.SOURCE) -> Action:
+    """The action that copies ``units`` from the side that it ``reads``."""
     return Action(
         name="copy",
         summary=summary,
         where=Side.TARGET,
         statements=(
-            *described.copying(units),
+            *described.copying(units, reads),
             described.DUMP_LOCKS + "; where the schema was created by an earlier run",
             "-- meanwhile the indexes of what is in, as below",
         ),
         locks=(
-            "ACCESS SHARE on the source's tables",
+            f"ACCESS SHARE on the {reads.value}'s tables",
             "ROW EXCLUSIVE on the target's, ACCESS EXCLUSIVE on big ones",
         ),
-        needs=(needs.ACTING_AS, *needs.on(Side.SOURCE, needs.READING)),
+        needs=(needs.ACTING_AS, *needs.on(reads, needs.READING)),
         undo="TRUNCATE, by hand",
         lasting="the rows on the target, which the migration is for",
         perform=_perform_copy,
@@ -236,7 +287,8 @@ def copying(units: Sequence[Unit], *, summary: str) -> Action:
 
 def jobs(run: Run) -> int:
     """How many streams copy: the plan's word, else what both servers bear."""
-    return run.option("jobs", None) or capacity.jobs(run.source, run.target)
+    space = workspace(run)
+    return run.option("jobs", None) or capacity.jobs(space.bulk, run.target, away=space.pool.away)
 
 
 def terms(run: Run) -> indexes.Terms:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from planrunner import subscription_login
+from planrunner import polled, subscription_login
 from planrunner.crossing_terms import STAYS_CLOSED, large_object_terms, switching, terms
 from planrunner.model import Finding, Json, Mark, Side
 from planrunner.postgres import catalog, needs, preflight_back
@@ -23,7 +23,7 @@ from planrunner.replication import (
 )
 from planrunner.replication.crossing import Position
 from planrunner.returning import follow_again
-from planrunner.step import IRREVERSIBLE, NO_LOCKS, NO_NEEDS, NOTHING_STAYS, TAKEN_BACK, Action, Run
+from planrunner.step import IRREVERSIBLE, NO_LOCKS, NOTHING_STAYS, TAKEN_BACK, Action, Run, blocked
 from planrunner.switching import build
 from planrunner.units import human_bytes
 from planrunner.workspace import workspace
@@ -58,7 +58,8 @@ def missing_cutover(run: Run, where: Position) -> Sequence[Action]:
     match where:
         case Position.SOURCE:
             again = [] if rollback.follows_again(workspace(run)) else [follow_again(run)]
-            able = () if "sync" in run.planned_before else subscription_login.missing(run, Side.SOURCE)
+            streamed = workspace(run).streamed and "sync" not in run.planned_before
+            able = () if not streamed else subscription_login.missing(run, Side.SOURCE)
             return [*able, *again, *_guard(run), _cut_over(run)]
         case Position.GOING:
             return [_arrive(run)]
@@ -166,14 +167,19 @@ def _statements(run: Run, *, rehearse: bool) -> tuple[str, ...]:
     prepared = described.preparing_back(space, verify.followed_tables(space)) if back else ()
     return (
         *switching(run).described(Side.TARGET),
-        *described.using_tracker(space, side=described.SOURCE),
+        *(described.using_tracker(space, side=described.SOURCE) if space.streamed else ()),
         *prepared,
         fence.BEGIN,
         *([fence.lock_statement(tables).as_string()] if tables else []),
+        *(() if space.streamed else (cutover.OWN_SCHEMA.as_string(),)),
         *described.closing(space.names, tables, message, there),
         *described.bringing_late(late),
         *(described.LARGE_OBJECTS if large_object_terms(run) else ()),
-        "-- the barrier is waited for, both sides are compared",
+        *(
+            ("-- the barrier is waited for, both sides are compared",)
+            if space.streamed
+            else polled.last_round()
+        ),
         *(() if rehearse else (f"{described.SEQUENCES}; {described.TARGET}",)),
         *(described.all_told(slots.advancing(space.names.back), described.TARGET) if back else ()),
     )
@@ -190,6 +196,8 @@ def _cut_over(run: Run) -> Action:
     made = cutting_over(
         f"{len(tables)} tables{copied}", terms(run).budget, statements, reversible=reversible, late=bool(late)
     )
+    if not space.streamed:
+        made = replace(made, needs=_polled_needs())
     calls = build.iam_needs(run.option("switch", []), run.plan.path.parent)
     led = "; and what leads the traffic leads to the target" if run.option("switch", []) else ""
     return replace(made, needs=(*made.needs, *needs.on(Side.AWS, *calls)), lasting=f"{STAYS_CLOSED}{led}")
@@ -213,6 +221,11 @@ def cutting_over(
         destructive=True,
         perform=lambda run: cutover.cut_over(workspace(run), terms(run)),
     )
+
+
+def _polled_needs() -> tuple[str, ...]:
+    there = (needs.ACTING_AS, needs.SILENCING, needs.CREATE)
+    return (needs.OWNERSHIP, needs.CREATE, needs.READING, *needs.on(Side.TARGET, *there))
 
 
 def _crossing_needs(*, late: bool, reversible: bool) -> tuple[str, ...]:
@@ -265,15 +278,10 @@ def _arrive(run: Run) -> Action:
 
 
 def _unfinished_rollback() -> Action:
-    return Action(
+    return blocked(
         name="cutover",
         summary="cut over",
         where=Side.SOURCE,
-        statements=("-- none before the rollback is finished",),
-        locks=NO_LOCKS,
-        needs=NO_NEEDS,
-        undo="nothing is done",
-        lasting=NOTHING_STAYS,
-        perform=lambda _: None,
-        blocked="a rollback was broken off; finish it with `planrunner rollback PLAN`, then run again",
+        none=" before the rollback is finished",
+        why="a rollback was broken off; finish it with `planrunner rollback PLAN`, then run again",
     )

@@ -8,6 +8,9 @@
     │   ├── StepConflict            1   something of our name differs from the wish
     │   ├── SnapshotLost            1   the copy's snapshot is gone; the rest needs another generation
     │   │   └── SnapshotOutdated    1   it lives, and does not show a table's rows any more
+    │   ├── PoolUnfit               1   a worker can't be given this program's tasks
+    │   ├── PoolLost                1   the scheduler or its workers are not there
+    │   ├── WorkerLost              1   a worker ended with a task in hand
     │   ├── StepTimedOut            1   a step took longer than its timeout and was stopped
     │   └── ChecksFailed            1   the preflight found problems; carries the findings
     ├── ServerError                 1   a PostgreSQL server refused or was not there
@@ -90,6 +93,18 @@ class SnapshotLost(StepFailed):
 
 class SnapshotOutdated(SnapshotLost):
     """A table was rewritten or replaced under the snapshot, which does not show its rows any more."""
+
+
+class PoolUnfit(StepFailed):
+    """A worker can't be given tasks: it lacks planrunner, or has another one."""
+
+
+class PoolLost(StepFailed):
+    """The scheduler of the pool, or every worker of it, is not there; what is in the ledger is done."""
+
+
+class WorkerLost(StepFailed):
+    """A worker ended, or was cut off, with a task in hand; nothing half of it is kept."""
 
 
 class StepTimedOut(StepFailed):

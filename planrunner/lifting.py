@@ -8,7 +8,7 @@ from planrunner.model import Side
 from planrunner.postgres import catalog, needs
 from planrunner.replication import crossing, cutover, described, fence, return_streams, tracker
 from planrunner.replication.crossing import Position
-from planrunner.step import IRREVERSIBLE, NO_LOCKS, NO_NEEDS, NOTHING_STAYS, Action, Run
+from planrunner.step import IRREVERSIBLE, NO_LOCKS, NOTHING_STAYS, Action, Run, blocked
 from planrunner.workspace import workspace
 
 if TYPE_CHECKING:
@@ -29,17 +29,12 @@ def leftovers(run: Run) -> Sequence[Action]:
     if where in {Position.GOING, Position.RETURNING}:
         verb = "run" if where is Position.GOING else "rollback"
         return [
-            Action(
+            blocked(
                 name="clear fences",
                 summary="remove the fences",
                 where=Side.SOURCE,
-                statements=("-- none before the crossing is finished",),
-                locks=NO_LOCKS,
-                needs=NO_NEEDS,
-                undo="nothing is done",
-                lasting=NOTHING_STAYS,
-                perform=lambda _: None,
-                blocked=f"a crossing was broken off after its commit: finish it with `planrunner {verb} PLAN` first",
+                none=" before the crossing is finished",
+                why=f"a crossing was broken off after its commit: finish it with `planrunner {verb} PLAN` first",
             )
         ]
     found = [_clear_tracker(space)] if tracker.exists(space) else []

@@ -22,6 +22,7 @@ class Side(Enum):
 
     SOURCE = "source"
     TARGET = "target"
+    REPLICA = "replica"
     AWS = "aws"
     SEREN = "seren"
     LOCAL = "local"
@@ -204,6 +205,19 @@ class Endpoint:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DaskPool:
+    """A scheduler of dask.distributed whose workers do the bulk work; the files are absolute paths.
+
+    What is None is left to Dask's own configuration.
+    """
+
+    address: str
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class StepSpec:
     """One entry of ``steps``: ``options`` is its ``with``, rendered and valid for its schema.
 
@@ -229,7 +243,8 @@ class StepSpec:
 class Plan:
     """A loaded plan. ``digest`` is over its canonical form: templates resolved, references only.
 
-    ``steps`` stand in the order in which they run.
+    ``steps`` stand in the order in which they run. ``replica`` is the standby that a copy may be read from, ``pool`` does
+    the bulk work; None: threads of this process.
     """
 
     name: str
@@ -239,6 +254,8 @@ class Plan:
     target: Endpoint
     steps: tuple[StepSpec, ...]
     notifications: tuple[Notification, ...] = ()
+    replica: Endpoint | None = None
+    pool: DaskPool | None = None
 
     def step(self, step_id: str) -> StepSpec | None:
         """The step of that id, if there is one."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from concurrent.futures import Future
     from contextlib import AbstractContextManager
     from datetime import datetime
 
@@ -143,4 +144,41 @@ class Signed(Protocol):
 
     def check(self) -> None:
         """LockedByAnother when the lock was ours and is no longer."""
+        ...
+
+
+class Pool(Protocol):
+    """Performs the tasks of bulk work over an Executor; see ``replication.threads`` and ``pools.cluster``."""
+
+    @property
+    def away(self) -> bool:
+        """True where other processes perform them: they may do one twice, and nobody asks them between blocks."""
+        ...
+
+    @property
+    def code(self) -> str:
+        """The digest of the program whose tasks they are, where another could perform them."""
+        ...
+
+    def open(self) -> str | None:
+        """Be ready for tasks, and say of whom it consists; None when it was.
+
+        PoolUnfit when those who are there can't be given any, PoolLost when nobody is.
+        """
+        ...
+
+    def submit(self, task: Any) -> Future[Any]:
+        """Begin ``task`` when somebody is free, and let its result come."""
+        ...
+
+    def look(self) -> None:
+        """PoolLost when nobody is there any more, so that what was submitted may never come."""
+        ...
+
+    def failure(self, error: BaseException) -> BaseException:
+        """What an error of a future means: PoolLost, WorkerLost, or the task's own."""
+        ...
+
+    def close(self) -> None:
+        """Give it back; safe to call twice."""
         ...

@@ -17,7 +17,7 @@ from planrunner.postgres import preflight_figures
 from planrunner.postgres.preflight_figures import Seen
 from planrunner.replication import estimate, verify, wal_history
 from planrunner.units import human_bytes
-from planrunner.workspace import workspace
+from planrunner.workspace import polls, workspace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,9 +105,11 @@ def of_copy(run: Run) -> Sequence[Estimate]:
     if not copy.estimates:
         return ()
     source = _instance(run, run.plan.source.rds)
+    # Where the source is polled no slot holds WAL back.
+    polled = polls(run.plan)
     return (
-        *copy.estimates,
-        *_of_storage(run, source, copy),
+        *(e for e in copy.estimates if not polled or e.name != "wal_retained"),
+        *(() if polled else _of_storage(run, source, copy)),
         *_of_target(run, copy),
         _traffic(run.plan, source, copy),
         *(_calls() if source else ()),

@@ -12,9 +12,9 @@ from planrunner.replication import (
     cutover,
     described,
     fence,
+    origins,
     rollback,
     slots,
-    subscriptions,
     verify,
 )
 from planrunner.replication.crossing import Position
@@ -36,9 +36,7 @@ def follow_again(run: Run) -> Action:
         statements=(
             *described.dropping_back(space.names),
             *described.subscribing(space, generation, ()),
-            described.told(
-                subscriptions.beginning(space.names.stream(generation), "…"), "where the login may"
-            ),
+            described.told(origins.moving(space.names.stream(generation), "…"), "where the login may"),
         ),
         locks=NO_LOCKS,
         needs=(needs.SUBSCRIBING, needs.CREATE, *needs.on(Side.SOURCE, needs.REPLICATION)),

@@ -14,7 +14,10 @@ _SHORT = {
     errno.EMFILE: ("this process may open no more files or connections", _RAISE_FILES),
     errno.ENFILE: ("the machine may open no more files or connections", "Raise fs.file-max of the kernel"),
     errno.ENOMEM: ("there is no memory left for this process", _MORE_MEMORY),
-    errno.EAGAIN: ("no further process or thread may be started", "Raise the limit (`ulimit -u`, TasksMax=)"),
+    errno.EAGAIN: (
+        "no further process or thread may be started",
+        "Raise the limit (`ulimit -u`, TasksMax=; where its memory is limited `ulimit -v`, MemoryMax=)",
+    ),
     errno.ENOSPC: ("no space is left on the disk", _MAKE_ROOM),
     errno.EDQUOT: ("the quota of the disk is used up", _MAKE_ROOM),
     errno.EFBIG: ("a file may grow no larger", "Raise the limit (`ulimit -f`)"),

@@ -6,7 +6,7 @@ after the last one. Optional abilities are the small protocols at the end of thi
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, cast, runtime_checkable
 
@@ -14,7 +14,7 @@ from planrunner.errors import SecretUnavailable
 from planrunner.steering import unsteered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from planrunner.aws.rds import Rds
@@ -130,8 +130,9 @@ class Run:
 
     ``tell`` journals one line of news with its fields and shows it. ``planned_before`` holds the
     ``uses`` of the steps that stand earlier in the plan and are not done yet, so that a step can be
-    planned before they ran. ``cloud`` is None when the plan names no RDS instance. ``shield`` holds back a
-    signal for the length of a block that must not be torn. ``resolve`` looks a secret of the step's options up.
+    planned before they ran. ``cloud`` is None when the plan names no RDS instance, ``replica`` when it names none.
+    ``shield`` holds back a signal for the length of a block that must not be torn. ``resolve`` looks a secret of the
+    step's options up.
     ``others`` tells what the plan's other steps left behind.
     ``steering`` tells what operators ask for now; long work heeds it at each of its unit boundaries.
     ``noted`` tells what the state holds of a step's figures, by its id; ``note`` puts this step's into the state, and
@@ -148,12 +149,19 @@ class Run:
     held: Held
     tell: Callable[[str, Mapping[str, Json]], None]
     planned_before: frozenset[str] = field(default_factory=frozenset)
+    replica: Server | None = None
     shield: Callable[[], AbstractContextManager[None]] = nullcontext
     resolve: Callable[[SecretRef], Secret] = nowhere
     others: Others = field(default_factory=_Alone)
     steering: Steering = unsteered
     noted: Callable[[str], Mapping[str, Json]] = nothing_noted
     note: Callable[[Mapping[str, Json]], None] = not_noted
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Read each whole catalogue once for the length of the block, in which this thread changes nothing."""
+        with self.source.memory.kept(), self.target.memory.kept():
+            yield
 
     def option(self, name: str, default: T) -> T:
         """The step's option ``name``, or the default; its type was checked by the schema."""
@@ -225,6 +233,24 @@ class Step(Protocol):
     def actions(self, run: Run) -> Sequence[Action]:
         """What is missing, in order; reads only. Nothing missing: an empty sequence."""
         ...
+
+
+def blocked(
+    *, name: str, summary: str, where: Side, none: str, why: str, needs: Sequence[str] = NO_NEEDS
+) -> Action:
+    """An action that can't be performed before somebody has done what ``why`` says; ``none``: its lack of statements."""
+    return Action(
+        name=name,
+        summary=summary,
+        where=where,
+        statements=(f"-- none{none}",),
+        locks=NO_LOCKS,
+        needs=tuple(needs),
+        undo="nothing is done",
+        lasting=NOTHING_STAYS,
+        perform=lambda _: None,
+        blocked=why,
+    )
 
 
 def outlined(actions: Sequence[Action]) -> tuple[Action, ...]:

@@ -39,7 +39,8 @@ def wishes(run: Run) -> Wishes:
 
 def preparations(run: Run) -> Sequence[Action]:
     """What comes before the capture: refusals, decisions, replica identities."""
-    return [*_refusals(run), *_decided(run), *_identities(run)]
+    identifying = _identities(run) if workspace(run).streamed else ()
+    return [*_refusals(run), *_decided(run), *identifying]
 
 
 def outline(draft: Draft) -> Sequence[Action]:
@@ -73,7 +74,7 @@ def _refusals(run: Run) -> Sequence[Action]:
     """What the migration does not carry, blocked unless the plan has chosen so."""
     found = [
         *_unlogged_troubles(run),
-        *_identity_troubles(run),
+        *(_identity_troubles(run) if workspace(run).streamed else ()),
         *_late_troubles(run),
         *_large_object_troubles(run),
     ]
@@ -205,6 +206,8 @@ def _identities(run: Run) -> Sequence[Action]:
 
 def identities_coming(run: Run) -> tuple[identities.Change, ...]:
     """The identities that the source's tables are still to be given, for want of one or for a row filter."""
+    if not workspace(run).streamed:
+        return ()
     wanted, _ = identities.changes(run.source, _bare(run), workspace(run).choices)
     return (*wanted, *filter_identities(run))
 

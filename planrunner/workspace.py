@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar, cast
 
+from planrunner.pools.choosing import pool_of
 from planrunner.replication import choices, sampling
 from planrunner.replication.selection import Selection
+from planrunner.replication.terms import polls as polling
 from planrunner.replication.terms import terms
-from planrunner.replication.workspace import Workspace
+from planrunner.replication.workspace import Freezing, Way, Workspace
+from planrunner.restoring import restorer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,10 +36,22 @@ def workspace(run: Run) -> Workspace:
             terms=terms(_options_of(run, "sync")),
         )
         found.choices = chosen(run.plan)
+        found.freezing = freezing(run)
         found.shield = run.shield
         found.steering = run.steering
+        found.pool = pool_of(run.plan.pool)
         run.held.put("workspace", found)
     return found
+
+
+def freezing(run: Run) -> Freezing | None:
+    """The frozen server that the plan's snapshot step reads from, None where it reads from the source."""
+    origin = snapshot_option(run, "from", "primary")
+    if origin == "restore":
+        return Freezing(server=None, way=Way.RESTORE, restorer=restorer(run))
+    if origin != "replica" or run.replica is None:
+        return None
+    return Freezing(server=run.replica, way=Way(snapshot_option(run, "freeze", Way.PAUSE.value)))
 
 
 def sampled(run: Run) -> Mapping[str, Json]:
@@ -59,6 +74,11 @@ def selected(plan: Plan) -> Selection:
 def chosen(plan: Plan) -> Choices:
     """What the plan's snapshot step chooses for tables that can't be followed as they are."""
     return choices.of_options(_options_in(plan, "snapshot"))
+
+
+def polls(plan: Plan) -> bool:
+    """Whether the plan's sync step polls the source, so that nothing of logical replication is made."""
+    return polling(_options_in(plan, "sync"))
 
 
 def _options_of(run: Run, uses: str) -> Mapping[str, Json]:

@@ -29,3 +29,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("matrix"):
             item.add_marker(pytest.mark.skip(reason="a pair outside the small matrix: `make test-matrix`"))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    # Where it writes the groups is xdist's own affair; when it changes, tests that share a server go everywhere.
+    if hasattr(session.config, "workerinput") and session.config.getoption("dist") == "loadgroup":
+        lost = [
+            i.nodeid for i in session.items if i.get_closest_marker("xdist_group") and "@" not in i.nodeid
+        ]
+        if lost:
+            raise pytest.UsageError(f"pytest-xdist groups no tests any more, e.g. {lost[0]}")

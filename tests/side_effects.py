@@ -31,12 +31,12 @@ _READS = ("select", "show", "with", "values", "table", "explain", "fetch")
 # Of the own session, gone with it.
 _OWN = (
     *("set", "reset", "begin", "start", "rollback", "savepoint", "release", "lock", "declare", "close"),
-    *("discard", "identify_system"),
+    *("discard", "identify_system", "timeline_history"),
 )
 _CHANGING = re.compile(
     r"\b(insert\s+into|delete\s+from|merge\s+into|update\s+(?:only\s+)?[{\w\".]+\s+(?:\w+\s+)?set\b"
     r"|pg_create_\w+|pg_drop_\w+|pg_terminate_backend|pg_cancel_backend|setval|nextval|pg_replication_origin_(?!status|progress)\w+"
-    r"|pg_replication_slot_advance|pg_copy_\w+_slot|pg_logical_emit_message|pg_switch_wal|pg_reload_conf"
+    r"|pg_replication_slot_advance|pg_wal_replay_(?:pause|resume)|pg_promote|pg_copy_\w+_slot|pg_logical_emit_message|pg_switch_wal|pg_reload_conf"
     r"|pg_logical_slot_get_\w+|lo_(?:create|creat|unlink|import|put|from_bytea|truncate)|lowrite|pg_rotate_logfile|dblink\w*)\b"
 )
 _VERBS = re.compile(
@@ -506,7 +506,7 @@ def _many(call: ast.Call) -> bool:
 
 def _server(node: ast.expr) -> bool:
     # What a session is called on its server has the same word as a file's new name.
-    return ast.unparse(node).rpartition(".")[2] in {"source", "target", "world"}
+    return ast.unparse(node).rpartition(".")[2] in {"source", "target", "server", "world"}
 
 
 def _unknown_first(call: ast.Call) -> bool:

@@ -38,7 +38,11 @@ class Terminal:
 
     def type(self, text: str) -> None:
         """Type a line."""
-        os.write(self._handle, f"{text}\n".encode())
+        self.press(f"{text}\n")
+
+    def press(self, keys: str) -> None:
+        """Press keys."""
+        os.write(self._handle, keys.encode())
 
     def answer(self, question: str, text: str = "") -> None:
         """Wait for a question and type a line."""
@@ -89,15 +93,19 @@ class Terminal:
 
 @contextmanager
 def terminal(
-    arguments: list[str], *, folder: Path, environment: Mapping[str, str], kind: str = "dumb"
+    arguments: list[str],
+    *,
+    folder: Path,
+    environment: Mapping[str, str],
+    kind: str = "dumb",
+    program: tuple[str, ...] = (sys.executable, "-m", "planrunner"),
 ) -> Iterator[Terminal]:
-    """``planrunner ARGUMENTS`` in a pseudo-terminal of that TERM; it is ended with the block."""
+    """``planrunner ARGUMENTS``, or another program, in a pseudo-terminal of that TERM; it is ended with the block."""
     child, handle = pty.fork()
     if child == 0:
         try:
             os.chdir(folder)
-            command = [sys.executable, "-m", "planrunner", *arguments]
-            os.execve(sys.executable, command, {**environment, "TERM": kind, "NO_COLOR": "1"})
+            os.execve(program[0], [*program, *arguments], {**environment, "TERM": kind, "NO_COLOR": "1"})
         finally:
             os._exit(127)
     there = Terminal(child, handle)

@@ -4,13 +4,17 @@ from typing import Annotated
 
 import typer
 
+from planrunner.cli.completing import step_ids
 from planrunner.cli.options import PlanFile, StateFile, VarFiles, Vars
 
 
 def approve(
     plan: PlanFile,
     step: Annotated[
-        str | None, typer.Argument(metavar="[STEP]", help="The step; default the one that waits.")
+        str | None,
+        typer.Argument(
+            metavar="[STEP]", help="The step; default the one that waits.", autocompletion=step_ids
+        ),
     ] = None,
     *,
     because: Annotated[str, typer.Option(metavar="REASON", help="Why, for the record.")] = "no reason given",

@@ -5,11 +5,15 @@ from typing import Annotated
 
 import typer
 
+from planrunner.cli.completing import plan_files
 from planrunner.cli.options import Local, StateFile, VarFiles, Vars
 
 
 def doctor(
-    plan: Annotated[Path | None, typer.Argument(metavar="[PLAN]", help="Check its servers too.")] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Argument(metavar="[PLAN]", help="Check its servers too.", autocompletion=plan_files),
+    ] = None,
     *,
     local: Local = False,
     state: StateFile = None,

@@ -4,10 +4,17 @@ from typing import Annotated
 
 import typer
 
+from planrunner.cli.completing import explained
+
 
 def explain(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="A step's uses, a check's code (PR0203), or: checks.")
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="A step's uses, a check's code (PR0203), or: checks.",
+            autocompletion=explained,
+        ),
     ],
 ) -> None:
     """Explain a step and its options, or a check: what it is about and what mends it."""

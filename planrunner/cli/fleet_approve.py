@@ -86,6 +86,7 @@ def _approve_wave(wave: "Wave", folder: "Folder", because: str) -> None:
 def _approve_step(fleet: "Fleet", folder: "Folder", names: "Sequence[str]", step: str, because: str) -> str:
     from planrunner.errors import PlanrunnerError, UsageError
 
+    folder.make()
     members = _meant(fleet, names) if names else _waiting(fleet, folder, step)
     if not members:
         raise UsageError(
@@ -94,7 +95,7 @@ def _approve_step(fleet: "Fleet", folder: "Folder", names: "Sequence[str]", step
     refused: list[str] = []
     for member in members:
         try:
-            _approve_member(member, folder, step, because)
+            _approve_member(fleet, member, folder, step, because)
         except PlanrunnerError as error:
             refused.append(f"{member.name}: {error.message}")
     if refused:
@@ -105,12 +106,12 @@ def _approve_step(fleet: "Fleet", folder: "Folder", names: "Sequence[str]", step
     return f"step {step} of {len(members)} members is approved. Go on with: planrunner fleet run {fleet.path}"
 
 
-def _approve_member(member: "Member", folder: "Folder", step: str, because: str) -> None:
+def _approve_member(fleet: "Fleet", member: "Member", folder: "Folder", step: str, because: str) -> None:
     from planrunner.cli.opening import person
     from planrunner.engine import approvals
     from planrunner.engine.launch import at_work
 
-    plan = opened(member, folder)
+    plan = opened(fleet, member, folder)
     with at_work(plan.plan, plan.files, plan.parts()) as setup:
         approvals.approve(setup, step, who=person(), why=because)
 
@@ -134,9 +135,10 @@ def _meant(fleet: "Fleet", names: "Iterable[str]") -> "list[Member]":
 
 
 def _waiting(fleet: "Fleet", folder: "Folder", step: str) -> "list[Member]":
+    from planrunner.cli.fleet_homes import homes
     from planrunner.fleet.journal import chronicle
     from planrunner.fleet.standing import Standing, look
 
-    views = look(fleet, folder, chronicle(folder.journal))
+    views = look(fleet, homes(fleet, folder), chronicle(folder.journal))
     names = {view.name for view in views if view.standing is Standing.WAITING and view.step == step}
     return [member for member in fleet.members if member.name in names]

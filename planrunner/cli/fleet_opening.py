@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -72,26 +73,39 @@ def known(path: Path) -> tuple[Fleet, Folder, tuple[str, ...]]:
 
 def strays(fleet: Fleet, folder: Folder) -> tuple[str, ...]:
     """What to say of members that have a state and are in the fleet no more."""
-    gone = [name for name in folder.members() if fleet.member(name) is None]
+    from planrunner.fleet.homes import place
+    from planrunner.fleet.journal import chronicle
+
+    # Who was begun is in the journal, also where the states are elsewhere.
+    known = folder.members() if fleet.state is None else sorted(chronicle(folder.journal).members)
     return tuple(
         f"{name} has a state and is in the fleet no more; what it left on its servers stays until: planrunner cleanup"
-        f" PLAN --state {folder.state(name)}"
-        for name in gone
+        f" PLAN --state {place(fleet, folder, name)}"
+        for name in known
+        if fleet.member(name) is None
     )
 
 
-def command(verb: str, member: Member, folder: Folder) -> str:
+def command(verb: str, fleet: Fleet, member: Member, folder: Folder) -> str:
     """The command line that does something with one member alone."""
     from planrunner.fleet.crew import arguments
 
-    return shlex.join(("planrunner", verb, *arguments(member, folder)))
+    return shlex.join(("planrunner", verb, *arguments(fleet, member, folder)))
 
 
-def opened(member: Member, folder: Folder, *, looking_up: bool = True) -> OpenedPlan:
+def opened(fleet: Fleet, member: Member, folder: Folder, *, looking_up: bool = True) -> OpenedPlan:
     """A member's plan with its files, as its own commands open it."""
     from planrunner.cli.opening import open_plan
-    from planrunner.fleet.crew import MEMBER
+    from planrunner.engine.files import run_files
+    from planrunner.fleet.errand import MEMBER
+    from planrunner.fleet.homes import place
 
     os.environ[MEMBER] = member.name
     variables = [f"{name}={text}" for name, text in member.variables.items()]
-    return open_plan(member.plan, str(folder.state(member.name)), variables, None, looking_up=looking_up)
+    where = place(fleet, folder, member.name)
+    found = open_plan(member.plan, where, variables, None, looking_up=looking_up)
+    if fleet.state is None:
+        return found
+    # Members share a plan, but no journal and no report.
+    files = run_files(member.plan, folder.state(member.name), elsewhere=found.files.elsewhere)
+    return replace(found, files=files)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -59,17 +60,17 @@ def _previews(fleet: "Fleet", folder: "Folder") -> "list[MemberPreview]":
     # Nothing is connected and no thread runs yet: a fork has all modules already, also inside one executable.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with ProcessPoolExecutor(max_workers=workers, mp_context=context) as pool:
-        return list(pool.map(previewed, fleet.members, [folder] * len(fleet.members)))
+        return list(pool.map(partial(previewed, fleet, folder), fleet.members))
 
 
-def previewed(member: "Member", folder: "Folder") -> "MemberPreview":
+def previewed(fleet: "Fleet", folder: "Folder", member: "Member") -> "MemberPreview":
     """One member's preview; what keeps it from being made is in it."""
     from planrunner.errors import PlanrunnerError
     from planrunner.fleet.previews import MemberPreview
     from planrunner.masking import hushed
 
     try:
-        plan = opened(member, folder)
+        plan = opened(fleet, member, folder)
         server, text = _looked(plan)
     except PlanrunnerError as error:
         return MemberPreview(name=member.name, wave=member.wave, error=hushed(str(error)))

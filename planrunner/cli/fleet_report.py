@@ -34,12 +34,13 @@ def report(
 
 
 def _report(fleet: "Fleet", folder: "Folder", notes: tuple[str, ...], place: Path) -> "FleetReport":
+    from planrunner.cli.fleet_homes import homes
     from planrunner.clock import SystemClock
     from planrunner.fleet.journal import chronicle
     from planrunner.fleet.report import FleetReport, MemberLine
     from planrunner.fleet.standing import look
 
-    views = look(fleet, folder, chronicle(folder.journal))
+    views = look(fleet, homes(fleet, folder), chronicle(folder.journal))
     # Its own reports are written at the end of every run of a member.
     pages = [folder.report(view.name) for view in views]
     lines = tuple(

@@ -1,6 +1,5 @@
 """``planrunner fleet run``: bring every member's plan about, wave by wave, or go on where it stopped."""
 
-import os
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,6 +25,13 @@ def run(
         bool,
         typer.Option("--rediscover", help="Ask AWS anew who the members are, and tell what has changed."),
     ] = False,
+    pool: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="The workers of this Dask scheduler perform the members' runs: tls://HOST:PORT.",
+        ),
+    ] = None,
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """Bring each member's plan about, wave by wave; run it again to go on where it stopped.
@@ -33,6 +39,8 @@ def run(
     Exit codes: 0 all are done, 1 members failed (resumable), 2 invalid fleet, 4 a wave or a member waits for approval,
     5 another run is at work on the fleet, 130 interrupted (resumable).
     """
+    from planrunner.cli.fleet_crew import crew, with_pool
+    from planrunner.cli.fleet_homes import homes
     from planrunner.cli.screen import note
     from planrunner.clock import SystemClock
     from planrunner.fleet.course import Course
@@ -40,17 +48,37 @@ def run(
 
     folder = folder_of(fleet)
     found = loaded(fleet, lambda wish: _listing(fleet, folder, wish, anew=rediscover))
+    if pool is not None:
+        found = with_pool(found, pool)
     folder.make()
     with _alone(folder):
+        _refuse_moved(found, folder)
         folder.keep(found)
         for line in strays(found, folder):
             note(line)
         words = ("--yes",) if yes else ()
         tell = _stamped if output is Output.TEXT else _unheard
-        try:
-            Course(found, folder, SystemClock(), tell=tell, environ=os.environ, words=words).go()
-        finally:
-            _show(found, folder, output)
+        with crew(found, folder, words, tell) as begin:
+            try:
+                Course(found, folder, SystemClock(), tell=tell, homes=homes(found, folder), begin=begin).go()
+            finally:
+                _show(found, folder, output)
+
+
+def _refuse_moved(fleet: "Fleet", folder: "Folder") -> None:
+    """StateUnfit when the members that were begun have their states elsewhere than the file says now."""
+    from planrunner.errors import StateUnfit
+    from planrunner.fleet.journal import chronicle
+
+    former = folder.kept(fleet.path)
+    if former is None or former.state == fleet.state or not chronicle(folder.journal).members:
+        return
+    there = former.state or str(folder.path)
+    raise StateUnfit(
+        f"members of the fleet were begun with their states in {there}, and the fleet's file says"
+        f" {fleet.state or str(folder.path)} now",
+        remedy=f"Take the edit of `state` back; or bring the states over and move {folder.path} away.",
+    )
 
 
 def _listing(path: Path, folder: "Folder", wish: "Wish", *, anew: bool) -> "Known":

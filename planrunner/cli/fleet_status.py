@@ -1,4 +1,4 @@
-"""``planrunner fleet status``: one table for all members, from their states; asks no server."""
+"""``planrunner fleet status``: one table for all members, from their states; asks no server but those that keep them."""
 
 import json
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def status(fleet: FleetFile, *, output: OutputFormat = Output.TEXT) -> None:
-    """Show how far each member is, in one table; asks no server."""
+    """Show how far each member is, in one table; asks no server but those that keep the members' states."""
     from planrunner.cli.screen import out
 
     found, folder, notes = known(fleet)
@@ -25,11 +25,12 @@ def status(fleet: FleetFile, *, output: OutputFormat = Output.TEXT) -> None:
 
 def written(fleet: "Fleet", folder: "Folder", notes: "Sequence[str]", output: Output) -> str:
     """The table of a fleet."""
+    from planrunner.cli.fleet_homes import homes
     from planrunner.fleet.journal import chronicle
     from planrunner.fleet.standing import look
 
     journal = chronicle(folder.journal)
-    views = look(fleet, folder, journal)
+    views = look(fleet, homes(fleet, folder), journal)
     if output is Output.JSON:
         return json.dumps(_as_json(fleet, folder, journal, views), indent=2, ensure_ascii=False)
     return _as_text(fleet, folder, journal, views, notes)
@@ -56,7 +57,7 @@ def _as_text(
     failed = next((view for view in views if view.standing is Standing.FAILED), None)
     member = fleet.member(failed.name) if failed else None
     if member is not None:
-        lines.append(f"One member alone, such as {member.name}: {command('status', member, folder)}")
+        lines.append(f"One member alone, such as {member.name}: {command('status', fleet, member, folder)}")
     return "\n".join((*lines, *notes))
 
 
@@ -78,7 +79,7 @@ def _as_json(
         for wave in fleet.waves
     ]
     members = [
-        {**as_json(view), "command": command("run", member, folder)}
+        {**as_json(view), "command": command("run", fleet, member, folder)}
         for view, member in zip(views, fleet.members, strict=True)
     ]
     return {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from planrunner.cli.completing import plan_files
 from planrunner.cli.options import OutFile, Output, OutputFormat, VarFiles, Vars
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ def lint(
     plans: Annotated[
         list[str],
         typer.Argument(
-            metavar="PLAN...", help="Plan files, folders that hold plans, patterns, or - for stdin."
+            metavar="PLAN...",
+            help="Plan files, folders that hold plans, patterns, or - for stdin.",
+            autocompletion=plan_files,
         ),
     ],
     *,

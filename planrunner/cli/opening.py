@@ -55,6 +55,20 @@ class OpenedPlan:
             home=self.home(take_over=take_over),
         )
 
+    def with_pool(self, address: str) -> OpenedPlan:
+        """The same with the workers of another scheduler; UsageError for an address that can't be one.
+
+        The plan's own certificates are shown there, too, where it names some.
+        """
+        from planrunner.loading.pool import refused_address
+        from planrunner.model import DaskPool
+
+        refused = refused_address(address)
+        if refused is not None:
+            raise UsageError(f"--pool: {refused[0]}", remedy=refused[1])
+        named = replace(self.plan.pool or DaskPool(address=address), address=address)
+        return replace(self, plan=replace(self.plan, pool=named))
+
     def home(self, *, take_over: bool = False) -> StateHome:
         """Where the state is kept; each call reads it for itself."""
         return home_of(self.plan, self.place, self.files.state, take_over=take_over)
@@ -175,6 +189,9 @@ def connector() -> Connect:
             ),
             target=Server(plan.target, clock=clock, resolve=resolve, label=label, authority=authority),
             cloud=cloud,
+            replica=None
+            if plan.replica is None
+            else Server(plan.replica, clock=clock, resolve=resolve, label=label, authority=authority),
             resolve=secrets.resolve_ref,
             watch=watched,
         )

@@ -6,6 +6,8 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from planrunner.cli.completing import plan_files
+
 
 class Output(Enum):
     """How results are written to stdout."""
@@ -14,7 +16,9 @@ class Output(Enum):
     JSON = "json"
 
 
-PlanFile: TypeAlias = Annotated[Path, typer.Argument(metavar="PLAN", help="The plan file.")]
+PlanFile: TypeAlias = Annotated[
+    Path, typer.Argument(metavar="PLAN", help="The plan file.", autocompletion=plan_files)
+]
 StateFile: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -29,6 +33,14 @@ Vars: TypeAlias = Annotated[
 ]
 VarFiles: TypeAlias = Annotated[
     list[Path] | None, typer.Option("--var-file", metavar="FILE", help="Set variables from a YAML file.")
+]
+PoolAddress: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--pool",
+        metavar="ADDRESS",
+        help="The workers of this Dask scheduler do the bulk work: tls://HOST:PORT.",
+    ),
 ]
 OutputFormat: TypeAlias = Annotated[
     Output, typer.Option("--output", help="Text for people or JSON for programs.")

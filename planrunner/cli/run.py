@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from planrunner.cli.completing import step_ids
 from planrunner.cli.options import (
     Local,
     NoInput,
     Output,
     OutputFormat,
     PlanFile,
+    PoolAddress,
     StateFile,
     TakeOver,
     VarFiles,
@@ -29,15 +31,27 @@ def run(
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done: preview.")] = False,
     yes: Yes = False,
-    only: Annotated[str | None, typer.Option(metavar="STEP", help="Run this step alone.")] = None,
-    until: Annotated[str | None, typer.Option(metavar="STEP", help="Stop after this step.")] = None,
-    begin: Annotated[str | None, typer.Option("--from", metavar="STEP", help="Begin at this step.")] = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="STEP", help="Run this step alone.", autocompletion=step_ids)
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="STEP", help="Stop after this step.", autocompletion=step_ids)
+    ] = None,
+    begin: Annotated[
+        str | None,
+        typer.Option("--from", metavar="STEP", help="Begin at this step.", autocompletion=step_ids),
+    ] = None,
     accept: Annotated[
         list[str] | None,
-        typer.Option(metavar="STEP", help="Keep what was done of a step although it was edited since."),
+        typer.Option(
+            metavar="STEP",
+            help="Keep what was done of a step although it was edited since.",
+            autocompletion=step_ids,
+        ),
     ] = None,
     rerun: Annotated[
-        list[str] | None, typer.Option(metavar="STEP", help="Ask a step again, even a finished one.")
+        list[str] | None,
+        typer.Option(metavar="STEP", help="Ask a step again, even a finished one.", autocompletion=step_ids),
     ] = None,
     expect: Annotated[
         Path | None,
@@ -45,6 +59,7 @@ def run(
     ] = None,
     local: Local = False,
     take_over: TakeOver = False,
+    pool: PoolAddress = None,
     state: StateFile = None,
     var: Vars = None,
     var_file: VarFiles = None,
@@ -61,7 +76,10 @@ def run(
     from planrunner.cli.preview import show_preview
     from planrunner.cli.screen import may_ask
 
+    _follow_starter()
     opened = open_plan(plan, state, var, var_file, local=local)
+    if pool is not None:
+        opened = opened.with_pool(pool)
     if dry_run:
         show_preview(opened, output.value)
         return
@@ -82,6 +100,18 @@ def run(
     )
     asking = output is Output.TEXT and may_ask(no_input=no_input)
     _launch(opened, options, output, asking=asking)
+
+
+def _follow_starter() -> None:
+    """Whoever started this run for somebody else takes it along when he goes."""
+    import os
+
+    from planrunner.lifeline import LIFELINE, follow
+
+    # Not for what this run starts in its turn.
+    descriptor = os.environ.pop(LIFELINE, None)
+    if descriptor is not None:
+        follow(int(descriptor))
 
 
 def _launch(opened: "OpenedPlan", options: "RunOptions", output: Output, *, asking: bool) -> None:

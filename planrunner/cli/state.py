@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from planrunner.cli.completing import step_ids
 from planrunner.cli.options import NoInput, Output, OutputFormat, PlanFile, StateFile, VarFiles, Vars, Yes
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def history(
 @app.command()
 def mark(
     plan: PlanFile,
-    step: Annotated[str, typer.Argument(metavar="STEP", help="The step.")],
+    step: Annotated[str, typer.Argument(metavar="STEP", help="The step.", autocompletion=step_ids)],
     *,
     status: Annotated[As, typer.Option("--as", help="done: not asked any more; pending: asked again.")],
     because: Annotated[str, typer.Option(metavar="REASON", help="Why, for the record.")],

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planrunner.cli.options import NoInput, Output, OutputFormat, PlanFile, StateFile, VarFiles, Vars, Yes
+from planrunner.cli.options import (
+    NoInput,
+    Output,
+    OutputFormat,
+    PlanFile,
+    PoolAddress,
+    StateFile,
+    VarFiles,
+    Vars,
+    Yes,
+)
 
 if TYPE_CHECKING:
     from planrunner.verification import Verification, VerifyTerms
@@ -35,6 +45,7 @@ def verify(  # each is an option of the command
         bool, typer.Option("--repair", help="Show what makes the target's rows equal, ask, and do it.")
     ] = False,
     yes: Yes = False,
+    pool: PoolAddress = None,
     state: StateFile = None,
     var: Vars = None,
     var_file: VarFiles = None,
@@ -52,6 +63,8 @@ def verify(  # each is an option of the command
     from planrunner.verification import VerifyTerms
 
     opened = open_plan(plan, state, var, var_file)
+    if pool is not None:
+        opened = opened.with_pool(pool)
     asking = output is Output.TEXT and may_ask(no_input=no_input)
     terms = VerifyTerms(
         tables=tuple(tables or ()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -30,34 +30,44 @@ _REFUSALS = ("28", "3D", "42")
 class World:
     """Both servers and the cloud of a plan; ``cloud`` is None when the plan names no RDS instance.
 
+    ``replica`` is the standby that a copy may be read from, None when the plan names none.
     ``resolve`` looks up the secrets that steps refer to, ``watch`` cuts the line to a server that has fallen silent.
     """
 
     source: Server
     target: Server
     cloud: Rds | None
+    replica: Server | None = None
     resolve: Callable[[SecretRef], Secret] = nowhere
     watch: Callable[[Server], AbstractContextManager[None]] = lambda _: nullcontext()
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Watch both lines for the length of the block."""
-        with self.watch(self.source), self.watch(self.target):
+        """Watch every line for the length of the block."""
+        with ExitStack() as watches:
+            for server in self.servers:
+                watches.enter_context(self.watch(server))
             yield
+
+    @property
+    def servers(self) -> tuple[Server, ...]:
+        """The source, the target, and the replica where there is one."""
+        return (self.source, self.target, *((self.replica,) if self.replica is not None else ()))
 
     def on_silence(self, tell: Callable[[str], None]) -> None:
         """``tell`` hears of a line that was cut, at once and from another thread."""
-        self.source.line.told = self.target.line.told = tell
+        for server in self.servers:
+            server.line.told = tell
 
     def rename(self, label: str) -> None:
         """What the sessions are called from now on."""
-        self.source.rename(label)
-        self.target.rename(label)
+        for server in self.servers:
+            server.rename(label)
 
     def close(self) -> None:
         """Close the sessions that are kept open."""
-        self.source.close()
-        self.target.close()
+        for server in self.servers:
+            server.close()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +102,7 @@ class Context:
             source=self.world.source,
             target=self.world.target,
             cloud=self.world.cloud,
+            replica=self.world.replica,
             clock=self.clock,
             held=self.held,
             tell=tell,

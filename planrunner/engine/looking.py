@@ -153,9 +153,10 @@ def _live(view: View, shown: StepView, *, drift: bool) -> StepView:
     run = view.run(spec)
     figures, is_live = shown.figures, False
     # What a finished step began may go on, and go wrong, until the last step is done.
-    if isinstance(step, Progressing) and view.pending():
-        figures, is_live = _figures(step, run, shown.figures)
-    missing = tuple(step.actions(run)) if drift and view.is_done(spec) else ()
+    with run.still():
+        if isinstance(step, Progressing) and view.pending():
+            figures, is_live = _figures(step, run, shown.figures)
+        missing = tuple(step.actions(run)) if drift and view.is_done(spec) else ()
     return StepView(
         id=shown.id,
         uses=shown.uses,

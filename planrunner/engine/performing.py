@@ -48,7 +48,7 @@ class Performer:
 
     def missing(self, actions: Callable[[Run], Sequence[Action]], run: Run) -> tuple[Action, ...]:
         """What the step misses, without the unobservable actions that are on record as done."""
-        with self.setup.interruption.interruptible():
+        with self.setup.interruption.interruptible(), run.still():
             found = tuple(actions(run))
         performed = self.book.step(run.spec).performed
         return tuple(a for a in found if a.observable or a.name not in performed)

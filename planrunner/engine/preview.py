@@ -138,9 +138,11 @@ def _previewed(view: View, spec: StepSpec, *, estimating: bool) -> PreviewStep:
     begun = spec.id in view.state.steps and view.state.steps[spec.id].touched
     approved = spec.approval is Approval.AUTO or view.state.approves(spec.id, spec.digest)
     try:
-        findings = checked(step, run, earlier) if isinstance(step, Checking) else None
-        actions = with_hooks(view.state, spec, step.actions(run))
-        estimates = _estimated(step, run) if estimating else ()
+        with run.still():
+            findings = checked(step, run, earlier) if isinstance(step, Checking) else None
+            actions = with_hooks(view.state, spec, step.actions(run))
+            estimates = _estimated(step, run) if estimating else ()
+            satisfied = _satisfied(step, run)
     except StepFailed as error:
         return PreviewStep(
             spec=spec, done=False, waits_for_approval=not approved, begun=begun, problem=str(error)
@@ -152,7 +154,7 @@ def _previewed(view: View, spec: StepSpec, *, estimating: bool) -> PreviewStep:
         actions=actions,
         checked=findings,
         estimates=estimates,
-        satisfied=_satisfied(step, run),
+        satisfied=satisfied,
         upkeep=_upkeep(step, actions) if actions or findings else (),
         begun=begun,
         condition=spec.flow.when.text if undecided and spec.flow.when else None,

@@ -5,14 +5,13 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-import jinja2
-
+from planrunner import pages
 from planrunner.engine import report_plots, report_wording
 from planrunner.engine.report_json import digest
-from planrunner.shown import visible
-from planrunner.units import human_bytes, human_seconds
 
 if TYPE_CHECKING:
+    import jinja2
+
     from planrunner.engine.report_model import Report
 
 TEMPLATE = "report.html.j2"
@@ -37,22 +36,8 @@ def to_html(report: Report) -> str:
 
 @cache
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("planrunner.engine", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        # What is printed never rearranges the page around it, whoever named it.
-        finalize=_shown,
-    )
+    made = pages.environment("planrunner.engine")
     words = ("moment", "clock", "thousands", "counted", "milliseconds", "part", "version", "place", "facts")
-    environment.filters |= {name: getattr(report_wording, name) for name in words}
-    environment.filters |= {"bytes": human_bytes, "seconds": human_seconds, "stacked": report_plots.stacked}
-    return environment
-
-
-def _shown(value: object) -> object:
-    # The names of exact classes: a Markup of the template's own macros is a str, too, and must stay one.
-    return visible(value) if type(value) is str else value
+    made.filters |= {name: getattr(report_wording, name) for name in words}
+    made.filters |= {"stacked": report_plots.stacked}
+    return made

@@ -10,18 +10,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from planrunner.errors import DecisionNeeded, Interrupted, LockedByAnother, StateUnfit, StepFailed
-from planrunner.fleet.crew import Hand, Stranger
+from planrunner.errors import (
+    DecisionNeeded,
+    Interrupted,
+    LockedByAnother,
+    PlanrunnerError,
+    PoolLost,
+    StepFailed,
+)
+from planrunner.fleet.crew import Stranger, is_held
 from planrunner.fleet.journal import Entry, What, append, chronicle
 from planrunner.fleet.standing import INTERRUPTED, is_done, words_of
-from planrunner.state.file import FileStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
-    from planrunner.fleet.crew import Ended
+    from planrunner.fleet.crew import Ended, Errand, Hand
     from planrunner.fleet.folder import Folder
+    from planrunner.fleet.homes import HomeOf
     from planrunner.fleet.model import Fleet, Member, Wave
     from planrunner.ports import Clock
 
@@ -44,8 +51,8 @@ class Tally:
 class Course:
     """One run of a fleet. The caller holds the fleet's lock.
 
-    ``tell`` hears a line for each member that begins or ends, ``words`` are more options for each member's run, which
-    is given ``environ``.
+    ``tell`` hears a line for each member that begins or ends, ``begin`` begins the run of one, whose state ``homes``
+    knows.
     """
 
     def __init__(
@@ -55,17 +62,17 @@ class Course:
         clock: Clock,
         *,
         tell: Callable[[str], None],
-        environ: Mapping[str, str],
-        words: tuple[str, ...] = (),
+        homes: HomeOf,
+        begin: Callable[[Member], Hand | Errand],
     ) -> None:
         self._fleet = fleet
         self._folder = folder
         self._clock = clock
         self._tell = tell
-        self._words = words
-        self._environ = environ
+        self._homes = homes
+        self._start = begin
         self._tally = Tally()
-        self._working: list[Hand | Stranger] = []
+        self._working: list[Hand | Errand | Stranger] = []
         self._signals = 0
         self._passed_on = 0
 
@@ -73,7 +80,8 @@ class Course:
         """Work until nothing can be begun any more.
 
         StepFailed when members failed, DecisionNeeded when a wave or a member waits for somebody, Interrupted when a
-        signal came; whatever it is, no run of ours is at work any more, and the next call goes on.
+        signal came; whatever it is, no run of ours is at work any more, and the next call goes on. PoolLost when nobody
+        knows of those at work: the next call waits for them.
         """
         with self._listening():
             try:
@@ -81,6 +89,9 @@ class Course:
                     self._wave(wave)
                     if self._held_up(wave):
                         break
+            except PoolLost:
+                self._working.clear()
+                raise
             finally:
                 self._wind_up()
         self._conclude()
@@ -108,24 +119,30 @@ class Course:
 
     def _done(self, member: Member) -> bool:
         try:
-            return is_done(member, FileStore(self._folder.state(member.name)).load())
-        except StateUnfit:
-            # Its own run says what is wrong with the state; the others go on.
+            with self._homes(member) as home:
+                return is_done(member, home.load())
+        except PlanrunnerError:
+            # Its own run says what is wrong with the state, or with the way to it; the others go on.
             return False
 
     def _begin(self, member: Member) -> None:
-        if FileStore(self._folder.state(member.name)).holder() is not None:
+        if is_held(member, self._homes):
             self._tell(f"{member.name}: a run that somebody else began is at work; it is waited for")
-            self._working.append(Stranger(member, self._folder))
+            self._working.append(Stranger(member, self._homes, self._clock))
             return
         self._note(What.BEGUN, member)
-        self._working.append(Hand(member, self._folder, self._words, self._environ))
+        self._working.append(self._start(member))
         self._tell(f"{member.name}: begun")
 
     def _ended(self) -> Iterator[Member]:
         """Take note of the runs that have ended; the members that are to be begun again."""
         for work in list(self._working):
-            ended = work.poll()
+            try:
+                ended = work.poll()
+            except PlanrunnerError:
+                # It is lost to us; whoever else is at work is still seen to.
+                self._working.remove(work)
+                raise
             if ended is None:
                 continue
             self._working.remove(work)
@@ -178,7 +195,7 @@ class Course:
         if self._working and not self._signals:
             # Something broke here; the members' own work is as safe as after a signal.
             self._signals = 1
-        while any(isinstance(work, Hand) for work in self._working):
+        while any(not isinstance(work, Stranger) for work in self._working):
             self._heed_signals()
             for _ in self._ended():
                 pass
@@ -231,7 +248,7 @@ class Course:
             self._passed_on += 1
             self._tell("stopping: each member at work is asked to stop where it can go on")
             # Who began it stops it; it is met again.
-            self._working = [work for work in self._working if isinstance(work, Hand)]
+            self._working = [work for work in self._working if not isinstance(work, Stranger)]
             for work in self._working:
                 work.stop()
 

@@ -96,10 +96,16 @@ class Folder:
 
     def write(self, path: Path, tree: Json) -> None:
         """Replace a file of the folder as a whole."""
+        self.put(path, json.dumps(tree, indent=1, default=str))
+
+    def put(self, path: Path, text: str) -> None:
+        """The same with a text."""
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            with os.fdopen(regular(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as file:
-                json.dump(tree, file, indent=1, default=str)
+            with os.fdopen(
+                regular(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w", encoding="utf-8"
+            ) as file:
+                file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
             failpoint("fleet.before_replace")
@@ -122,7 +128,8 @@ def _unfit(path: Path, verb: str, error: OSError) -> StateUnfit:
 
 def _as_json(fleet: Fleet) -> dict[str, Json]:
     tree: dict[str, Any] = asdict(fleet)
-    del tree["path"]
+    # How the workers are reached is for the next run to say.
+    del tree["path"], tree["pool"]
     folder = fleet.path.parent
     for entry, member in zip(tree["members"], fleet.members, strict=True):
         entry["plan"] = os.path.relpath(member.plan, folder)
@@ -137,8 +144,14 @@ def _from_json(tree: Any, path: Path, roster: Path) -> Fleet:
         )
     waves = tuple(Wave(**{**wave, "members": tuple(wave["members"])}) for wave in tree["waves"])
     members = tuple(
-        Member(**{**one, "plan": path.parent / one["plan"], "steps": tuple(one["steps"])})
+        Member(
+            **{
+                **one,
+                "plan": path.parent / one["plan"],
+                **{name: tuple(one.get(name, ())) for name in ("steps", "files")},
+            }
+        )
         for one in tree["members"]
     )
     kept = {name: tree[name] for name in ("name", "digest", "max_parallel", "stop_after")}
-    return Fleet(path=path, waves=waves, members=members, **kept)
+    return Fleet(path=path, waves=waves, members=members, state=tree.get("state"), **kept)

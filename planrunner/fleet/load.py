@@ -13,11 +13,14 @@ from planrunner.fleet.listing import wish_of
 from planrunner.fleet.members import Bench
 from planrunner.fleet.model import Draft, Fleet
 from planrunner.fleet.outline import fleet_schema
+from planrunner.fleet.portable import fleet_faults
 from planrunner.fleet.tree import count_at, entries_at, text_at
 from planrunner.fleet.waves import matching, waves
 from planrunner.loading import codes
 from planrunner.loading.codes import coded
 from planrunner.loading.document import shown, suggestion
+from planrunner.loading.places import at
+from planrunner.loading.pool import pool
 from planrunner.loading.references import stays_inside
 from planrunner.loading.source import read
 from planrunner.loading.validate import departures
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from planrunner.fleet.listing import Known, Wish
     from planrunner.fleet.model import Member, Row, Value, Wave
     from planrunner.loading.document import Document, Keys
-    from planrunner.model import Problem
+    from planrunner.model import DaskPool, Problem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +58,10 @@ def examine_fleet(
     rows = (*rows, *listed)
     sorted_out, in_waves = waves(document, [row.name for row in rows])
     drafts, in_drafts = _drafts(document, rows)
-    members, in_plans = Bench(environ, document.path).members(drafts, sorted_out)
-    found = [*document.problems, *unfit, *in_rows, *in_list, *in_waves, *in_drafts, *in_plans]
+    in_fleet = tuple(fleet_faults(document))
+    portable = text_at(document, ("state",)) is not None
+    members, in_plans = Bench(environ, document.path, portable=portable).members(drafts, sorted_out)
+    found = [*document.problems, *unfit, *in_fleet, *in_rows, *in_list, *in_waves, *in_drafts, *in_plans]
     ordered = sorted(
         dict.fromkeys(coded(found, codes.FLEET)),
         key=lambda p: (p.path != document.path, p.path, p.line, p.column, p.message),
@@ -83,7 +88,15 @@ def _fleet(document: Document, sorted_out: Sequence[Wave], members: Sequence[Mem
         members=tuple(sorted(members, key=lambda member: order.get(member.name, len(order)))),
         max_parallel=count_at(document, ("max_parallel",), 4),
         stop_after=count_at(document, ("stop_after",), 1),
+        state=text_at(document, ("state",)),
+        pool=_pool(document),
     )
+
+
+def _pool(document: Document) -> DaskPool | None:
+    given = at(document.tree, ("pool", "dask"))
+    named = isinstance(given, str) or text_at(document, ("pool", "dask", "address")) is not None
+    return pool({"pool": {"dask": given}}, Path(document.path).parent) if named else None
 
 
 def digest_of(path: Path) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from planrunner.fleet.model import Member
+from planrunner.fleet.portable import files_of, plan_faults
 from planrunner.loading import codes, dsn
 from planrunner.loading.build import examine
 from planrunner.loading.overlays import assembled
@@ -25,10 +26,11 @@ MEMBER = "member"
 
 
 class Bench:
-    """Examines plans; each file is read once."""
+    """Examines plans; each file is read once. ``portable``: their runs may be on other machines."""
 
-    def __init__(self, environ: Mapping[str, str], fleet: str) -> None:
+    def __init__(self, environ: Mapping[str, str], fleet: str, *, portable: bool = False) -> None:
         self._environ = environ
+        self._portable = portable
         self._inventories = {fleet}
         self._documents: dict[Path, Document] = {}
         self._told: dict[Problem, list[str]] = {}
@@ -53,7 +55,10 @@ class Bench:
         origins = {name: value.origin for name, value in draft.values.items()}
         given = Given(variables=variables, var_files=(), environ=self._environ, origins=origins)
         found = examine(document, path, given)
-        for problem in found.problems:
+        problems = found.problems
+        if self._portable and not problems:
+            problems = tuple(plan_faults(document, found.tree, path.parent))
+        for problem in problems:
             self._note(problem, draft)
         if not found.problems:
             self._claim(draft, found.tree)
@@ -63,6 +68,7 @@ class Bench:
             plan=path,
             variables=variables,
             steps=_steps(found.tree),
+            files=files_of(path, found.tree) if self._portable and not problems else (),
         )
 
     def _document(self, path: Path) -> Document:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from planrunner.loading.document import Document, Keys
+    from planrunner.model import DaskPool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,18 +67,25 @@ class Wave:
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """One database of the fleet: its plan, the values of the plan's variables, the ids of the plan's steps."""
+    """One database of the fleet: its plan, the values of the plan's variables, the ids of the plan's steps.
+
+    ``files`` are what the plan consists of and refers to, by their names from its folder.
+    """
 
     name: str
     wave: str
     plan: Path
     variables: Mapping[str, str]
     steps: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fleet:
-    """A fleet that can be worked on; ``members`` stand in the order of their waves."""
+    """A fleet that can be worked on; ``members`` stand in the order of their waves.
+
+    ``state`` is where their states are, None for files of the fleet's folder; ``pool`` who performs their runs.
+    """
 
     name: str
     path: Path
@@ -86,6 +94,8 @@ class Fleet:
     members: tuple[Member, ...]
     max_parallel: int
     stop_after: int
+    state: str | None = None
+    pool: DaskPool | None = None
 
     def member(self, name: str) -> Member | None:
         """The member of that name, if there is one."""

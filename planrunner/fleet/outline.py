@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from planrunner.loading import outline
 from planrunner.loading.outline import ACCESS, API_VERSION, STEP_ID, VARIABLE_NAME, mapping, text
+from planrunner.loading.outline_pool import POOL
 
 if TYPE_CHECKING:
     from planrunner.loading.outline import Schema
@@ -203,6 +204,19 @@ def _properties() -> Schema:
         },
         "waves": _WAVES,
         "max_parallel": _count("Most at once", "How many members are worked on at once.", 4, 64),
+        "state": text(
+            "State",
+            "Where the members' states are: `target`, each in its own target database, or `s3://BUCKET/PREFIX/`, an"
+            " object each; a run may then be on any machine, and takes along what the plan refers to. By default they"
+            " are files of the fleet's folder.",
+            "target",
+        ),
+        "pool": {
+            **POOL,
+            "description": "Who performs the members' runs. By default this machine; with `dask` the workers of a"
+            " scheduler of dask.distributed, on as many machines as you like. It needs `state`. `fleet run --pool` says"
+            " another.",
+        },
         "stop_after": _count(
             "Stop after",
             "After this many members have failed no other is begun; those at work finish.",

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
 from planrunner.fleet import table
 from planrunner.on_demand import on_demand
-from planrunner.shown import visible
 from planrunner.units import human_bytes, human_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    import jinja2
-
+    from planrunner import pages
     from planrunner.fleet.standing import MemberView
     from planrunner.model import Json
 else:
-    jinja2 = on_demand("jinja2")
+    pages = on_demand("planrunner.pages")
 
 TEMPLATE = "report.html.j2"
 
@@ -82,7 +79,12 @@ def to_markdown(report: FleetReport, safe: Callable[[str], str]) -> str:
 
 def to_html(report: FleetReport) -> str:
     """One page that needs nothing else; every text in it is escaped by the template engine."""
-    return _environment().get_template(TEMPLATE).render(report=report, summary=_summary(report)).lstrip()
+    return (
+        pages.environment("planrunner.fleet")
+        .get_template(TEMPLATE)
+        .render(report=report, summary=_summary(report))
+        .lstrip()
+    )
 
 
 def _summary(report: FleetReport) -> str:
@@ -103,24 +105,3 @@ def _cells(line: MemberLine, safe: Callable[[str], str]) -> tuple[str, ...]:
         human_seconds(view.seconds) if view.seconds else "",
         safe(table.head_of(view.told)),
     )
-
-
-@cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("planrunner.fleet", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        # What is printed never rearranges the page around it, whoever named it.
-        finalize=_shown,
-    )
-    environment.filters |= {"bytes": human_bytes, "seconds": human_seconds}
-    return environment
-
-
-def _shown(value: object) -> object:
-    # Markup of the template's own is a str, too, and must stay one.
-    return visible(value) if type(value) is str else value

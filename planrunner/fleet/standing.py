@@ -1,25 +1,27 @@
-"""How each member does, from its state file, its lock and the fleet's journal; asks no server."""
+"""How each member does, from its state, its lock and the fleet's journal; asks no server but those that keep states."""
 
 from __future__ import annotations
 
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from planrunner.errors import DecisionNeeded, Interrupted, PlanrunnerError
 from planrunner.model import StepStatus
-from planrunner.state.file import FileStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from planrunner.fleet.folder import Folder
+    from planrunner.fleet.homes import HomeOf
     from planrunner.fleet.journal import Chronicle, Past
     from planrunner.fleet.model import Fleet, Member
     from planrunner.state.record import State
 
+# Over a line each takes a moment; side by side they take it together.
+_LOOKS_AT_ONCE = 8
 _ENDED = (StepStatus.DONE, StepStatus.SKIPPED)
 # Asked to stop: in its work, or before it was ready to hear.
 INTERRUPTED = frozenset({Interrupted.exit_code, -signal.SIGTERM})
@@ -59,17 +61,20 @@ class MemberView:
     told: str | None = None
 
 
-def look(fleet: Fleet, folder: Folder, known: Chronicle) -> tuple[MemberView, ...]:
+def look(fleet: Fleet, homes: HomeOf, known: Chronicle) -> tuple[MemberView, ...]:
     """Every member, in the order of the waves."""
-    return tuple(view_of(member, folder, known.of(member.name)) for member in fleet.members)
+    if fleet.state is None:
+        return tuple(view_of(member, homes, known.of(member.name)) for member in fleet.members)
+    with ThreadPoolExecutor(_LOOKS_AT_ONCE) as threads:
+        return tuple(threads.map(lambda one: view_of(one, homes, known.of(one.name)), fleet.members))
 
 
-def view_of(member: Member, folder: Folder, past: Past) -> MemberView:
+def view_of(member: Member, homes: HomeOf, past: Past) -> MemberView:
     """One member."""
-    store = FileStore(folder.state(member.name))
-    running = store.holder() is not None
     try:
-        state = store.load()
+        with homes(member) as home:
+            running = home.holder() is not None
+            state = home.load()
     except PlanrunnerError as error:
         return _view(member, past, None, standing=Standing.FAILED, told=error.message)
     standing = Standing.RUNNING if running else _standing(member, state, past)

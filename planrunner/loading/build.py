@@ -21,6 +21,7 @@ from planrunner.loading.ignored import ignoring_faults
 from planrunner.loading.ingress import authorized
 from planrunner.loading.order import misplaced
 from planrunner.loading.overlays import assembled
+from planrunner.loading.pool import pool
 from planrunner.loading.render import render, sealed
 from planrunner.loading.sensitive import hush_parts, sensitive_faults
 from planrunner.loading.seren import cloud
@@ -161,6 +162,8 @@ def _plan(path: Path, tree: Any, hidden: Any, variables: Mapping[str, Value]) ->
         target=_endpoint(Side.TARGET, connections, path),
         steps=steps,
         notifications=notifications(tree.get("notifications", ()), path.parent),
+        replica=_endpoint(Side.REPLICA, connections, path) if "replica" in connections else None,
+        pool=pool(tree, path.parent),
     )
 
 

@@ -10,6 +10,7 @@ from planrunner.loading.flow_checks import flow_faults, secret_places
 from planrunner.loading.ingress import ingress_faults
 from planrunner.loading.lines import line_faults
 from planrunner.loading.places import at
+from planrunner.loading.pool import pool_faults
 from planrunner.loading.references import secret_faults, stays_inside
 from planrunner.loading.seren import seren_faults
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from planrunner.model import Json, Problem
 
-_SIDES = ("source", "target")
+_SIDES = ("source", "target", "replica")
 
 
 def faults(document: Document, tree: Json, told: frozenset[Keys], folder: Path) -> list[Problem]:
@@ -41,6 +42,7 @@ def faults(document: Document, tree: Json, told: frozenset[Keys], folder: Path) 
     found += ingress_faults(document, tree)
     found += seren_faults(document, tree, strings)
     found += secret_faults(document, tree, ("connections", "target", "seren", "api_key", "secret"), folder)
+    found += pool_faults(document, tree)
     variables = at(tree, ("vars",))
     for name in cast("dict[str, Json]", variables) if isinstance(variables, dict) else ():
         found += secret_faults(document, tree, ("vars", name, "secret"), folder)
@@ -95,9 +97,10 @@ def _login_faults(
 
 
 def _same_database(document: Document, strings: dict[str, dsn.Dsn]) -> Iterator[Problem]:
-    if len(strings) < len(_SIDES) or any(parsed.faults for parsed in strings.values()):
+    pair = [strings[side] for side in ("source", "target") if side in strings]
+    if len(pair) < 2 or any(parsed.faults for parsed in pair):
         return
-    source, target = (strings[side] for side in _SIDES)
+    source, target = pair
     if not source.parameters.get("service") and source.place == target.place:
         text = "source and target are the same database"
         yield document.problem(

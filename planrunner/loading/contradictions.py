@@ -22,7 +22,7 @@ _RISING = ("warn", "pause", "give_up")
 def contradictions(document: Document, tree: Json, told: frozenset[Keys]) -> list[Problem]:
     """Every pair of options that exclude one another; values of the wrong type are passed over."""
     found: list[Problem] = []
-    for side in ("source", "target"):
+    for side in ("source", "target", "replica"):
         found += _tls(document, tree, side, told)
     for index, step in enumerate(entries(tree)):
         keys: Keys = ("steps", index, "with")
@@ -30,7 +30,58 @@ def contradictions(document: Document, tree: Json, told: frozenset[Keys]) -> lis
         if isinstance(options, dict):
             found += _thresholds(document, (*keys, "max_wal_retained"), options.get("max_wal_retained"))
             found += _tables_twice(document, (*keys, "filters"), options.get("filters"))
-    return found
+            found += _frozen(document, tree, keys, cast("Mapping[str, Json]", options))
+    return [*found, *_polling(document, tree)]
+
+
+# What only a stream has, by step and option: the values that can't be had without one, None: any.
+_STREAMED: Mapping[str, Mapping[str, tuple[Json, ...] | None]] = {
+    "snapshot": {"streams": None, "split_above": None, "from": ("replica", "restore")},
+    "sync": dict.fromkeys(
+        (
+            "max_lag",
+            "timeout",
+            "max_wal_retained",
+            "failover",
+            "replication_role",
+            "replication_role_lifetime",
+        )
+    ),
+    "cutover_verify": {"reverse": (True,), "verify": ("changed",)},
+}
+_POLLED = ("interval", "reconcile_interval", "keep_polling")
+
+
+def _polling(document: Document, tree: Json) -> Iterator[Problem]:
+    """Options of one mode of following in a plan of the other."""
+    given = [(index, step, at(step, ("with",))) for index, step in enumerate(entries(tree))]
+    polls = any(step.get("uses") == "sync" and at(step, ("with", "mode")) == "poll" for _, step, _ in given)
+    for index, step, options in given:
+        for name, value in options.items() if isinstance(options, dict) else ():
+            keys: Keys = ("steps", index, "with", name)
+            if polls and _needs_stream(str(step.get("uses")), name, value):
+                text = f"{name}: {_told(value)} needs logical decoding, and the sync step says mode: poll"
+                remedy = "Take it out, or follow by mode: stream from a source with wal_level = logical."
+                yield document.problem(keys, text, remedy, codes.CONTRADICTION)
+            elif not polls and step.get("uses") == "sync" and name in _POLLED:
+                text = f"{name} means something with mode: poll only"
+                yield document.problem(
+                    keys, text, "Write mode: poll beside it, or take it out.", codes.CONTRADICTION
+                )
+
+
+def _needs_stream(uses: str, name: str, value: Json) -> bool:
+    options = _STREAMED.get(uses, {})
+    if name not in options:
+        return False
+    values = options[name]
+    return values is None or value in values
+
+
+def _told(value: Json) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "…" if isinstance(value, dict | list) else str(value)
 
 
 def _tls(document: Document, tree: Json, side: str, told: frozenset[Keys]) -> Iterator[Problem]:
@@ -54,6 +105,23 @@ def _tls(document: Document, tree: Json, side: str, told: frozenset[Keys]) -> It
         said = "rds_iam needs TLS, the DSN says sslmode=disable: a token is as good as a password"
         remedy = "Write sslmode=verify-full in the DSN, or take sslmode out."
         yield document.problem((*keys, "password", "rds_iam"), said, remedy, codes.CONTRADICTION)
+
+
+def _frozen(document: Document, tree: Json, keys: Keys, options: Mapping[str, Json]) -> Iterator[Problem]:
+    if options.get("from") == "replica" and at(tree, ("connections", "replica")) is None:
+        text = "from: replica, and the plan names no replica"
+        remedy = "Name the standby: connections.replica: {dsn: …, password: …}."
+        yield document.problem((*keys, "from"), text, remedy, codes.CONTRADICTION)
+    if options.get("from") == "restore" and at(tree, ("connections", "source", "rds")) is None:
+        text = "from: restore, and the plan names no instance of the source"
+        remedy = "Name it: connections.source.rds: {instance: …}."
+        yield document.problem((*keys, "from"), text, remedy, codes.CONTRADICTION)
+    if "freeze" in options and options.get("from", "primary") in {"primary", "restore"}:
+        text, remedy = (
+            "freeze, and yet no standby is read",
+            "Write from: replica, or take freeze out.",
+        )
+        yield document.problem((*keys, "freeze"), text, remedy, codes.CONTRADICTION)
 
 
 def _thresholds(document: Document, keys: Keys, given: Json) -> Iterator[Problem]:

@@ -336,17 +336,24 @@ SELF_SIGNED: Schema = {
     "examples": [True],
 }
 
+REPLICA = (
+    "A streaming standby of the source, for a snapshot step with from: replica: the rows are read from it while its"
+    " replay stands still."
+)
+
 
 def connection(side: str) -> Schema:
-    """The schema of ``connections.source`` or ``connections.target``."""
+    """The schema of ``connections.source``, ``connections.target`` or ``connections.replica``."""
     shared: Schema = {
         "dsn": DSN,
         "password": PASSWORD,
         "ca": CA,
         "ca_fingerprint": CA_FINGERPRINT,
         "allow_self_signed_certs": SELF_SIGNED,
-        "replication": REPLICATION_LOGIN,
     }
+    if side == "replica":
+        return mapping("Replica", REPLICA, shared, required=["dsn"])
+    shared |= {"replication": REPLICATION_LOGIN}
     own: Schema = (
         {"rds": RDS, "target_as_seen_from_source": SEEN_FROM_SOURCE}
         if side == "source"

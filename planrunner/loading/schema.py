@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from planrunner import registry
-from planrunner.loading import outline, outline_flow
+from planrunner.loading import outline, outline_flow, outline_pool
 from planrunner.loading.outline import Schema, mapping, text
 from planrunner.loading.overlay_schema import plan_or_overlay
 
@@ -28,7 +28,7 @@ def rendered_schema() -> Schema:
 
 
 def _assemble(leaves: Callable[[Schema], Schema]) -> Schema:
-    sides = {side: _connection(side, leaves) for side in ("source", "target")}
+    sides = {side: _connection(side, leaves) for side in ("source", "target", "replica")}
     properties: Schema = {
         "apiVersion": _constant("API version", "The format of this file.", outline.API_VERSION),
         "kind": _constant("Kind", "What this file is.", outline.KIND),
@@ -43,6 +43,7 @@ def _assemble(leaves: Callable[[Schema], Schema]) -> Schema:
             "items": _step(leaves),
         },
         "notifications": leaves(outline_flow.NOTIFICATIONS),
+        "pool": leaves(outline_pool.POOL),
     }
     required = ["apiVersion", "kind", "metadata", "connections", "steps"]
     plan = mapping(

@@ -71,6 +71,9 @@ def _beyond(document: Document, tree: Json) -> Iterator[Problem]:
         if step.get("uses") == "cutover_verify":
             text = "the cutover needs planrunner's own stream; with run_on: cloud it is the cloud's"
             yield document.problem((*keys, "uses"), text, _LOCAL, codes.CONTRADICTION)
+        if step.get("uses") == "sync" and at(given, ("with", "mode")) == "poll":
+            text = "mode: poll is planrunner's own; with run_on: cloud a job follows by logical decoding"
+            yield document.problem((*keys, "with", "mode"), text, _LOCAL, codes.CONTRADICTION)
         if step.get("uses") != "snapshot":
             continue
         for place in untold(at(given, ("with",))):

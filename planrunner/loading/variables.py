@@ -151,8 +151,9 @@ def _unknown_options(
 def _unfit_name(origin: Origin, name: str, declarations: Mapping[str, Declaration]) -> Iterator[Problem]:
     if name not in declarations:
         message = f"the plan does not declare the variable {shown(name)}"
-        known = suggestion(name, declarations, label="Declared")
-        yield origin.document.problem_with_name(origin.keys, message, known)
+        yield _unquoted(
+            origin.document, origin.keys, message, suggestion(name, declarations, label="Declared")
+        )
     elif declarations[name].get("sensitive") is True:
         message = f"the variable {shown(name)} is sensitive, and its value would stand here for all to read"
         remedy = "Say in the plan where it is kept, such as secret: {env: NAME}, and change the value: it was seen."
@@ -167,7 +168,12 @@ def _unknown_names(file: Document, declarations: Mapping[str, Declaration]) -> I
     for name in cast("Mapping[str, Json]", file.tree):
         if name not in declarations:
             message = f"the plan does not declare the variable {shown(name)}"
-            yield file.problem_with_name((name,), message, suggestion(name, declarations, label="Declared"))
+            yield _unquoted(file, (name,), message, suggestion(name, declarations, label="Declared"))
+
+
+def _unquoted(file: Document, keys: Keys, message: str, remedy: str) -> Problem:
+    # It may be a sensitive variable's name misspelt, with its value beside it.
+    return replace(file.problem_with_name(keys, message, remedy), excerpt=None)
 
 
 def _candidates(

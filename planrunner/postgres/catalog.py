@@ -195,6 +195,10 @@ def _plain(word: str) -> str:
 
 def tables(server: Server) -> tuple[Table, ...]:
     """Every user table of the database, with its columns, in name order."""
+    return server.memory.of("tables", lambda: _tables(server))
+
+
+def _tables(server: Server) -> tuple[Table, ...]:
     found = server.rows(_TABLES)
     columns: dict[int, list[Column]] = defaultdict(list)
     for row in server.rows(_COLUMNS, [[row[0] for row in found]]):

@@ -21,6 +21,7 @@ from planrunner.postgres.failures import (
     trouble_of,
 )
 from planrunner.postgres.line import Line
+from planrunner.postgres.memory import Memory
 from planrunner.postgres.occupant import Occupant
 from planrunner.postgres.passwords import refuses_password
 from planrunner.postgres.tls import secured, seen_from_elsewhere, shielded
@@ -130,6 +131,7 @@ class Server:
         self.known_epoch: int | None = None
         self.pids: set[int] = set()
         self.line = Line()
+        self.memory = Memory()
         self._reader: Session | None = None
         # When the last session for queries was not to be had, and why.
         self._refused: tuple[float, ConnectionFailed] | None = None
@@ -178,6 +180,18 @@ class Server:
         )
         made.line = self.line
         return made
+
+    def elsewhere(self, side: Side, host: str, port: int) -> Server:
+        """A copy of the database, for the same login, at another address."""
+        given = {k: v for k, v in conninfo.conninfo_to_dict(self.endpoint.dsn).items() if k != "hostaddr"}
+        dsn = conninfo.make_conninfo("", **{**given, "host": host, "port": port})
+        return Server(
+            replace(self.endpoint, side=side, dsn=dsn),
+            clock=self.clock,
+            resolve=self._resolve,
+            label=self._label,
+            authority=self._authority,
+        )
 
     def replication_password(self) -> Secret | None:
         """The password of the login that the plan names for the other side's subscription, resolved now."""

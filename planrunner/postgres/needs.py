@@ -26,6 +26,7 @@ BY_OTHERS = "the master user on RDS, elsewhere a superuser or the owners"
 # Of statements that the plan itself brings along.
 STATEMENTS = "the rights that the plan's own statements need"
 MAKING_LOGINS = "CREATEROLE, for the subscription's own login"
+FREEZING = "EXECUTE on the functions that pause, resume or promote a standby"
 STATISTICS = "ownership of the tables, since PostgreSQL 17 MAINTAIN"
 
 GRANTABLE = (CREATE, OWNERSHIP, READING, REPLICATION, SUBSCRIBING, ROLES, ACTING_AS, DATABASE)
@@ -40,6 +41,7 @@ KNOWN = frozenset(
         STATEMENTS,
         STATISTICS,
         MAKING_LOGINS,
+        FREEZING,
     }
 )
 
@@ -55,7 +57,7 @@ def sided(where: Side, needs: Iterable[str]) -> frozenset[tuple[Side, str]]:
 
 
 def _sided(where: Side, need: str) -> tuple[Side, str]:
-    for side in (Side.SOURCE, Side.TARGET, Side.AWS):
+    for side in (Side.SOURCE, Side.TARGET, Side.REPLICA, Side.AWS):
         if need.startswith(f"{side.value}: "):
             return side, need.removeprefix(f"{side.value}: ")
     return where, need

@@ -95,7 +95,7 @@ def preflight(source: Server, target: Server, needs: Needs) -> tuple[Finding, ..
         (CAPACITY, here, preflight_capacity.target(target, needs)),
         (CAPACITY, there, preflight_settings.source(source)),
         (CAPACITY, there and here, _arrival(source, target, needs)),
-        (CAPACITY, there, preflight_disk.wal(source)),
+        (CAPACITY, there and not needs.polled, preflight_disk.wal(source)),
         (CAPACITY, there, preflight_neighbours.neighbours(source, needs)),
         (CAPACITY, there, preflight_activity.activity(source)),
         (SCHEMA, there, preflight_schema.contents(source, needs)),
@@ -107,7 +107,7 @@ def preflight(source: Server, target: Server, needs: Needs) -> tuple[Finding, ..
         (SCHEMA, there and here, preflight_locale.locales(source, target)),
         (SCHEMA, there and here, preflight_collisions.collisions(source, target, needs)),
         (DATA, there, preflight_data.contents(source, needs)),
-        (FROM_TARGET, there and here, preflight_line.from_target(source, target, needs)),
+        (FROM_TARGET, there and here and not needs.polled, preflight_line.from_target(source, target, needs)),
     )
     files = [
         *preflight_local.secret_files(source.endpoint, target.endpoint),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from planrunner.model import Side
+from planrunner.postgres import sessions
 from planrunner.postgres.preflight_parameters import changing, read
 from planrunner.postgres.preflight_section import CAPACITY, Check
 
@@ -80,8 +81,7 @@ LOCKS = Check(
 _SOURCE_USE = """
 SELECT (SELECT count(*) FROM pg_replication_slots WHERE NOT starts_with(slot_name::text, %(owned)s)),
        (SELECT count(*) FROM pg_stat_replication s WHERE NOT EXISTS (
-          SELECT FROM pg_replication_slots o WHERE o.active_pid = s.pid AND starts_with(o.slot_name::text, %(owned)s))),
-       (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')
+          SELECT FROM pg_replication_slots o WHERE o.active_pid = s.pid AND starts_with(o.slot_name::text, %(owned)s)))
 """
 # Of other background workers only their number matters: they take places of max_worker_processes.
 _TARGET_USE = """
@@ -90,7 +90,6 @@ SELECT (SELECT count(*) FROM pg_stat_subscription
        (SELECT count(*) FROM pg_replication_origin o WHERE NOT EXISTS (
           SELECT FROM pg_stat_subscription s
           WHERE o.roname = 'pg_' || s.subid AND starts_with(s.subname::text, %(owned)s))),
-       (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
        (SELECT count(*) FROM pg_stat_activity a WHERE a.backend_type NOT IN
           ('client backend', 'walsender', 'walreceiver', 'walwriter', 'walsummarizer', 'checkpointer', 'startup',
            'background writer', 'archiver', 'autovacuum launcher', 'autovacuum worker', 'slotsync worker',
@@ -101,8 +100,7 @@ SELECT (SELECT count(*) FROM pg_stat_subscription
 _LIMITS = """
 SELECT me.rolname::text, CASE WHEN me.rolsuper THEN -1 ELSE me.rolconnlimit END,
        (SELECT count(*) FROM pg_stat_activity WHERE usesysid = me.oid)::int,
-       d.datname::text, CASE WHEN me.rolsuper THEN -1 ELSE d.datconnlimit END,
-       (SELECT count(*) FROM pg_stat_activity WHERE datid = d.oid AND backend_type = 'client backend')::int
+       d.datname::text, CASE WHEN me.rolsuper THEN -1 ELSE d.datconnlimit END
 FROM pg_roles me, pg_database d WHERE me.rolname = current_user AND d.datname = current_database()
 """
 # What a transaction that makes every relation locks: the relation, its toast table and that one's index.
@@ -160,7 +158,16 @@ def source(server: Server, needs: Needs) -> Iterator[Finding]:
     known = read(server, _SOURCE_NAMES)
     row = server.row(_SOURCE_USE, {"owned": needs.owned})
     assert row is not None
-    slots, senders, sessions = row
+    slots, senders = row
+    if not needs.polled:
+        yield from _streaming(server, known, needs, (slots, senders))
+    yield from _connections(server, known, needs)
+
+
+def _streaming(
+    server: Server, known: Mapping[str, Parameter], needs: Needs, used: tuple[int, int]
+) -> Iterator[Finding]:
+    slots, senders = used
     yield _wal_level(server, known["wal_level"])
     # The streams', and the one by which a verification sees what changes meanwhile.
     need = needs.streams + 1
@@ -168,7 +175,6 @@ def source(server: Server, needs: Needs) -> Iterator[Finding]:
     yield _room(SLOTS, server, known, place)
     place = _Place(what="WAL senders", setting="max_wal_senders", used=senders, need=need)
     yield _room(SENDERS, server, known, place)
-    yield from _connections(server, known, sessions, needs)
 
 
 def target(server: Server, needs: Needs) -> Iterator[Finding]:
@@ -176,7 +182,7 @@ def target(server: Server, needs: Needs) -> Iterator[Finding]:
     known = read(server, _TARGET_NAMES)
     row = server.row(_TARGET_USE, {"owned": needs.owned})
     assert row is not None
-    workers, origins, sessions, processes = row
+    workers, origins, processes = row
     tracked = next(name for name in _TARGET_NAMES[3:1:-1] if name in known)
     places = (
         (WORKERS, "replication workers", _TARGET_NAMES[0], workers),
@@ -184,10 +190,10 @@ def target(server: Server, needs: Needs) -> Iterator[Finding]:
         (PROCESSES, "background workers", _TARGET_NAMES[1], processes + 1),
         (ORIGINS, "replication origins", tracked, origins),
     )
-    for check, what, setting, used in places:
+    for check, what, setting, used in () if needs.polled else places:
         place = _Place(what=what, setting=setting, used=used, need=needs.streams)
         yield _room(check, server, known, place)
-    yield from _connections(server, known, sessions, needs)
+    yield from _connections(server, known, needs)
 
 
 def _wal_level(server: Server, parameter: Parameter) -> Finding:
@@ -219,17 +225,16 @@ def _room(check: Check, server: Server, known: Mapping[str, Parameter], place: _
     )
 
 
-def _connections(
-    server: Server, known: Mapping[str, Parameter], sessions: int, needs: Needs
-) -> Iterator[Finding]:
+def _connections(server: Server, known: Mapping[str, Parameter], needs: Needs) -> Iterator[Finding]:
     side, need = server.side.value, needs.jobs + _OWN_SESSIONS
+    everywhere, here = sessions.clients(server)
     reserved = [
         known[name].number
         for name in ("superuser_reserved_connections", "reserved_connections")
         if name in known
     ]
     limit = known["max_connections"].number - sum(reserved)
-    free = max(limit - sessions, 0)
+    free = max(limit - everywhere, 0)
     if free >= need:
         yield CONNECTIONS.passed(f"{free} of {limit} connections free on the {side}")
     else:
@@ -241,11 +246,11 @@ def _connections(
         )
     row = server.row(_LIMITS)
     assert row is not None
-    yield from _limits(side, row, need)
+    yield from _limits(side, row, here, need)
 
 
-def _limits(side: str, row: Row, need: int) -> Iterator[Finding]:
-    role, of_role, role_used, database, of_database, database_used = row
+def _limits(side: str, row: Row, database_used: int, need: int) -> Iterator[Finding]:
+    role, of_role, role_used, database, of_database = row
     found = (
         ("ALTER ROLE", f"login {role}", role, of_role, role_used),
         ("ALTER DATABASE", f"database {database}", database, of_database, database_used),

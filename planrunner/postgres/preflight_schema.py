@@ -99,7 +99,8 @@ def contents(source: Server, needs: Needs) -> Iterator[Finding]:
     stored = [t for t in tables if not t.partitioned]
     size = human_bytes(sum(t.bytes for t in stored))
     yield TABLES.passed(f"{counted(len(tables), 'table')}, {size} with indexes")
-    yield from identities(source, stored, needs)
+    if not needs.polled:
+        yield from identities(source, stored, needs)
     yield from _unlogged([t for t in stored if t.unlogged], needs)
     gone = needs.left_out(source)
     objects = [row for row in source.rows(_OBJECTS) if (row[1], row[2]) not in gone]

@@ -47,7 +47,7 @@ class Needs:
     relations it does, as (schema, name). ``login`` names who the target's subscription logs in as on the source, None
     for the plan's own login, and ``borrowed`` tells whether it is that. ``streams`` is how many subscriptions follow
     the source, ``failover`` whether their slots are to outlive the source's failover, ``folder`` where this machine
-    keeps the plan's state.
+    keeps the plan's state, ``polled`` that the source is asked for changed rows and nothing is replicated.
     """
 
     plan_id: str
@@ -67,6 +67,7 @@ class Needs:
     streams: int = 1
     failover: bool = False
     folder: Path | None = None
+    polled: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ class Check:
     Codes never change their meaning and are never used again: PR00xx the preflight itself, PR01xx local, PR02xx
     network, PR03xx the source's permissions, PR04xx the target's, PR05xx capacity, PR06xx schema, PR07xx data, PR08xx
     the network from the target, PR09xx the way back, PR10xx AWS, PR11xx filters, PR12xx following, PR13xx traffic, PR14xx
-    SerenAI. Each is a constant of the module that makes the check. ``mend`` tells in general what mends it, for its page.
+    SerenAI, PR15xx polling, PR16xx the replica. Each is a constant of the module that makes the check. ``mend`` tells in
+    general what mends it, for its page.
     ``never_ignored`` says why a plan may not ignore it; empty: it may. ``can`` are the marks that its findings may
     have beside passed, where the code does not show them (``planrunner.catalogue``).
     """
@@ -158,12 +160,13 @@ FILTERS = Section("Filters")
 FOLLOWING = Section("Following")
 TRAFFIC = Section("Traffic")
 SEREN = Section("SerenAI")
+REPLICA = Section("Replica")
 # In the order of the report.
 SECTIONS = tuple(
     section.title
     for section in (
         *(ITSELF, LOCAL, NETWORK, SOURCE, TARGET, CAPACITY, SCHEMA, DATA, FROM_TARGET, WAY_BACK, AWS),
-        *(FILTERS, FOLLOWING, TRAFFIC, SEREN),
+        *(FILTERS, FOLLOWING, TRAFFIC, SEREN, REPLICA),
     )
 )
 

@@ -96,7 +96,8 @@ ORDER BY 1
 def permissions(source: Server, needs: Needs) -> Iterator[Finding]:
     """The replication right, reading, ownership, CREATE, row-level security, large objects."""
     held = privileges.rights(source, memberships=needs.memberships, left_out=needs.left_out(source))
-    yield _replication(source, held)
+    if not needs.polled:
+        yield _replication(source, held)
     yield _access(SCHEMAS, held, Kind.SCHEMA, "USAGE on {} {}")
     yield _access(TABLES, held, Kind.TABLE, "SELECT on {} {}")
     yield _access(SEQUENCES, held, Kind.SEQUENCE, "SELECT on {} {}")

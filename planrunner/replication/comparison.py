@@ -2,12 +2,12 @@
 
 Both sides are digested at the same time, whether anything is written or not: equal digests prove a table equal.
 Where they differ, the rows that do are found and looked at again behind a barrier, so that what is merely late
-is no difference.
+is no difference. The digests are tasks of the plan's pool (``surveys``); all else is asked for from here.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
@@ -19,16 +19,19 @@ from planrunner.errors import StepBlocked, UsageError
 from planrunner.on_demand import on_demand
 from planrunner.postgres import catalog
 from planrunner.replication import (
+    capacity,
     crossing,
     followed,
     regions,
     selection_record,
     subscriptions,
+    surveys,
     telling,
 )
 from planrunner.replication.found import Outcome
 from planrunner.replication.lanes import lane
 from planrunner.replication.patterns import Pattern
+from planrunner.replication.regions import Tract
 from planrunner.replication.row_hash import by_text_where_other, row_hash
 from planrunner.replication.throttle import Effort, Throttle
 from planrunner.verification import Verification
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
     )
     from planrunner.replication.lanes import Lane
     from planrunner.replication.regions import Survey
+    from planrunner.replication.surveys import Surveyors
     from planrunner.replication.workspace import Workspace
     from planrunner.verification import TableVerdict, VerifyTerms
 else:
@@ -64,7 +68,10 @@ else:
     return_streams = on_demand("planrunner.replication.return_streams")
     sequences = on_demand("planrunner.replication.sequences")
 
-LANES = 2
+_LANES = 2
+# To hand them over costs more than to read them.
+_SMALL_BYTES = 256 << 10
+_TOGETHER = 16
 # What is repaired is compared again; a row that moves is left to the next round.
 _ROUNDS = 5
 _SAMPLED_OF = 1_000_000
@@ -111,7 +118,8 @@ def compare(
     tables = _chosen(followed.tables(workspace), terms)
     able, unable = _comparable(workspace, tables)
     behind = _barrier(workspace)
-    looked = _Looked(scope=scope, behind=behind, effort=effort or Effort(jobs=LANES))
+    _forewarn(workspace)
+    looked = _Looked(scope=scope, behind=behind, effort=effort or Effort(jobs=jobs(workspace)))
     with _rows(workspace, able, terms, looked) as reading:
         # While the servers read the rows, there is time for everything else.
         other = unable + (() if terms.tables else _catalogue(workspace, scope) + _sequences(workspace))
@@ -134,9 +142,16 @@ def compare(
         refuse_undoing(workspace)
     if wrong and terms.mend is not None and terms.mend(first):
         for one in wrong:
-            found[one.table.qualified] = _mend(workspace, one, terms, scope, behind)
+            found[one.table.qualified] = _mend(workspace, one, terms, behind)
         return told()
     return first
+
+
+def jobs(workspace: Workspace) -> int:
+    """How many tables are looked at at a time where nobody says it: two; by workers, what both servers have room for."""
+    if not workspace.pool.away:
+        return _LANES
+    return capacity.jobs(workspace.source, workspace.target, away=True)
 
 
 def refuse_undoing(workspace: Workspace) -> None:
@@ -208,6 +223,16 @@ def _barrier(workspace: Workspace) -> Callable[[], None] | None:
     return lambda: _discard(barrier.wait(workspace, generations, timeout=_BARRIER_SECONDS))
 
 
+def _forewarn(workspace: Workspace) -> None:
+    """Where the source is polled there is no barrier: what is late can't be told from what is wrong."""
+    if not workspace.streamed and crossing.position(workspace) is crossing.Position.SOURCE:
+        workspace.tell(
+            "the source is polled: what was written there since the last round counts as a difference; the cutover makes"
+            " a last round before it compares",
+            {},
+        )
+
+
 def _discard(_: float) -> None:
     """How long it took is no matter here."""
 
@@ -219,39 +244,50 @@ def _rows(
     terms: VerifyTerms,
     looked: _Looked,
 ) -> Iterator[Callable[[], dict[str, Compared]]]:
-    """Begin to compare every table, the largest first, over a few lanes; what is given waits for all of them.
+    """Begin to compare every table, the largest first, a few at a time; what is given waits for all of them.
 
     When the block is left by an error, no further table is begun.
     """
-    waiting: SimpleQueue[Table] = SimpleQueue()
-    for table in sorted(tables, key=lambda t: -t.bytes):
-        waiting.put(table)
+    throttle = Throttle(workspace, workspace.source, looked.effort.max_load)
+    waiting: SimpleQueue[Sequence[Table]] = SimpleQueue()
+    for some in _in_turn(tables, looked.effort.jobs):
+        waiting.put(some)
 
-    def work() -> list[Compared]:
-        throttle = Throttle(workspace, workspace.source, looked.effort.max_load)
+    def work(surveyors: Surveyors) -> list[Compared]:
         found: list[Compared] = []
-        with lane(workspace.source, workspace.target) as mine:
-            for table in _taken(waiting):
-                throttle.wait()
-                found.append(_compared(mine, table, terms, looked.scope, looked.behind))
+        for some in _taken(waiting):
+            throttle.wait(surveyors.check)
+            found += _compared(surveyors, some, terms, looked)
         return found
 
     jobs = min(looked.effort.jobs, len(tables))
-    with ThreadPoolExecutor(max(jobs, 1)) as pool:
-        parts = [pool.submit(work) for _ in range(jobs)]
+    with surveys.at_work(workspace) as surveyors, ThreadPoolExecutor(max(jobs, 1)) as pool:
+        parts = [pool.submit(work, surveyors) for _ in range(jobs)]
 
         def awaited() -> dict[str, Compared]:
-            found = [one for part in parts for one in part.result()]
+            # The first that fails is told, whoever waits for something else.
+            ended, _ = wait(parts, return_when=FIRST_EXCEPTION)
+            found = [one for part in ended for one in part.result()]
             return {one.table.qualified: one for one in sorted(found, key=lambda one: one.table.qualified)}
 
         try:
             yield awaited
         finally:
+            surveyors.stop()
             for _ in _taken(waiting):
                 pass
 
 
-def _taken(waiting: SimpleQueue[Table]) -> Iterator[Table]:
+def _in_turn(tables: Sequence[Table], jobs: int) -> list[Sequence[Table]]:
+    """The largest first, each alone; small ones together, but not so many that somebody has nothing to do."""
+    ordered = sorted(tables, key=lambda t: -t.bytes)
+    alone = [t for t in ordered if t.bytes > _SMALL_BYTES]
+    small = ordered[len(alone) :]
+    size = max(1, min(_TOGETHER, len(small) // (4 * jobs)))
+    return [*([t] for t in alone), *(small[begin : begin + size] for begin in range(0, len(small), size))]
+
+
+def _taken(waiting: SimpleQueue[Sequence[Table]]) -> Iterator[Sequence[Table]]:
     # Asked and taken at once: another lane may take the last one in between.
     with suppress(Empty):
         while True:
@@ -259,15 +295,25 @@ def _taken(waiting: SimpleQueue[Table]) -> Iterator[Table]:
 
 
 def _compared(
-    mine: Lane, table: Table, terms: VerifyTerms, scope: Scope, behind: Callable[[], None] | None
-) -> Compared:
-    if scope.counts_only:
-        table = replace(table, columns=())
-    sampled = _sample(table, terms)
-    survey = regions.survey(mine, table, within=sampled, moving=behind is not None)
-    outcome = Outcome(total=0)
-    if survey.different and not scope.counts_only:
-        outcome = differences.find(mine, table, within=survey.within, barrier=behind)
+    surveyors: Surveyors, tables: Sequence[Table], terms: VerifyTerms, looked: _Looked
+) -> list[Compared]:
+    if looked.scope.counts_only:
+        tables = [replace(table, columns=()) for table in tables]
+    tracts = [Tract(table=table, within=_sample(table, terms)) for table in tables]
+    surveyed = surveyors.survey(*tracts, moving=looked.behind is not None)
+    found = []
+    for table, survey in zip(tables, surveyed, strict=True):
+        if looked.scope.counts_only or not survey.different:
+            found.append(Compared(table=table, survey=survey, outcome=Outcome(total=0)))
+        else:
+            with surveyors.lanes.one() as mine:
+                found.append(_opened(mine, table, survey, looked.behind))
+    return found
+
+
+def _opened(mine: Lane, table: Table, survey: Survey, behind: Callable[[], None] | None) -> Compared:
+    """With the rows that differ, for the survey tells that some do."""
+    outcome = differences.find(mine, table, within=survey.within, barrier=behind)
     return Compared(table=table, survey=survey, outcome=outcome)
 
 
@@ -282,11 +328,7 @@ def _sample(table: Table, terms: VerifyTerms) -> sql.Composed | None:
 
 
 def _mend(
-    workspace: Workspace,
-    one: Compared,
-    terms: VerifyTerms,
-    scope: Scope,
-    behind: Callable[[], None] | None,
+    workspace: Workspace, one: Compared, terms: VerifyTerms, behind: Callable[[], None] | None
 ) -> Compared:
     """Repair what was found of a table, and compare it again, until nothing differs or nothing helps."""
     with lane(workspace.source, workspace.target) as mine:
@@ -299,7 +341,13 @@ def _mend(
                 f"{one.table.qualified}: {done.rows} rows of the target were repaired{loud}",
                 {"table": one.table.qualified, "repaired": done.rows},
             )
-            one = _compared(mine, one.table, terms, scope, behind)
+            # A table at a time, by the sessions that look at its rows anyway.
+            survey = regions.survey(
+                mine, one.table, within=_sample(one.table, terms), moving=behind is not None
+            )
+            if not survey.different:
+                return Compared(table=one.table, survey=survey, outcome=Outcome(total=0))
+            one = _opened(mine, one.table, survey, behind)
     return one
 
 

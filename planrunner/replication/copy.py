@@ -22,14 +22,14 @@ from planrunner.replication.identities import table_name
 from planrunner.replication.ledger import Copied, lease_lost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from planrunner.postgres.catalog import Column, Table
     from planrunner.postgres.connection import Session
-    from planrunner.replication.feeds import Psql, PsqlFeed
-    from planrunner.replication.snapshot import HeldSnapshot
+    from planrunner.replication.feeds import PsqlFeed
+    from planrunner.replication.instant import Instant
     from planrunner.replication.units import Unit
-    from planrunner.replication.workspace import Workspace
+    from planrunner.replication.workplace import Workplace
 
 # Below this a psql child costs more than the interpreter's part in the rows.
 PSQL_FROM_BYTES = 4 << 20
@@ -71,11 +71,11 @@ class Chunk:
 
 def outgoing(unit: Unit, chunk: Chunk | None = None) -> sql.Composed:
     """The COPY of the source for a unit or one chunk of it."""
-    table, form = table_name(unit.table), _format(unit.table)
+    table, form = table_name(unit.table), binary_or_text(unit.table)
     condition = unit.condition()
     conditions = [c for c in (chunk.predicate() if chunk else None, condition) if c is not None]
     if not conditions:
-        return sql.SQL("COPY {}{} TO STDOUT ({})").format(table, _columns(unit.table), form)
+        return sql.SQL("COPY {}{} TO STDOUT ({})").format(table, column_list(unit.table), form)
     names = sql.SQL(", ").join([sql.Identifier(c.name) for c in unit.table.stored])
     return sql.SQL("COPY (SELECT {} FROM ONLY {} WHERE {}) TO STDOUT ({})").format(
         names, table, sql.SQL(" AND ").join(conditions), form
@@ -84,8 +84,8 @@ def outgoing(unit: Unit, chunk: Chunk | None = None) -> sql.Composed:
 
 def incoming(unit: Unit, *, freeze: bool = False) -> sql.Composed:
     """The COPY of the target for a unit; FREEZE only where the same transaction truncated the table."""
-    form = sql.SQL("{}, FREEZE").format(_format(unit.table)) if freeze else _format(unit.table)
-    return sql.SQL("COPY {}{} FROM STDIN ({})").format(table_name(unit.table), _columns(unit.table), form)
+    form = sql.SQL("{}, FREEZE").format(binary_or_text(unit.table)) if freeze else binary_or_text(unit.table)
+    return sql.SQL("COPY {}{} FROM STDIN ({})").format(table_name(unit.table), column_list(unit.table), form)
 
 
 def incoming_shape(unit: Unit) -> str:
@@ -93,14 +93,16 @@ def incoming_shape(unit: Unit) -> str:
     return incoming(unit).as_string().removesuffix(")") + "…)"
 
 
-def _columns(table: Table) -> sql.Composed:
+def column_list(table: Table) -> sql.Composed:
+    """The columns that hold data, in brackets."""
     # A table may have no column that holds data; COPY then takes no column list.
     if not table.stored:
         return sql.Composed([])
     return sql.SQL(" ({})").format(sql.SQL(", ").join([sql.Identifier(c.name) for c in table.stored]))
 
 
-def _format(table: Table) -> sql.SQL:
+def binary_or_text(table: Table) -> sql.SQL:
+    """The format by which COPY carries the table's rows unchanged."""
     return sql.SQL("FORMAT binary") if binary_safe(table) else sql.SQL("FORMAT text")
 
 
@@ -121,15 +123,13 @@ def _same_bytes(column: Column) -> bool:
 class Courier:
     """One stream of the copy: a session on the target, one inside the source's snapshot, and maybe psql.
 
-    ``check`` is asked between blocks and raises to stop; the transaction in hand is rolled back then.
+    The place's ``check`` is asked between blocks and raises to stop; the transaction in hand is rolled back then.
     """
 
-    workspace: Workspace
-    snapshot: HeldSnapshot
+    place: Workplace
+    snapshot: Instant
     reader: Session
     writer: Session
-    psql: Psql | None
-    check: Callable[[], None]
 
     def copy_batch(self, units: Sequence[Unit]) -> dict[str, Copied]:
         """Copy several small units in one transaction: one message to the source, one to the target.
@@ -137,8 +137,8 @@ class Courier:
         What is returned is committed, with its ledger rows.
         """
         begun = time.monotonic()
-        source, target = Wire(self.reader, self.check), Wire(self.writer, self.check)
-        target.send(sql.SQL("BEGIN"), self.workspace.lease.statement(), *map(incoming, units))
+        source, target = Wire(self.reader, self.place.check), Wire(self.writer, self.place.check)
+        target.send(sql.SQL("BEGIN"), self.place.hold, *map(incoming, units))
         source.send(rewrites.BEGIN, *map(outgoing, units), rewrites.look(units), rewrites.END)
         moved: dict[str, tuple[int, int]] = {}
         for place, unit in enumerate(units):
@@ -147,11 +147,11 @@ class Courier:
                 _refuse_lost_lease(before[-1].ntuples)
             source.until_copy()
             size = _pump(source, target)
-            self.workspace.pulse.add(size)
+            self.place.moved(size)
             moved[unit.id] = _agreed(unit, source.copied(), target.end_copy()), size
         looked = next(source.results())
         taken = {name: rows for name, (rows, _) in moved.items()}
-        rewrites.refuse(looked, units, taken, source=self.workspace.source)
+        rewrites.refuse(looked, units, taken, source=self.snapshot.server)
         list(source.results())
         list(target.results())
         each = (time.monotonic() - begun) / len(units)
@@ -159,12 +159,12 @@ class Courier:
             name: Copied(generation=self.snapshot.generation, rows=rows, bytes=size, seconds=each)
             for name, (rows, size) in moved.items()
         }
-        self._commit(self.workspace.ledger.unit_statement(done, self.workspace.lease.epoch))
+        self._commit(self.place.ledger.unit_statement(done, self.place.epoch))
         return done
 
     def copy_whole(self, unit: Unit) -> Copied:
         """Copy one unit in a transaction of its own; what is returned is committed, with its ledger row."""
-        wire = Wire(self.writer, self.check)
+        wire = Wire(self.writer, self.place.check)
         fresh = unit.part is None
         name = table_name(unit.table)
         empty = sql.SQL("SELECT EXISTS (SELECT FROM ONLY {})").format(name)
@@ -176,7 +176,7 @@ class Courier:
         ]
         wire.send(
             sql.SQL("BEGIN"),
-            self.workspace.lease.statement(),
+            self.place.hold,
             *(emptying if fresh else ()),
             incoming(unit, freeze=fresh),
         )
@@ -185,35 +185,33 @@ class Courier:
         if fresh and before[3].get_value(0, 0) == b"t":
             raise occupied([unit.table.qualified])
         copied = self._carry(unit, None, wire)
-        self._commit(self.workspace.ledger.unit_statement({unit.id: copied}, self.workspace.lease.epoch))
+        self._commit(self.place.ledger.unit_statement({unit.id: copied}, self.place.epoch))
         return copied
 
     def copy_chunk(self, unit: Unit, chunk: Chunk) -> Copied:
         """Copy one chunk of a unit in a transaction of its own, with its row in the ledger."""
-        wire = Wire(self.writer, self.check)
-        wire.send(sql.SQL("BEGIN"), self.workspace.lease.statement(), incoming(unit))
+        wire = Wire(self.writer, self.place.check)
+        wire.send(sql.SQL("BEGIN"), self.place.hold, incoming(unit))
         _refuse_lost_lease(wire.until_copy()[1].ntuples)
         copied = self._carry(unit, chunk, wire)
         place = (chunk.number, chunk.of)
-        self._commit(
-            self.workspace.ledger.chunk_statement(unit.id, place, copied, self.workspace.lease.epoch)
-        )
+        self._commit(self.place.ledger.chunk_statement(unit.id, place, copied, self.place.epoch))
         return copied
 
     def _carry(self, unit: Unit, chunk: Chunk | None, target: Wire) -> Copied:
         begun = time.monotonic()
         size = 0
-        reader = Wire(self.reader, self.check)
+        reader = Wire(self.reader, self.place.check)
         reader.run(rewrites.BEGIN)
         with self._feed(unit, outgoing(unit, chunk)) as (feed, stream):
             for block in stream:
                 target.write(block)
                 size += len(block)
-                self.workspace.pulse.add(len(block))
-                self.check()
+                self.place.moved(len(block))
+                self.place.check()
             sent = feed.rows()
         looked = reader.run(rewrites.look([unit]), rewrites.END)[0]
-        source, pages = self.workspace.source, chunk is not None
+        source, pages = self.snapshot.server, chunk is not None
         rewrites.refuse(looked, [unit], {unit.id: sent}, source=source, pages=pages)
         rows = _agreed(unit, sent, target.end_copy())
         list(target.results())
@@ -225,17 +223,20 @@ class Courier:
     def _feed(
         self, unit: Unit, statement: sql.Composed
     ) -> Iterator[tuple[SessionFeed | PsqlFeed, Iterator[bytes]]]:
-        if self.psql is None or unit.bytes < PSQL_FROM_BYTES:
-            own = SessionFeed(self.reader, self.check)
+        if self.place.psql is None or unit.bytes < PSQL_FROM_BYTES:
+            own = SessionFeed(self.reader, self.place.check)
             yield own, own.blocks(statement)
         else:
             what = f"psql that reads {unit.id} on the source"
-            with self.psql.feed(self.workspace.source, self.snapshot.name, statement, what=what) as child:
+            with self.place.psql.feed(
+                self.snapshot.server, self.snapshot.name, statement, what=what
+            ) as child:
                 yield child, child.blocks()
 
     def _commit(self, record: sql.Composed) -> None:
+        self.snapshot.confirm()
         failpoint("copy.before_commit")
-        Wire(self.writer, self.check).run(record, sql.SQL("COMMIT"))
+        Wire(self.writer, self.place.check).run(record, sql.SQL("COMMIT"))
         failpoint("copy.after_commit")
 
 

@@ -16,20 +16,24 @@ from planrunner.errors import (
 )
 from planrunner.replication import outcome
 from planrunner.replication.copy import Courier
-from planrunner.replication.snapshot import begin_within
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from planrunner.postgres.connection import Session
-    from planrunner.replication.feeds import Psql
+    from planrunner.replication.instant import Instant
     from planrunner.replication.jobs import Job
-    from planrunner.replication.ledger import Copied
-    from planrunner.replication.snapshot import HeldSnapshot
-    from planrunner.replication.workspace import Workspace
+    from planrunner.replication.ledger import Copied, Ledger
+    from planrunner.replication.workplace import Workplace
 
 ATTEMPTS = 3
 _PAUSE_SECONDS = 1.0
+# Rows and ledger are lost together in a crash of the target, so neither lies about the other. And the server is to
+# notice within half a minute that a machine is gone: what it left in a transaction is in the way of whoever comes next.
+_SETTINGS = """
+SET synchronous_commit = off; SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
+SET tcp_user_timeout = 20000
+"""
 
 
 def mendable(error: Exception) -> bool:
@@ -45,13 +49,9 @@ def mendable(error: Exception) -> bool:
 class StreamSession:
     """Copies jobs over one session on each side; ``close`` gives them back."""
 
-    def __init__(
-        self, workspace: Workspace, snapshot: HeldSnapshot, psql: Psql | None, check: Callable[[], None]
-    ) -> None:
-        self._workspace = workspace
+    def __init__(self, place: Workplace, snapshot: Instant) -> None:
+        self._place = place
         self._snapshot = snapshot
-        self._psql = psql
-        self._check = check
         self._sessions: tuple[Session, Session] | None = None
         # Kept beside: a session that broke knows its process no more.
         self._writing_pid = 0
@@ -70,10 +70,10 @@ class StreamSession:
                     raise
                 if not isinstance(error, StepConflict) and (not mendable(error) or attempt == ATTEMPTS):
                     raise
-                self._workspace.clock.sleep(_PAUSE_SECONDS)
+                self._place.clock.sleep(_PAUSE_SECONDS)
                 if not self._snapshot.alive():
                     raise
-                there = self._recorded(job)
+                there = recorded(self._place.ledger, job)
                 if there is not None:
                     return there
         raise AssertionError("the last attempt returns or raises")
@@ -81,7 +81,7 @@ class StreamSession:
     def _once(self, job: Job) -> Mapping[str, Copied]:
         courier = self._courier()
         unit = job.units[0]
-        source, target = self._workspace.source, self._workspace.target
+        source, target = self._snapshot.server, self._place.target
         try:
             if job.chunk is not None:
                 return {unit.id: courier.copy_chunk(unit, job.chunk)}
@@ -99,12 +99,11 @@ class StreamSession:
 
     def _courier(self) -> Courier:
         if self._sessions is None:
-            reader = begin_within(self._workspace.source, self._snapshot)
+            reader = self._snapshot.begin()
             try:
-                writer = self._workspace.target.open(read_only=False)
-                with self._workspace.target.translated("begin a stream of the copy"):
-                    # Rows and ledger are lost together in a crash of the target, so neither lies about the other.
-                    writer.execute("SET synchronous_commit = off")
+                writer = self._place.target.open(read_only=False)
+                with self._place.target.translated("begin a stream of the copy"):
+                    writer.execute(_SETTINGS)
             except BaseException:
                 reader.close()
                 raise
@@ -112,29 +111,14 @@ class StreamSession:
             self._writing_pid = writer.info.backend_pid
             self._sessions = (reader, writer)
         reader, writer = self._sessions
-        return Courier(
-            workspace=self._workspace,
-            snapshot=self._snapshot,
-            reader=reader,
-            writer=writer,
-            psql=self._psql,
-            check=self._check,
-        )
-
-    def _recorded(self, job: Job) -> Mapping[str, Copied] | None:
-        units = self._workspace.ledger.units()
-        if job.chunk is not None:
-            there = self._workspace.ledger.chunk(job.units[0].id, job.chunk.number)
-            return None if there is None else {job.units[0].id: there}
-        found = {unit.id: units[unit.id] for unit in job.units if unit.id in units}
-        return found if len(found) == len(job.units) else None
+        return Courier(place=self._place, snapshot=self._snapshot, reader=reader, writer=writer)
 
     def _drop(self) -> None:
         if self._sessions is None:
             return
         self.close()
         try:
-            outcome.ended(self._workspace.target, self._workspace.clock, self._writing_pid)
+            outcome.ended(self._place.target, self._place.clock, self._writing_pid)
         except ServerError:
             return  # away: whether it committed, the ledger tells when the target is back
 
@@ -143,3 +127,12 @@ class StreamSession:
         for session in self._sessions or ():
             session.close()
         self._sessions = None
+
+
+def recorded(ledger: Ledger, job: Job) -> Mapping[str, Copied] | None:
+    """What the ledger has of ``job``, None unless it is done; a chunk is when its unit is."""
+    if job.chunk is not None and (there := ledger.chunk(job.units[0].id, job.chunk.number)) is not None:
+        return {job.units[0].id: there}
+    units = ledger.units()
+    found = {unit.id: units[unit.id] for unit in job.units if unit.id in units}
+    return found if len(found) == len(job.units) else None

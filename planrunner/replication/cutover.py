@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+
+from psycopg import sql
 
 from planrunner.errors import StepBlocked
 from planrunner.failpoints import failpoint
@@ -18,6 +21,7 @@ from planrunner.replication import (
     generations,
     large_objects,
     late,
+    polling_following,
     restore,
     return_streams,
     sequences,
@@ -29,8 +33,6 @@ from planrunner.replication.crossing import NoSwitch, Pause, Position, Switch
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from psycopg import sql
-
     from planrunner.model import Json
     from planrunner.postgres.catalog import Table
     from planrunner.postgres.connection import Session
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from planrunner.verification import Verification
 
 STEP = crossing.STEP
+# Where nothing is streamed, nothing of ours is on the source before the fence; rolled back, nothing is again.
+OWN_SCHEMA = sql.SQL("CREATE SCHEMA IF NOT EXISTS planrunner")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +141,7 @@ def rehearsals(workspace: Workspace) -> list[dict[str, Json]]:
 
 def _crossed(workspace: Workspace, terms: Terms, *, rehearse: bool) -> Pause:
     guard(workspace)
-    with tracker.used(workspace):
+    with tracker.used(workspace) if workspace.streamed else nullcontext():
         return _led(workspace, terms, rehearse=rehearse)
 
 
@@ -172,7 +176,7 @@ def _fence(workspace: Workspace, cut: Cut, terms: Terms) -> fence.Fence:
         there=fence.standing(workspace.source, workspace.names),
         lock_timeout=terms.lock_timeout,
         dead_man=terms.budget + 1,
-        also=tuple(_locks(workspace, terms)),
+        also=(*(() if workspace.streamed else (OWN_SCHEMA,)), *_locks(workspace, terms)),
     )
 
 
@@ -224,12 +228,11 @@ class _Settling:
 
     def _settled(self, session: Session, pause: Pause) -> None:
         workspace = self.workspace
-        with pause.part("barrier"):
-            barrier.wait(workspace, workspace.ledger.generations(), timeout=pause.left(), poll=0.002)
+        polled = self._arrived(pause)
         failpoint("cutover.barrier_passed")
         brought = self._bring_rest(session, pause)
         with pause.part("verification"):
-            found = self._compared(pause)
+            found = self._compared(pause, polled)
         failpoint("cutover.verified")
         with pause.part("sequences"):
             moved = self._carry_sequences()
@@ -238,15 +241,31 @@ class _Settling:
                 workspace.ledger.record_effect(writer, STEP, name, figures)
         failpoint("cutover.sequences_carried")
 
-    def _compared(self, pause: Pause) -> Verification:
+    def _arrived(self, pause: Pause) -> Verification | None:
+        """Return once the target has everything; where the source is polled, with what the last round has proven."""
+        workspace = self.workspace
+        if not workspace.streamed:
+            with pause.part("last round"):
+                return polling_following.last(
+                    workspace, timeout=pause.left(), jobs=self.terms.gate.effort.jobs
+                )
+        with pause.part("barrier"):
+            barrier.wait(workspace, workspace.ledger.generations(), timeout=pause.left(), poll=0.002)
+        return None
+
+    def _compared(self, pause: Pause, polled: Verification | None) -> Verification:
+        followed = self.cut.followed if polled is None else ()
         found = verify.still(
             self.workspace,
-            (*self.cut.followed, *self.cut.late),
+            (*followed, *self.cut.late),
             counts_only=self.terms.gate.mode is verify.Mode.COUNTS,
             timeout=pause.left(),
             proven=self.entered.proven,
             jobs=self.terms.gate.effort.jobs,
         )
+        if polled is not None:
+            both = sorted((*polled.tables, *found.tables), key=lambda v: v.table)
+            found = replace(found, tables=tuple(both), seconds=polled.seconds + found.seconds)
         when = "writes were stopped, then everything was rolled back and the source goes on"
         gate.refuse_differences(found, when)
         return found

@@ -16,6 +16,7 @@ from planrunner.replication import (
     late,
     ledger,
     logins,
+    origins,
     publications,
     ranges,
     return_streams,
@@ -174,7 +175,7 @@ def starting_back(space: Workspace) -> tuple[str, ...]:
         *giving_login(space, space.target, Time.AGAIN),
         told(back_subscription(space), secret_of(space, space.target)),
         told(subscriptions.owning(space.names, name)),
-        told(subscriptions.beginning(name, ANYTHING), "where the login may"),
+        told(origins.moving(name, ANYTHING), "where the login may"),
         told(subscriptions.starting(name)),
     )
 
@@ -222,8 +223,14 @@ def subscribing(
         *giving_login(space, space.source, Time.FIRST if first else Time.AGAIN),
         told(shown, secret_of(space, space.source)),
         told(subscriptions.owning(names, names.stream(generation))),
+        *([] if space.freezing is None else [beginning_at_end(names, generation)]),
         *all_told(subscriptions.enabling(names, generation)),
     )
+
+
+def beginning_at_end(names: Names, generation: int) -> str:
+    """What lets a subscription begin where the frozen server ends that its rows came from."""
+    return told(origins.moving(names.stream(generation), ANYTHING), "where the frozen standby stood")
 
 
 def closing(names: Names, tables: Sequence[Table], message: str, there: fence.Standing) -> tuple[str, ...]:
@@ -236,8 +243,8 @@ def lowering(names: Names, tables: Iterable[Table]) -> tuple[str, ...]:
     return all_told((fence.opening(names), *fence.lowering(names, tables)))
 
 
-def copying(units: Sequence[Unit]) -> tuple[str, ...]:
-    """The COPY of each unit, and what empties a table that is copied alone."""
+def copying(units: Sequence[Unit], reads: Side = Side.SOURCE) -> tuple[str, ...]:
+    """The COPY of each unit, which ``reads`` sends, and what empties a table that is copied alone."""
     shown, rest = units[:MOST], len(units[MOST:])
     alone = [u for u in shown if u.part is None and u.bytes >= SMALL_BYTES]
     names = [sql.Identifier(u.table.schema, u.table.name) for u in alone]
@@ -249,7 +256,7 @@ def copying(units: Sequence[Unit]) -> tuple[str, ...]:
         *all_told(map(copy.incoming_shape, shown)),
         *all_told(["COPY … FROM STDIN (…)"] if rest else [], f"for each of {rest} more units"),
         *all_told(others, "where a table is copied alone, its rows frozen"),
-        *(f"-- from the source: {copy.outgoing(unit).as_string()}" for unit in units[:1]),
+        *(f"-- from the {reads.value}: {copy.outgoing(unit).as_string()}" for unit in units[:1]),
     )
 
 

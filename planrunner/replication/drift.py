@@ -16,7 +16,6 @@ from planrunner.errors import QueryFailed, ServerError, StepFailed, ToolFailed
 from planrunner.postgres import catalog
 from planrunner.replication import logins, publications, relations, restore, shape
 from planrunner.replication.shape_changes import CARRIED_ON, Change, Kind, changes
-from planrunner.replication.snapshot import begin_within
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -82,13 +81,14 @@ def explaining(workspace: Workspace, *, following: bool = False) -> Iterator[Non
 
 
 def remember(workspace: Workspace) -> None:
-    """Record the source's shape as of the held snapshot; call it when a generation's snapshot was captured."""
+    """Record the source's shape as of the round's instant; call it when a generation was captured."""
     assert workspace.round is not None
     held = next(iter(workspace.round.snapshots.values()))
-    session = begin_within(workspace.source, held)
+    session = held.begin()
     try:
-        with workspace.source.translated("read the catalogue"):
+        with held.server.translated("read the catalogue"):
             found = shape.read_in(session)
+        held.confirm()
     finally:
         session.close()
     workspace.done(STEP, SOURCE_SHAPE, shape.to_json(found))

@@ -120,9 +120,9 @@ class Psql:
 
     @contextmanager
     def feed(
-        self, source: Server, snapshot: str, statement: sql.Composed, *, what: str = "psql"
+        self, source: Server, snapshot: str | None, statement: sql.Composed, *, what: str = "psql"
     ) -> Iterator[PsqlFeed]:
-        """Start psql on ``statement`` inside ``snapshot``; whatever happens, the child is gone afterwards.
+        """Start psql on ``statement``, inside ``snapshot`` where there is one; the child is gone after the block.
 
         ``what`` names it where it fails.
         """
@@ -181,13 +181,14 @@ class Psql:
                 raise
             raise ToolFailed(f"local: psql could not be started: {error.strerror}: {self.program}") from error
 
-    def _script(self, snapshot: str, statement: sql.Composed, *, stream: int) -> bytes:
+    def _script(self, snapshot: str | None, statement: sql.Composed, *, stream: int) -> bytes:
         pinned = {k: v for k, v in PINNED.items() if self.version >= _YOUNGER.get(k, 0)}
         lines: list[sql.Composable] = [
             sql.SQL("SET {} = {};").format(sql.Identifier(k), _setting(k, v)) for k, v in pinned.items()
         ]
         lines.append(sql.SQL("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;"))
-        lines.append(sql.SQL("SET TRANSACTION SNAPSHOT {};").format(sql.Literal(snapshot)))
+        if snapshot is not None:
+            lines.append(sql.SQL("SET TRANSACTION SNAPSHOT {};").format(sql.Literal(snapshot)))
         text = sql.SQL("\n").join([*lines, statement]).as_string()
         # The data leaves by a descriptor of its own, so stdout holds only the server's command tags.
         return b"\\echo %b\n%b\n\\g /dev/fd/%d\n" % (_CONNECTED, text.encode(), stream)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from planrunner.errors import DifferencesFound
 from planrunner.failpoints import failpoint
-from planrunner.replication import barrier, proofs, relations, sequences, verify
+from planrunner.replication import barrier, polling_following, proofs, relations, sequences, verify
 from planrunner.replication.crossing import STEP
 from planrunner.replication.throttle import Effort
 
@@ -51,7 +51,7 @@ def passed(workspace: Workspace, terms: Terms, *, budget: float) -> Passed:
     """
     barrier.check_streams(workspace)
     marked = proofs.mark(workspace)
-    found, built_on = verify.before_pause(workspace, terms.mode, budget=budget, effort=terms.effort)
+    found, built_on = _compared(workspace, terms, budget)
     refuse_differences(found, "before the cutover, writes were not stopped")
     proven = proofs.prove(workspace, terms.proofs, rows=found)
     warns = proofs.WARNING.keys() | terms.tolerated
@@ -60,9 +60,17 @@ def passed(workspace: Workspace, terms: Terms, *, budget: float) -> Passed:
     for warning in proofs.refuse(proven, tolerated=terms.tolerated):
         workspace.tell(f"warning: {warning}", {})
     failpoint("cutover.proven")
+    if not workspace.streamed:
+        polling_following.shorten(workspace, jobs=terms.effort.jobs)
     left_out = relations.omitted(workspace.source, workspace.selection).names
     receiving = sequences.read(workspace.target, left_out)
     return Passed(marked=marked, proven=built_on, receiving=receiving, left_out=left_out)
+
+
+def _compared(workspace: Workspace, terms: Terms, budget: float) -> tuple[Verification, verify.Proven | None]:
+    if not workspace.streamed:
+        return polling_following.prove(workspace, jobs=terms.effort.jobs), None
+    return verify.before_pause(workspace, terms.mode, budget=budget, effort=terms.effort)
 
 
 def still_holds(

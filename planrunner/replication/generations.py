@@ -16,8 +16,11 @@ from planrunner.failpoints import failpoint
 from planrunner.postgres import catalog
 from planrunner.replication import (
     drift,
+    frozen,
     inserts,
     logins,
+    origins,
+    polling_ledger,
     publications,
     published,
     ranges,
@@ -25,7 +28,7 @@ from planrunner.replication import (
     subscriptions,
     timeline,
 )
-from planrunner.replication.snapshot import HeldSnapshot, capture
+from planrunner.replication.snapshot import HeldSnapshot, capture, export
 from planrunner.replication.workspace import Round
 
 if TYPE_CHECKING:
@@ -42,11 +45,15 @@ MOST_LOSSES = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Outlook:
-    """Which generations copy what is left, and those that hold a slot or publication for nothing."""
+    """Which generations copy what is left, and those that hold a slot or publication for nothing.
+
+    ``captured``: the next ones were captured before, and what they are copied from still stands.
+    """
 
     next: tuple[int, ...]
     useless: tuple[int, ...]
     finished: tuple[int, ...]
+    captured: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +77,10 @@ def outlook(workspace: Workspace, streams: int = 1) -> Outlook:
     held = workspace.round
     if held is not None and held.alive():
         return Outlook(next=tuple(sorted(held.snapshots)), useless=(), finished=finished)
+    going_on = frozen.adoptable(workspace)
+    if going_on:
+        useless = tuple(sorted(seen - {*finished, *going_on}))
+        return Outlook(next=going_on, useless=useless, finished=finished, captured=True)
     following = max(finished, default=0) + 1
     return Outlook(
         next=tuple(range(following, following + streams)),
@@ -88,7 +99,7 @@ def coming(workspace: Workspace, tables: Sequence[Table], streams: int) -> tuple
     """The generations there are once everything is copied: those that hold units, and those that copy the rest."""
     now = outlook(workspace, streams)
     left = {unit.table.oid for unit in remaining(workspace, tables)}
-    return (*now.finished, *now.next[: len(left)])
+    return tuple(dict.fromkeys((*now.finished, *now.next[: len(left)])))
 
 
 def joined(generations: Sequence[int], tables: Sequence[Table], streams: int) -> tuple[int, ...]:
@@ -102,11 +113,14 @@ def joined(generations: Sequence[int], tables: Sequence[Table], streams: int) ->
 def begin(workspace: Workspace, tables: Sequence[Table], division: Division) -> None:
     """Start the generations that copy what is left of ``tables``: clear useless ones, publications, slots, snapshots.
 
-    Every publication is there before the first slot. StepFailed when the snapshot was lost too often: each
-    slot decodes all WAL of the source.
+    Every publication is there before the first slot. Those of a server that still stands where it was frozen go on.
+    StepFailed when the snapshot was lost too often: each slot decodes all WAL of the source.
     """
     workspace.let_go()
     workspace.schema = None
+    if not workspace.streamed:
+        _begin_unfollowed(workspace, tables)
+        return
     now = outlook(workspace, division.streams)
     for generation in now.useless:
         clear(workspace, generation)
@@ -116,14 +130,47 @@ def begin(workspace: Workspace, tables: Sequence[Table], division: Division) -> 
             remedy="Find out what ends the runner's sessions, `planrunner cleanup` this plan, and run again.",
         )
     drift.refuse(workspace)
+    if now.captured:
+        workspace.round = frozen.hold(
+            workspace, frozen.dealt(workspace, remaining(workspace, tables), now.next)
+        )
+    else:
+        _begin_anew(workspace, tables, now, division)
+    drift.remember(workspace)
+    timeline.remember(workspace)
+
+
+def _begin_anew(workspace: Workspace, tables: Sequence[Table], now: Outlook, division: Division) -> None:
     ranges.prepare(workspace, tables, above=division.split_above)
-    todo = remaining(workspace, tables)
-    groups = grouped(todo, now.next, writes(workspace.source))
+    groups = grouped(remaining(workspace, tables), now.next, writes(workspace.source))
     for generation, units in groups.items():
         create_publications(workspace, generation, units)
         barrier_on_target(workspace, generation)
     ranges.tell_truncates_to(workspace, (*now.finished, *groups))
-    _capture_all(workspace, groups)
+    if workspace.freezing is None:
+        _capture_all(workspace, groups)
+    else:
+        workspace.round = frozen.hold(workspace, groups)
+
+
+def _begin_unfollowed(workspace: Workspace, tables: Sequence[Table]) -> None:
+    """One snapshot for all that is left, and its horizon on record before anything is copied by it.
+
+    A lost one costs the source nothing, so nobody counts them: the polling begins at the lowest horizon.
+    """
+    (generation,) = outlook(workspace).next
+    drift.refuse(workspace)
+    todo = remaining(workspace, tables)
+    snapshot, horizon = export(workspace, generation)
+    workspace.round = Round(
+        snapshots={generation: snapshot}, generation_of={unit.id: generation for unit in todo}
+    )
+    polling_ledger.remember(workspace, generation, horizon)
+    failpoint("snapshot.exported")
+    workspace.tell(
+        f"snapshot {generation} holds {len(todo)} units",
+        {"generation": generation, "units": len(todo), "horizon": horizon.xmin},
+    )
     drift.remember(workspace)
     timeline.remember(workspace)
 
@@ -220,18 +267,28 @@ def follow(workspace: Workspace, tables: Sequence[Table], generation: int) -> in
         others = inserts.narrow(workspace.source, workspace.names, generation, inserted)
         owned = ranges.owned(workspace, tables, generation)
         subscriptions.create(workspace, generation, owned, also=others)
+    start = frozen.begins(workspace, generation)
+    if start is not None:
+        origins.settle(workspace, workspace.target, workspace.names.stream(generation), start, needed=True)
     subscriptions.enable(workspace, generation)
     return len(mine)
 
 
 def subscribe(workspace: Workspace, tables: Sequence[Table], generation: int, aligned: Lsn | None) -> None:
-    """Subscribe to a generation whose slot was moved to ``aligned``, not enabled; its publication is what it is."""
-    owned = ranges.owned(workspace, tables, generation)
-    logins.ready(workspace, workspace.source)
-    with workspace.writing() as session:
-        subscriptions.create_in(workspace, session, generation, owned)
-        subscriptions.begin_at(session, workspace.names.stream(generation), aligned)
-    failpoint("subscription.created_aligned")
+    """Subscribe to a generation whose slot was moved to ``aligned``, and start; its publication is what it is.
+
+    A crash of the source before its next checkpoint puts the slot back to where it was made.
+    """
+    name = workspace.names.stream(generation)
+    if name not in subscriptions.shown(workspace.target, name):
+        owned = ranges.owned(workspace, tables, generation)
+        logins.ready(workspace, workspace.source)
+        with workspace.writing() as session:
+            subscriptions.create_in(workspace, session, generation, owned)
+        failpoint("subscription.created_aligned")
+    if aligned is not None and not subscriptions.shown(workspace.target, name)[name].enabled:
+        origins.settle(workspace, workspace.target, name, aligned, needed=False)
+    subscriptions.enable(workspace, generation)
 
 
 def _copied_by(workspace: Workspace, tables: Sequence[Table], generation: int) -> list[Unit]:
@@ -259,6 +316,7 @@ def clear(workspace: Workspace, generation: int) -> None:
     slots.drop(workspace, generation)
     inserts.drop(workspace.source, workspace.names, generation)
     publications.drop_barrier(workspace.target, workspace.names, generation)
+    frozen.forget(workspace, generation)
     publications.drop(workspace.source, workspace.names, generation)
 
 

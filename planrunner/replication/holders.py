@@ -19,12 +19,12 @@ _SHOWN = 5
 _BLOCKERS = """
 WITH waiting AS (
     SELECT DISTINCT unnest(pg_blocking_pids(pid)) AS pid FROM pg_stat_activity
-    WHERE application_name = %(ours)s AND wait_event_type = 'Lock'
+    WHERE application_name LIKE %(ours)s AND wait_event_type = 'Lock'
 )
 SELECT format('pid %%s (%%s, %%s, open for %%s s): %%s', a.pid, coalesce(nullif(a.application_name, ''), a.usename::text),
               coalesce(a.state, 'state hidden'), extract(epoch FROM clock_timestamp() - a.xact_start)::int,
               left(regexp_replace(a.query, '\\s+', ' ', 'g'), 60))
-FROM pg_stat_activity a JOIN waiting USING (pid) WHERE a.application_name <> %(ours)s
+FROM pg_stat_activity a JOIN waiting USING (pid) WHERE a.application_name NOT LIKE %(ours)s
 UNION ALL SELECT format('prepared transaction %%L, prepared at %%s', gid, prepared) FROM pg_prepared_xacts
 WHERE database = current_database() AND EXISTS (SELECT FROM waiting WHERE pid = 0)
 """
@@ -61,7 +61,10 @@ def _line(found: list[str]) -> str:
 
 
 class Onlooker:
-    """Tells when a session of ours on ``server`` waits for a lock, and whose; ``look`` is cheap to call often."""
+    """Tells when a session of ours, or of a worker, on ``server`` waits for a lock, and whose.
+
+    ``look`` is cheap to call often.
+    """
 
     def __init__(self, workspace: Workspace, server: Server) -> None:
         self._workspace = workspace
@@ -69,6 +72,7 @@ class Onlooker:
         self._lock = threading.Lock()
         self._next = workspace.clock.monotonic() + LOOK_SECONDS
         self._told: list[str] = []
+        self._ours = f"planrunner/{workspace.names.plan_id}/%"
 
     def look(self) -> None:
         """Look, when the last time is long enough ago; what was told is told once."""
@@ -78,7 +82,7 @@ class Onlooker:
                 return
             self._next = now + LOOK_SECONDS
         try:
-            found = [str(row[0]) for row in self._server.rows(_BLOCKERS, {"ours": self._server.name})]
+            found = [str(row[0]) for row in self._server.rows(_BLOCKERS, {"ours": self._ours})]
         except ServerError:
             return  # whoever works on it meets the error, too
         known = [line.split(",")[0] for line in found]

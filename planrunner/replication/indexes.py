@@ -10,21 +10,17 @@ import re
 import threading
 from collections import defaultdict
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Self
 
-from psycopg import sql
-
-from planrunner import remains
 from planrunner.errors import Interrupted, QueryFailed, StepConflict
-from planrunner.failpoints import failpoint
 from planrunner.postgres import catalog
-from planrunner.postgres.wire import Wire
-from planrunner.replication import ranges, restore
+from planrunner.replication import ranges, restore, shift
+from planrunner.replication.building import IN_THE_WAY, Build, Piece
+from planrunner.replication.handing import Hands
 from planrunner.replication.holders import Onlooker
-from planrunner.replication.identities import table_name
-from planrunner.replication.ledger import lease_lost
 from planrunner.replication.places import Places
 from planrunner.replication.restore import FOREIGN_KEYS, POST_DATA, STEP
 
@@ -50,7 +46,6 @@ _NAMED = re.compile(rf"ALTER TABLE (?:ONLY )?{_WORD}\.{_WORD}\s+ADD CONSTRAINT {
 _PRIMARY = re.compile(rf"\s*ALTER TABLE (?:ONLY )?{_WORD}\.{_WORD}\s+ADD CONSTRAINT {_WORD} PRIMARY KEY ")
 _UNCHECKED = re.compile(r" NOT VALID;\s*\Z")
 _ENDING = re.compile(r";\s*\Z")
-_THERE_ALREADY = frozenset({"42P07", "42710"})  # a relation or a constraint of that name
 # Two builders that want each other's locks: the server ends one of them, which then has free way.
 _DEADLOCK_ATTEMPTS = 5
 
@@ -62,15 +57,6 @@ class Terms:
     jobs: int
     memory: str
     wishes: Wishes
-
-
-@dataclass(frozen=True, kw_only=True)
-class Piece:
-    """A statement and the ledger row that says it is done."""
-
-    sql: str
-    key: str
-    type: str
 
 
 class Builder:
@@ -99,8 +85,13 @@ class Builder:
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._onlooker = Onlooker(workspace, workspace.target)
+        self._open = ExitStack()
+        self._hands: Hands | None = None
 
     def __enter__(self) -> Self:
+        site = self._open.enter_context(shift.at_work(self._workspace, shift.Kind.BUILD))
+        self._hands = Hands(self._workspace, site, self._while_building)
+        self._open.enter_context(self._hands.ready())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -111,6 +102,7 @@ class Builder:
         finally:
             self._stopped.set()
             self._pool.shutdown(wait=True, cancel_futures=True)
+            self._open.close()
 
     def wait(self) -> None:
         """Wait for everything begun so far; the first error is raised."""
@@ -230,32 +222,25 @@ class Builder:
             )
 
     def _transaction(self, pieces: Sequence[Piece], analyzing: Sequence[Table]) -> None:
+        assert self._hands is not None
+        wanted = Build(
+            preamble=self._script.preamble,
+            memory=self._terms.memory,
+            pieces=tuple(pieces),
+            analyzing=tuple(analyzing),
+        )
         for attempt in range(1, _DEADLOCK_ATTEMPTS + 1):
             self._refuse_stopped()
             try:
-                with self._places.one(), self._workspace.target.session() as session:
-                    remains.purpose(session, "builds indexes")
-                    self._send(Wire(session, self._while_building), pieces, analyzing)
+                with self._places.one():
+                    self._hands.built(wanted)
             except QueryFailed as error:
-                if error.sqlstate in _THERE_ALREADY:
+                if error.sqlstate in IN_THE_WAY:
                     raise _in_the_way(error, pieces) from error
                 if error.sqlstate != "40P01" or attempt == _DEADLOCK_ATTEMPTS:
                     raise
             else:
                 break
-        failpoint("schema.entry_done")
-
-    def _send(self, wire: Wire, pieces: Sequence[Piece], analyzing: Sequence[Table]) -> None:
-        ledger = self._workspace.ledger
-        memory = sql.SQL("SET LOCAL maintenance_work_mem = {}").format(sql.Literal(self._terms.memory))
-        if wire.run(sql.SQL("BEGIN"), self._workspace.lease.statement(), memory)[1].ntuples == 0:
-            raise lease_lost()
-        # The dump's own settings end with the session; what follows them names everything in full.
-        script = [sql.SQL(text) for text in (self._script.preamble, *(piece.sql for piece in pieces))]  # pyright: ignore[reportArgumentType]
-        done = [ledger.effect_statement(STEP, piece.key, {"type": piece.type}) for piece in pieces]
-        if analyzing:
-            done.append(sql.SQL("ANALYZE {}").format(sql.SQL(", ").join(map(table_name, analyzing))))
-        wire.run(*script, *done, sql.SQL("COMMIT"))
 
     def _foreign_keys(self, entries: Sequence[Entry], finished: Container[str]) -> None:
         """Add foreign keys unchecked, many in a message, then check those of several tables at a time."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -110,3 +111,38 @@ def lane(source: Server, target: Server) -> Iterator[Lane]:
             theirs=theirs,
             pool=pool,
         )
+
+
+class Lanes:
+    """Lanes between two servers, each for one user at a time; those at rest stay open."""
+
+    def __init__(self, source: Server, target: Server) -> None:
+        self._source = source
+        self._target = target
+        self._resting: list[tuple[Lane, ExitStack]] = []
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def one(self) -> Iterator[Lane]:
+        """One for the length of the block; it is closed when the block fails. ConnectionFailed as ``lane``."""
+        used, its_sessions = self._awakened() or self._opened()
+        try:
+            yield used
+        except BaseException:
+            its_sessions.close()
+            raise
+        with self._lock:
+            self._resting.append((used, its_sessions))
+
+    def _awakened(self) -> tuple[Lane, ExitStack] | None:
+        with self._lock:
+            return self._resting.pop() if self._resting else None
+
+    def _opened(self) -> tuple[Lane, ExitStack]:
+        stack = ExitStack()
+        return stack.enter_context(lane(self._source, self._target)), stack
+
+    def close(self) -> None:
+        """Close all that rest."""
+        while (resting := self._awakened()) is not None:
+            resting[1].close()

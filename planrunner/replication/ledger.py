@@ -81,6 +81,19 @@ class Ledger:
         )
         return {r[0]: Copied(generation=r[1], rows=r[2], bytes=r[3], seconds=r[4]) for r in rows}
 
+    def done(self) -> tuple[frozenset[str], int, int]:
+        """The finished units' ids, their rows and their bytes: quicker than ``units`` where there are very many."""
+        if not self.exists():
+            return frozenset(), 0, 0
+        ids = self._target.rows("SELECT unit_id FROM planrunner.unit WHERE plan_id = %s", [self._plan_id])
+        sums = self._target.row(
+            "SELECT coalesce(sum(rows), 0)::bigint, coalesce(sum(bytes), 0)::bigint FROM planrunner.unit"
+            " WHERE plan_id = %s",
+            [self._plan_id],
+        )
+        assert sums is not None
+        return frozenset(row[0] for row in ids), sums[0], sums[1]
+
     def begun(self) -> tuple[str, ...]:
         """The units of which some chunks are copied, but not all."""
         if not self.exists():
@@ -142,11 +155,19 @@ class Ledger:
     def chunk_statement(
         self, unit_id: str, place: tuple[int, int], copied: Copied, epoch: int
     ) -> sql.Composed:
-        """The INSERT that records chunk ``place`` (its number, of how many) of a unit."""
+        """What records chunk ``place`` (its number, of how many) of a unit; refused (23505) once the unit is whole.
+
+        Then its chunks are no more on record: one that was copied twice would find nothing in its way.
+        """
         number, chunks = place
         values = (self._plan_id, unit_id, number, chunks, copied.generation, copied.rows, copied.bytes)
-        return sql.SQL("INSERT INTO planrunner.chunk VALUES ({})").format(
-            sql.SQL(", ").join(map(sql.Literal, (*values, copied.seconds, epoch)))
+        return sql.SQL(
+            "INSERT INTO planrunner.chunk VALUES ({});"
+            " INSERT INTO planrunner.unit SELECT * FROM planrunner.unit WHERE plan_id = {} AND unit_id = {}"
+        ).format(
+            sql.SQL(", ").join(map(sql.Literal, (*values, copied.seconds, epoch))),
+            sql.Literal(self._plan_id),
+            sql.Literal(unit_id),
         )
 
     def join_chunks(self, session: Session, unit_id: str) -> Copied | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import Counter, deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from psycopg import sql
@@ -24,9 +24,10 @@ from planrunner.errors import (
     ToolFailed,
 )
 from planrunner.failpoints import failpoint
-from planrunner.replication import copy, generations, indexes, ranges
-from planrunner.replication.courier import StreamSession, mendable
-from planrunner.replication.feeds import Psql
+from planrunner.replication import copy, generations, indexes, ranges, shift
+from planrunner.replication.bulletin import Bulletin
+from planrunner.replication.courier import mendable
+from planrunner.replication.handing import Hands
 from planrunner.replication.holders import Onlooker
 from planrunner.replication.identities import table_name
 from planrunner.replication.jobs import SMALL_BYTES, jobs_of
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from planrunner.replication.generations import Division
     from planrunner.replication.jobs import Job
     from planrunner.replication.ledger import Copied
+    from planrunner.replication.tasks import LeasedSite
     from planrunner.replication.units import Unit
     from planrunner.replication.watch import Background
     from planrunner.replication.workspace import Workspace
@@ -103,6 +105,11 @@ def copy_rest(workspace: Workspace, tables: Sequence[Table], ways: Ways) -> None
 
 
 def _attempt(workspace: Workspace, tables: Sequence[Table], ways: Ways) -> None:
+    with shift.at_work(workspace, shift.Kind.COPY) as site:
+        _attempt_at(site, workspace, tables, ways)
+
+
+def _attempt_at(site: LeasedSite, workspace: Workspace, tables: Sequence[Table], ways: Ways) -> None:
     # Chunks of an attempt that broke off are begun anew: how a table is cut may have changed with its size.
     generations.truncate_begun(workspace, ranges.units(workspace, tables))
     if workspace.round is None or not workspace.round.alive():
@@ -111,14 +118,17 @@ def _attempt(workspace: Workspace, tables: Sequence[Table], ways: Ways) -> None:
     refuse_rows(workspace, todo)
     assert workspace.round is not None
     with watching(workspace, (*workspace.ledger.generations(), *workspace.round.snapshots)) as watch:
-        Load(workspace, ways, todo, watch).run()
+        # Where the rows are read may have become known only now.
+        at = replace(site, source=workspace.bulk.endpoint)
+        Load(workspace, ways, todo, watch, at).run()
 
 
 def _left_after(workspace: Workspace, tables: Sequence[Table], error: Exception) -> int:
-    """Wait until both servers answer again; the number of units that are left."""
+    """Wait until the servers answer again; the number of units that are left."""
     deadline = workspace.clock.monotonic() + _AWAY_SECONDS
     while True:
         try:
+            workspace.bulk.value("SELECT 1")
             return len(generations.remaining(workspace, tables))
         except ServerReplaced:
             raise
@@ -149,7 +159,9 @@ def _look(number: int, unit: Unit) -> sql.Composed:
 class Load:
     """One attempt at ``units`` under the workspace's round of snapshots."""
 
-    def __init__(self, workspace: Workspace, ways: Ways, units: Sequence[Unit], watch: Background) -> None:
+    def __init__(
+        self, workspace: Workspace, ways: Ways, units: Sequence[Unit], watch: Background, site: LeasedSite
+    ) -> None:
         self._workspace = workspace
         self._watch = watch
         self._ways = ways
@@ -157,8 +169,9 @@ class Load:
         self._cause: BaseException | None = None
         self._lock = threading.Lock()
         self._units_left = Counter(unit.table.qualified for unit in units)
-        self._psql = Psql.find(workspace.source)
-        self._throttle = Throttle(workspace, workspace.source, None, "the copy")
+        self._hands = Hands(workspace, site, self._check)
+        self._throttle = Throttle(workspace, workspace.bulk, None, "the copy")
+        self._bulletin = Bulletin(workspace.clock, workspace.tell)
         self._slow = _slow(workspace)
         self._onlooker = Onlooker(workspace, workspace.target)
         self._spent: dict[int, bool] = {}
@@ -185,12 +198,16 @@ class Load:
 
     def run(self) -> None:
         """Copy them all; the first error stops the others at their next block and is raised."""
-        with ThreadPoolExecutor(_MOST_STREAMS, thread_name_prefix="copy") as pool:
+        with (
+            self._hands.ready(),
+            ThreadPoolExecutor(_MOST_STREAMS, thread_name_prefix="copy") as pool,
+        ):
             running: dict[int, Future[None]] = {}
             try:
                 while self._more(pool, running):
                     # Woken now and then: an operator may have raised the number of streams.
                     done, _ = wait(running.values(), timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)
+                    self._bulletin.tend()
                     for number in [n for n, future in running.items() if future in done]:
                         running.pop(number).result()
             except Interrupted:
@@ -203,6 +220,8 @@ class Load:
             except BaseException:
                 self._stopped.set()
                 raise
+            finally:
+                self._bulletin.end()
 
     def _more(self, pool: ThreadPoolExecutor, running: dict[int, Future[None]]) -> bool:
         """Begin the streams that are missing; False when none is at work and nothing is left."""
@@ -234,6 +253,12 @@ class Load:
         self._ways.check()
 
     def _stream(self, number: int) -> None:
+        try:
+            self._copy_all(number)
+        finally:
+            self._hands.fewer()
+
+    def _copy_all(self, number: int) -> None:
         generations_here = list(self._work)
         first = number % len(generations_here)
         try:
@@ -249,22 +274,12 @@ class Load:
 
     def _copy_of(self, generation: int, number: int) -> bool:
         """Copy what is left of that generation; False when the stream is one too many before the end."""
-        held = self._workspace.round
-        assert held is not None
-        session: StreamSession | None = None
-        try:
-            while self._may_go_on(number):
-                job = self._take(generation, number)
-                if job is None:
-                    return True
-                session = session or StreamSession(
-                    self._workspace, held.snapshots[generation], self._psql, self._check
-                )
-                self._finished(job, session.copied(job))
-            return False
-        finally:
-            if session is not None:
-                session.close()
+        while self._may_go_on(number):
+            job = self._take(generation, number)
+            if job is None:
+                return True
+            self._finished(job, self._hands.copied(generation, job))
+        return False
 
     def _may_go_on(self, number: int) -> bool:
         """Wait as long as nothing new may begin; False when the stream is one too many."""
@@ -289,8 +304,7 @@ class Load:
             done = self._joined(job.units[0])
         if not done:
             return
-        rows, size = sum(u.rows for u in done.values()), sum(u.bytes for u in done.values())
-        self._workspace.tell(f"copied {some(list(done))}", {"units": list(done), "rows": rows, "bytes": size})
+        self._bulletin.copied(done)
         with self._lock:
             self._units_left.subtract(unit.table.qualified for unit in job.units if unit.id in done)
             complete = [u.table for u in job.units if self._units_left[u.table.qualified] == 0]
@@ -309,14 +323,8 @@ class Load:
         return {unit.id: whole}
 
 
-def some(names: Sequence[str]) -> str:
-    """The first names of many, for a line of news."""
-    more = len(names) - 3
-    return ", ".join(names[:3]) + (f" and {more} more" if more > 0 else "")
-
-
 def _slow(workspace: Workspace) -> bool:
-    slowest = max(_round_trip(workspace, server) for server in (workspace.source, workspace.target))
+    slowest = max(_round_trip(workspace, server) for server in (workspace.bulk, workspace.target))
     return slowest > SLOW_ROUND_TRIP_SECONDS
 
 

@@ -47,6 +47,14 @@ class Survey:
     within: sql.Composed | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tract:
+    """A table, or what of it is ``within``."""
+
+    table: Table
+    within: sql.Composed | None = None
+
+
 def key_columns(table: Table) -> tuple[Column, ...]:
     """The columns of the primary key, in its order; empty without one."""
     by_name = {column.name: column for column in table.columns}

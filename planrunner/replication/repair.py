@@ -8,6 +8,7 @@ on the way, and the worker would meet it.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from planrunner.replication.workspace import Workspace
 
 MASK = "***"
+FOREIGN_KEYS = "foreign keys"
 _LOCK_TIMEOUT = "10s"
 _ALWAYS = "a"
 _GUARDS = frozenset({FENCE_TRIGGER, FENCE_TRUNCATE_TRIGGER})
@@ -52,6 +54,14 @@ def statements(table: Table, found: Sequence[Found]) -> tuple[sql.Composed, ...]
     """The exact SQL that repairs these rows, deletes first: what is inserted may need the room."""
     made = [_of_one(table, one) for one in found]
     return tuple(part for place in range(3) for parts in made for part in parts[place])
+
+
+def replacing(table: Table, found: Sequence[Found]) -> tuple[sql.Composed, ...]:
+    """The same by whole rows, all deletes before any insert: what one row gives up another may take."""
+    if not table.key:
+        return statements(table, found)
+    there = [_delete(table, one) for one in found if one.target is not None]
+    return (*there, *(_insert(table, one.source, 1) for one in found if one.source is not None))
 
 
 def masked(table: Table, one: Found) -> Found:
@@ -163,22 +173,33 @@ def apply(
     """
     with workspace.writing() as session:
         session.execute("SELECT set_config('lock_timeout', %s, true)", [_LOCK_TIMEOUT])
-        silent = _silenced(session)
         name = table_name(table)
         session.execute(sql.SQL("LOCK TABLE ONLY {} IN SHARE ROW EXCLUSIVE MODE").format(name))
-        stilled = _stilled(session, table, silent=silent)
-        wanted = list(_still(lane, session, table, found, streaming=streaming))
-        for statement in statements(table, wanted):
-            session.execute(statement)
-        for trigger, state in stilled.items():
-            session.execute(
-                sql.SQL("ALTER TABLE ONLY {} {} {}").format(name, _ENABLE[state], sql.Identifier(trigger))
-            )
-        fired = _firing(session, table, silent=silent).keys() - stilled.keys()
+        with stillness(session, table) as loud:
+            wanted = list(_still(lane, session, table, found, streaming=streaming))
+            for statement in statements(table, wanted):
+                session.execute(statement)
         failpoint("repair.before_commit")
     failpoint("repair.after_commit")
-    loud = (*(f"trigger {trigger}" for trigger in sorted(fired)), *(() if silent else ("foreign keys",)))
     return Repaired(rows=len(wanted), loud=loud)
+
+
+@contextmanager
+def stillness(session: Session, table: Table) -> Iterator[tuple[str, ...]]:
+    """Keep triggers and foreign keys from what the block writes in the session's transaction, a guard of ours too.
+
+    Gives what could not be kept still. After an error the transaction is to be rolled back.
+    """
+    silent = _silenced(session)
+    stilled = _stilled(session, table, silent=silent)
+    fired = _firing(session, table, silent=silent)
+    yield (*(f"trigger {trigger}" for trigger in sorted(fired)), *(() if silent else (FOREIGN_KEYS,)))
+    for trigger, state in stilled.items():
+        session.execute(
+            sql.SQL("ALTER TABLE ONLY {} {} {}").format(
+                table_name(table), _ENABLE[state], sql.Identifier(trigger)
+            )
+        )
 
 
 def _silenced(session: Session) -> bool:

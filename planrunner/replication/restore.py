@@ -33,13 +33,16 @@ _ANALYZE_AT_ONCE = 50
 
 
 def schema(workspace: Workspace, wishes: Wishes) -> Schema:
-    """The source's schema, dumped once a process, under the held snapshot while there is one."""
+    """The source's schema, dumped once a process, as of the round's instant while there is one."""
     if workspace.schema is None:
-        held = next(iter(workspace.round.snapshots.values())).name if workspace.round else None
-        left_out = relations.omitted(workspace.source, workspace.selection)
-        workspace.schema = schema_dump.dumped(
-            workspace.source, workspace.target, replace(wishes, omitted=left_out), snapshot=held
-        )
+        held = next(iter(workspace.round.snapshots.values())) if workspace.round else None
+        left_out = replace(wishes, omitted=relations.omitted(workspace.source, workspace.selection))
+        if held is None:
+            workspace.schema = schema_dump.dumped(workspace.source, workspace.target, left_out)
+        else:
+            found = schema_dump.dumped(held.server, workspace.target, left_out, snapshot=held.name)
+            held.confirm()
+            workspace.schema = found
     return workspace.schema
 
 

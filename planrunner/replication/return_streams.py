@@ -16,7 +16,16 @@ from psycopg import conninfo, sql
 from planrunner.errors import StepBlocked, StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.postgres import quiet
-from planrunner.replication import barrier, generations, ledger, logins, publications, slots, subscriptions
+from planrunner.replication import (
+    barrier,
+    generations,
+    ledger,
+    logins,
+    origins,
+    publications,
+    slots,
+    subscriptions,
+)
 from planrunner.replication.ends import Ends
 from planrunner.replication.units import Unit
 
@@ -81,18 +90,30 @@ class Back:
     def start(self, aligned: Lsn | None) -> None:
         """As ``ReturnStream`` says; nothing happens when it was started before."""
         space, name = self.workspace, self.workspace.names.back
-        if subscriptions.shown(space.source, name):
+        there = subscriptions.shown(space.source, name).get(name)
+        if there is not None and there.enabled:
             return
+        if there is None:
+            self._subscribe()
+        if aligned is not None:
+            origins.settle(space, space.source, name, aligned, needed=False)
+        with space.writing_to(space.source) as session:
+            session.execute(subscriptions.starting(name))
+            failpoint("back.before_start")
+        failpoint("back.started")
+
+    def _subscribe(self) -> None:
+        space, name = self.workspace, self.workspace.names.back
         made = _subscription(space)
+        with space.writing() as session:
+            origins.made(space, session, name)
         with space.writing_to(space.source) as session:
             session.execute("SET LOCAL client_min_messages = warning")
             with quiet.unrecorded(session):
                 session.execute(made)
             session.execute(subscriptions.owning(space.names, name))
-            subscriptions.begin_at(session, name, aligned)
-            session.execute(subscriptions.starting(name))
-            failpoint("back.before_start")
-        failpoint("back.started")
+            failpoint("back.before_subscribe")
+        failpoint("back.subscribed")
 
     def forget(self) -> None:
         """As ``ReturnStream`` says."""
@@ -129,10 +150,7 @@ class Onward:
 
     def start(self, aligned: Lsn | None) -> None:
         """As ``ReturnStream`` says; the ledger's units belong to the generation already."""
-        space, name = self.workspace, self.workspace.names.stream(self.generation)
-        if not subscriptions.shown(space.target, name):
-            generations.subscribe(space, self.tables, self.generation, aligned)
-        subscriptions.enable(space, self.generation)
+        generations.subscribe(self.workspace, self.tables, self.generation, aligned)
         failpoint("onward.started")
 
     def forget(self) -> None:

@@ -8,6 +8,7 @@ from one that lives, and only with the last of them is the snapshot gone.
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -16,15 +17,44 @@ from psycopg import sql
 from planrunner import remains
 from planrunner.errors import QueryFailed, ServerError, SnapshotLost
 from planrunner.failpoints import failpoint
-from planrunner.replication import slots
+from planrunner.replication import polling_horizon, slots
 
 if TYPE_CHECKING:
     from planrunner.postgres.connection import Server, Session
+    from planrunner.replication.polling_horizon import Horizon
     from planrunner.replication.workspace import Workspace
 
 KEEPERS = 2
 LOOK_SECONDS = 5.0
 _GONE = frozenset({"22023", "42704", "55000"})  # what servers say of a snapshot that is not there
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedSnapshot:
+    """One that another process holds: whether it lives shows when somebody enters it."""
+
+    server: Server
+    generation: int
+    name: str
+
+    @property
+    def token(self) -> str:
+        """Its name."""
+        return self.name
+
+    def alive(self) -> bool:
+        """Nothing else is known here."""
+        return True
+
+    def begin(self) -> Session:
+        """Open a session inside the snapshot, which the caller closes; SnapshotLost when it is gone."""
+        return _entered(self)
+
+    def confirm(self) -> None:
+        """Nothing to ask: whoever has imported the snapshot sees nothing else."""
+
+    def close(self) -> None:
+        """Whoever holds it gives it back."""
 
 
 class _Keeper:
@@ -60,6 +90,11 @@ class HeldSnapshot:
         self._thread.start()
 
     @property
+    def server(self) -> Server:
+        """The source."""
+        return self._source
+
+    @property
     def name(self) -> str:
         """The name under which a session can import the snapshot now; SnapshotLost when there is none."""
         with self._lock:
@@ -67,11 +102,23 @@ class HeldSnapshot:
                 raise lost(self.generation)
             return self._keepers[0].name
 
+    @property
+    def token(self) -> str:
+        """The name of now."""
+        return self.name
+
     def alive(self) -> bool:
         """Ask the keepers; True while one of them still has its transaction open."""
         with self._lock:
             self._tend()
             return bool(self._keepers)
+
+    def begin(self) -> Session:
+        """Open a session inside the snapshot, which the caller closes; SnapshotLost when it is gone."""
+        return _entered(self)
+
+    def confirm(self) -> None:
+        """Nothing to ask: whoever has imported the snapshot sees nothing else."""
 
     def close(self) -> None:
         """End the keepers; importers that have begun keep what they see."""
@@ -109,6 +156,24 @@ def _keeper(source: Server, relayed: str) -> _Keeper:
     return made
 
 
+def _entered(snapshot: HeldSnapshot | NamedSnapshot) -> Session:
+    for _ in range(KEEPERS):
+        session = snapshot.server.open(read_only=False)
+        try:
+            with snapshot.server.translated("enter the snapshot"):
+                begin_in(session, snapshot.name)
+        except BaseException as error:
+            session.close()
+            if not isinstance(error, QueryFailed) or error.sqlstate not in _GONE:
+                raise
+            # The keeper of that name has ended; another may hold the snapshot under its own.
+            if not snapshot.alive():
+                raise lost(snapshot.generation) from error
+        else:
+            return session
+    raise lost(snapshot.generation)
+
+
 def lost(generation: int) -> SnapshotLost:
     """The error of a generation whose last keeper is gone."""
     return SnapshotLost(
@@ -141,26 +206,30 @@ def capture(workspace: Workspace, generation: int) -> HeldSnapshot:
     return HeldSnapshot(source, generation, keepers, replication)
 
 
+def export(workspace: Workspace, generation: int) -> tuple[HeldSnapshot, Horizon]:
+    """Hold a snapshot to which no slot belongs, with its horizon; a failure leaves no session."""
+    source = workspace.source
+    exporter = source.open(read_only=False)
+    keepers: list[_Keeper] = []
+    try:
+        with source.translated("hold a snapshot"):
+            failpoint("snapshot.before_export")
+            exporter.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            horizon = polling_horizon.now(exporter)
+            row = exporter.execute("SELECT pg_export_snapshot()").fetchone()
+            assert row is not None
+            relayed = str(row[0])
+            for _ in range(KEEPERS):
+                keepers.append(_keeper(source, relayed))  # those made before a failure are closed
+                relayed = keepers[-1].name
+    except BaseException:
+        for session in (exporter, *(keeper.session for keeper in keepers)):
+            session.close()
+        raise
+    return HeldSnapshot(source, generation, keepers, exporter), horizon
+
+
 def begin_in(session: Session, snapshot: str) -> None:
     """Begin a read-only transaction that sees exactly ``snapshot``."""
     session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     session.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
-
-
-def begin_within(source: Server, snapshot: HeldSnapshot) -> Session:
-    """Open a session inside the snapshot, which the caller closes; SnapshotLost when it is gone."""
-    for _ in range(KEEPERS):
-        session = source.open(read_only=False)
-        try:
-            with source.translated("enter the snapshot"):
-                begin_in(session, snapshot.name)
-        except BaseException as error:
-            session.close()
-            if not isinstance(error, QueryFailed) or error.sqlstate not in _GONE:
-                raise
-            # The keeper of that name has ended; another may hold the snapshot under its own.
-            if not snapshot.alive():
-                raise lost(snapshot.generation) from error
-        else:
-            return session
-    raise lost(snapshot.generation)

@@ -11,19 +11,16 @@ from planrunner import remains
 from planrunner.errors import StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.postgres import quiet
-from planrunner.replication import logins, slots
+from planrunner.replication import logins, origins, slots
 from planrunner.replication.names import SCHEMA, STOP_TRIGGER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from planrunner.postgres.connection import Row, Server, Session
-    from planrunner.postgres.lsn import Lsn
     from planrunner.replication.names import Names
     from planrunner.replication.ranges import Owned
     from planrunner.replication.workspace import Workspace
-
-_MAY_ADVANCE = "SELECT has_function_privilege('pg_replication_origin_advance(text, pg_lsn)', 'EXECUTE')"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +162,7 @@ def create_in(
     with quiet.unrecorded(session):
         session.execute(made)
     session.execute(owning(workspace.names, workspace.names.stream(generation)))
+    origins.made(workspace, session, workspace.names.stream(generation))
     # Should someone drop it, a second one would apply again what the first had applied.
     workspace.ledger.record_effect(session, "sync", subscribed(generation), {})
 
@@ -203,23 +201,6 @@ def owning(names: Names, subscription: str) -> sql.Composed:
     return sql.SQL("COMMENT ON SUBSCRIPTION {} IS {}").format(
         sql.Identifier(subscription), sql.Literal(names.owner_mark)
     )
-
-
-def begin_at(session: Session, subscription: str, aligned: Lsn | None) -> None:
-    """Let a subscription that is not enabled yet begin at ``aligned``, where the login may say so.
-
-    A crash of the publisher before its next checkpoint puts the slot back to where it was made.
-    """
-    # Asked by itself: the server refuses a whole statement that only names a function one may not call.
-    if aligned is not None and session.execute(_MAY_ADVANCE).fetchone() == (True,):
-        session.execute(beginning(subscription, str(aligned)))
-
-
-def beginning(subscription: str, lsn: str) -> sql.Composed:
-    """What tells a subscription's origin that everything up to ``lsn`` is there."""
-    return sql.SQL(
-        "SELECT pg_replication_origin_advance('pg_' || oid, {}::pg_lsn) FROM pg_subscription WHERE subname = {}"
-    ).format(sql.Literal(lsn), sql.Literal(subscription))
 
 
 def drop(workspace: Workspace, generation: int) -> None:

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from planrunner.ports import Clock
     from planrunner.postgres.connection import Server
 
-_PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 30.0
 _PAUSE_SECONDS = 0.02
-_LOCK_NOT_AVAILABLE = "55P03"
+LOCK_NOT_AVAILABLE = "55P03"
 
 
 def take_over(source: Server, target: Server, plan_id: str, clock: Clock) -> Lease:
@@ -27,7 +27,7 @@ def take_over(source: Server, target: Server, plan_id: str, clock: Clock) -> Lea
     LeaseLost as ``Lease.take``. StepFailed after half a minute, naming the side whose sessions do not end; the epoch
     may be raised then, and whoever comes next takes over again.
     """
-    give_up = clock.monotonic() + _PATIENCE_SECONDS
+    give_up = clock.monotonic() + PATIENCE_SECONDS
     while True:
         for server in (source, target):
             end_stale_sessions(server, plan_id)
@@ -35,12 +35,12 @@ def take_over(source: Server, target: Server, plan_id: str, clock: Clock) -> Lea
             lease = Lease.take(target, plan_id)
             break
         except QueryFailed as error:
-            if error.sqlstate != _LOCK_NOT_AVAILABLE:
+            if error.sqlstate != LOCK_NOT_AVAILABLE:
                 raise
             if clock.monotonic() > give_up:
                 raise _they_stay(target, plan_id) from error
     for server in (source, target):
-        give_up = clock.monotonic() + _PATIENCE_SECONDS
+        give_up = clock.monotonic() + PATIENCE_SECONDS
         while end_stale_sessions(server, plan_id):
             if clock.monotonic() > give_up:
                 raise _they_stay(server, plan_id)

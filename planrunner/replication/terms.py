@@ -38,11 +38,24 @@ class Budget:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How often a source without logical decoding is asked, in seconds: for changed rows, and for vanished ones.
+
+    ``keep`` is how long rounds go on once the target has caught up.
+    """
+
+    interval: float = 30.0
+    reconcile: float = 600.0
+    keep: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Terms:
     """How streams are watched; ``poll`` and ``check_every`` (the catalogue) are seconds.
 
-    A stream that can't go on is told within four polls, so 2 s keep the promise of ten. ``login`` is who the
-    subscriptions log in as, ``login_lifetime`` how long a role made for them is valid unless it is renewed.
+    With a ``pace`` there are no streams: the source is polled. A stream that can't go on is told within four polls,
+    so 2 s keep the promise of ten. ``login`` is who the subscriptions log in as, ``login_lifetime`` how long a role
+    made for them is valid unless it is renewed.
     """
 
     budget: Budget = field(default_factory=Budget)
@@ -51,6 +64,7 @@ class Terms:
     failover: bool = False
     login: Wish = Wish.AUTO
     login_lifetime: timedelta = DEFAULT_LIFETIME
+    pace: Pace | None = None
 
 
 def terms(options: Mapping[str, Json]) -> Terms:
@@ -61,6 +75,20 @@ def terms(options: Mapping[str, Json]) -> Terms:
         failover=options.get("failover") is True,
         login=Wish(str(options.get("replication_role", Wish.AUTO.value))),
         login_lifetime=span(str(options.get("replication_role_lifetime", "30d"))),
+        pace=_pace(options) if polls(options) else None,
+    )
+
+
+def polls(options: Mapping[str, Json]) -> bool:
+    """Whether a plan's sync step asks the source for changed rows, instead of having them streamed."""
+    return options.get("mode", "stream") == "poll"
+
+
+def _pace(options: Mapping[str, Json]) -> Pace:
+    return Pace(
+        interval=seconds(str(options.get("interval", "30s"))),
+        reconcile=seconds(str(options.get("reconcile_interval", "10m"))),
+        keep=seconds(str(options.get("keep_polling", "0s"))),
     )
 
 

@@ -36,24 +36,28 @@ _MARKS = tuple(
     for statement in barrier.marking(ANYTHING, ANYTHING)
 )
 MARKS = Upkeep(
-    text="writes marker rows into planrunner.barrier_… on the source, to see them arrive on the target",
+    text="where changes are streamed, writes marker rows into planrunner.barrier_… on the source, to see them arrive on"
+    " the target",
     where=Side.SOURCE,
     statements=_MARKS,
     taken_back=True,
 )
 MARKS_BACK = Upkeep(
-    text="writes marker rows into planrunner.barrier_… on the target, to see them arrive on the source",
+    text="where changes are streamed, writes marker rows into planrunner.barrier_… on the target, to see them arrive on"
+    " the source",
     where=Side.TARGET,
     statements=_MARKS,
     taken_back=True,
 )
 DIALS = Upkeep(
-    text="lets the target dial the source: CREATE SUBSCRIPTION in a transaction that is rolled back",
+    text="where changes are streamed, lets the target dial the source: CREATE SUBSCRIPTION in a transaction that is"
+    " rolled back",
     where=Side.TARGET,
     statements=(preflight_line.probing(ANYTHING).as_string(),),
 )
 DIALS_BACK = Upkeep(
-    text="lets the source dial the target: CREATE SUBSCRIPTION in a transaction that is rolled back",
+    text="where changes are streamed, lets the source dial the target: CREATE SUBSCRIPTION in a transaction that is"
+    " rolled back",
     where=Side.SOURCE,
     statements=(preflight_line.probing(ANYTHING).as_string(),),
 )

@@ -50,8 +50,9 @@ class Watch:
         self, workspace: Workspace, generations: Sequence[int], *, following: bool, acting: bool
     ) -> None:
         self._workspace = workspace
-        self._generations = tuple(generations)
-        self._following = following
+        # A source that is polled has none, and yet a catalogue and a timeline.
+        self._generations = tuple(generations) if workspace.streamed else ()
+        self._following = following and workspace.streamed
         self._acting = acting
         self._terms = workspace.terms
         self._next_look = self._next_check = float("-inf")
@@ -104,7 +105,8 @@ class Watch:
             self._shape = drift.check(
                 self._workspace, self._shape, following=self._following, records=self._acting
             )
-            for found in published.lacking(self._workspace, self._generations):
+            lacking = published.lacking(self._workspace, self._generations)
+            for found in lacking if self._workspace.streamed else ():
                 raise found.error()
 
     def _judge_timeline(self) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from planrunner.failpoints import failpoint
 from planrunner.replication import selection_record
@@ -17,6 +18,7 @@ from planrunner.replication.pulse import Pulse
 from planrunner.replication.selection import EVERYTHING, Selection
 from planrunner.replication.takeover import take_over
 from planrunner.replication.terms import Terms
+from planrunner.replication.threads import Threads
 from planrunner.steering import unsteered
 
 if TYPE_CHECKING:
@@ -24,24 +26,61 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from planrunner.model import Json, Secret, Side
-    from planrunner.ports import Clock
+    from planrunner.ports import Clock, Pool
     from planrunner.postgres.connection import Server, Session
+    from planrunner.replication.instant import Instant
     from planrunner.replication.sampling import Totals
     from planrunner.replication.schema_dump import Schema
-    from planrunner.replication.snapshot import HeldSnapshot
     from planrunner.steering import Steering
 
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """The generations that were begun together: their snapshots, and which of them copies which unit."""
+    """The generations that were begun together: what each is copied from, and which of them copies which unit."""
 
-    snapshots: Mapping[int, HeldSnapshot]
+    snapshots: Mapping[int, Instant]
     generation_of: Mapping[str, int]
 
     def alive(self) -> bool:
-        """Ask the keepers; False when any of the snapshots is gone."""
+        """False when what any of them is copied from is gone."""
         return all(snapshot.alive() for snapshot in self.snapshots.values())
+
+
+class Way(Enum):
+    """How a server comes to stand still: a standby is paused or promoted, or a snapshot of the storage restored."""
+
+    PAUSE = "pause"
+    PROMOTE = "promote"
+    RESTORE = "restore"
+
+
+class Restorer(Protocol):
+    """Makes the server that rows are copied from."""
+
+    def make(self, generation: int) -> Server:
+        """Restore one for ``generation`` from a snapshot that is taken now; the same one when it is there."""
+        ...
+
+    def found(self, generation: int) -> Server | None:
+        """The one that is there; reads only."""
+        ...
+
+    def lacking(self) -> str | None:
+        """Why none can be made; reads only."""
+        ...
+
+    def remove(self, last: int) -> None:
+        """Take those of the generations up to ``last`` away."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Freezing:
+    """The server that rows are copied from, and how it is frozen; ``server`` is None before it is restored."""
+
+    server: Server | None
+    way: Way
+    restorer: Restorer | None = None
 
 
 class Workspace:
@@ -50,7 +89,9 @@ class Workspace:
     ``schema`` is the source's schema as it was dumped under the round's snapshot, ``analyzed`` the tables whose
     statistics this process has gathered on the target, ``choices`` what the plan says of tables that can't be
     followed as they are, ``shield`` what holds back a signal meanwhile, ``steering`` what operators ask for now,
-    ``logins`` the passwords that this process gave to the roles of its subscriptions. ``may_give_up``: who waits for
+    ``freezing`` the standby that the rows come from, None where they come from the source,
+    ``logins`` the passwords that this process gave to the roles of its subscriptions, ``pool`` who performs the tasks
+    of bulk work. ``may_give_up``: who waits for
     the streams may drop them above the plan's budget of WAL; not inside a pause, nor for a command that only looks.
     """
 
@@ -74,6 +115,7 @@ class Workspace:
         self.choices = Choices()
         self.shield: Callable[[], AbstractContextManager[None]] = nullcontext
         self.steering: Steering = unsteered
+        self.freezing: Freezing | None = None
         self.names = Names(plan_id=plan_id)
         self.ledger = Ledger(target, plan_id)
         self._wished = selection
@@ -83,9 +125,15 @@ class Workspace:
         self.analyzed: set[str] = set()
         self.totals: Totals | None = None
         self.logins: dict[Side, Secret] = {}
+        self.pool: Pool = Threads()
         self.may_give_up = False
         self._lease: Lease | None = None
         self._taking = threading.Lock()
+
+    @property
+    def bulk(self) -> Server:
+        """Where the rows are copied from: the source, or the standby that is frozen for it."""
+        return self.source if self.freezing is None else self.freezing.server or self.source
 
     @property
     def selection(self) -> Selection:
@@ -100,6 +148,11 @@ class Workspace:
         self._selection = selection
 
     @property
+    def streamed(self) -> bool:
+        """True where logical decoding carries the changes; False where the source is polled for them."""
+        return self.terms.pace is None
+
+    @property
     def lease(self) -> Lease:
         """The lease, taken now if it was not; a former runner's sessions on both sides are ended."""
         # Several threads may need it first: taken twice, the second would fence off the first.
@@ -107,7 +160,7 @@ class Workspace:
             if self._lease is None:
                 self._refuse_latecomer()
                 lease = take_over(self.source, self.target, self.names.plan_id, self.clock)
-                for server in (self.source, self.target):
+                for server in {self.source, self.bulk, self.target}:
                     server.fence = partial(self._refuse_zombie, lease)
                 self._lease = lease
             return self._lease
@@ -169,3 +222,10 @@ class Workspace:
     def close(self) -> None:
         """Give back what the process holds."""
         self.let_go()
+        self.pool.close()
+        if (
+            self.freezing is not None
+            and self.freezing.restorer is not None
+            and self.freezing.server is not None
+        ):
+            self.freezing.server.close()

@@ -108,11 +108,13 @@ class Outcome:
 def stage(
     source_bin: Path | None, target_bin: Path | None, *, scale: float, leave_files: bool = False
 ) -> Iterator[Stage]:
-    """Build the stage, and take its servers down at the end; ``leave_files`` lets plan, state and report stay."""
+    """Build the stage, and take its servers down at the end; ``leave_files`` lets plan, state and report stay then.
+
+    A stage that can't be built leaves nothing.
+    """
     folder = Path(tempfile.mkdtemp(prefix="planrunner-demo-"))
-    with ExitStack() as stack:
-        if not leave_files:
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    with ExitStack() as files, ExitStack() as stack:
+        files.callback(shutil.rmtree, folder, ignore_errors=True)
         source = stack.enter_context(PostgresServer(source_bin or wheel_bin(16), superuser=RDS_ADMIN))
         target = stack.enter_context(PostgresServer(target_bin or wheel_bin(18)))
         databases = prepare_source(source), prepare_target(target)
@@ -123,6 +125,8 @@ def stage(
         if plan is None:
             raise UsageError("the demo's plan is not installed", remedy="Install planrunner again.")
         shutil.copyfile(plan, folder / PLAN)
+        if leave_files:
+            files.pop_all()
         yield Stage(
             source=source,
             target=target,

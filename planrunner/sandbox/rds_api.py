@@ -24,6 +24,7 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from planrunner.sandbox import cloudwatch_api, rds_events
 from planrunner.sandbox.ec2_network import Ec2Network
 from planrunner.sandbox.rds_certificates import CertificateAuthority, described
+from planrunner.sandbox.rds_restores import Restores
 from planrunner.sandbox.rds_rules import Params, Rules
 from planrunner.sandbox.rds_script import Fault, Script
 from planrunner.sandbox.rds_world import StandInCluster, StandInInstance, World
@@ -90,7 +91,8 @@ class RdsApi:
         self.cloudwatch = cloudwatch_api.CloudWatch(region, self.denied)
         self.world = World(self._backend, server, stand_in, phase=phase)
         self.world.note = self.events.note
-        self._rules = Rules(self.world)
+        self.restores = Restores(world=self.world, make=lambda one, name: _instance(self._backend, one, name))
+        self._rules = Rules(self.world, self.restores)
         self._http: BaseWSGIServer = make_server(HOST, 0, self, threaded=True, request_handler=_Quiet)
         self._thread = threading.Thread(target=self._http.serve_forever, name="rds api", daemon=True)
 
@@ -133,6 +135,7 @@ class RdsApi:
             self._http.shutdown()
             self._thread.join(30)
         self._http.server_close()
+        self.restores.close()
         self.world.close()
         self._backend.reset()
         self.network.close()

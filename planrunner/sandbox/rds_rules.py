@@ -14,6 +14,8 @@ from planrunner.sandbox.rds_world import StandInCluster, StandInInstance, World
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from planrunner.sandbox.rds_restores import Restores
+
 Params: TypeAlias = Mapping[str, str]
 _KINDS = ("DBParameterGroup", "DBClusterParameterGroup")
 
@@ -25,7 +27,7 @@ class Rules:
     what AWS refuses they refuse with moto's errors.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, restores: Restores) -> None:
         self.world = world
         self.groups, self.cluster_groups = (Groups(world=world, kind=kind) for kind in _KINDS)
         clusters = Clusters(world=world)
@@ -36,11 +38,15 @@ class Rules:
         self._after: dict[str, Callable[[Params], None]] = {
             "ModifyDBInstance": self._group_attached,
             "DescribeDBInstances": self._looked_at,
+            "CreateDBSnapshot": restores.taken,
+            "DeleteDBInstance": restores.deleted,
+            "DeleteDBSnapshot": restores.dropped,
         }
         self._answers: dict[str, Callable[[Params], str]] = {
             "DescribeDBClusters": clusters.described,
             "ModifyDBCluster": clusters.modified,
             "RebootDBCluster": clusters.rebooted,
+            "RestoreDBInstanceFromDBSnapshot": restores.restored,
         }
         for kind, groups in zip(_KINDS, (self.groups, self.cluster_groups), strict=True):
             self._before |= {

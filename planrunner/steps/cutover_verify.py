@@ -11,12 +11,21 @@ from planrunner.replication.crossing import Position
 from planrunner.replication.names import Names
 from planrunner.step import IRREVERSIBLE, NO_LOCKS, NOTHING_STAYS, Action, Draft, Run, outlined
 from planrunner.units import seconds
-from planrunner.workspace import sampled, workspace
+from planrunner.workspace import polls, sampled, workspace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from planrunner import clearing, cloud_checks, cloud_jobs, crossings, lifting, returning, unfollowed
+    from planrunner import (
+        clearing,
+        cloud_checks,
+        cloud_jobs,
+        crossings,
+        lifting,
+        polled,
+        returning,
+        unfollowed,
+    )
     from planrunner.postgres import catalog, needs
     from planrunner.replication import (
         cutover,
@@ -39,6 +48,7 @@ else:
     cloud_jobs = on_demand("planrunner.cloud_jobs")
     crossings = on_demand("planrunner.crossings")
     lifting = on_demand("planrunner.lifting")
+    polled = on_demand("planrunner.polled")
     returning = on_demand("planrunner.returning")
     unfollowed = on_demand("planrunner.unfollowed")
     catalog = on_demand("planrunner.postgres.catalog")
@@ -99,14 +109,15 @@ class CutoverVerify:
         if draft.option("rehearse", False):  # noqa: FBT003  # the option's default
             return outlined([guard, crossings.rehearsing((*fenced, "ROLLBACK"), draft.spec.id)])
         opening = described.told(fence.opening(names), described.TARGET)
-        crossed = (*fenced, f"{described.SEQUENCES}; {described.TARGET}", "COMMIT", opening)
+        last = polled.last_round() if polls(draft.plan) else ()
+        crossed = (*fenced, *last, f"{described.SEQUENCES}; {described.TARGET}", "COMMIT", opening)
         budget = seconds(draft.option("write_pause_budget", "5s"))
         return outlined(
             [
                 _carrying_settings("the", _SETTINGS),
                 guard,
                 crossings.cutting_over("the selected tables", budget, crossed, reversible=back),
-                _retiring(names, (1,)),
+                *([] if polls(draft.plan) else [_retiring(names, (1,))]),
                 *([crossings.leading_back(names.back, ("CREATE SUBSCRIPTION …",))] if back else []),
                 _refresh([("…", "…")]),
                 *([] if back else [lifting.lifting(names, some, Side.TARGET)]),
@@ -250,6 +261,8 @@ def _identities(run: Run) -> Sequence[Action]:
 def _retire(run: Run, where: Position) -> Sequence[Action]:
     space = workspace(run)
     alive = set(generations.left(space))
+    if not space.streamed and not alive:
+        return []
     if where is Position.TARGET and not alive and not ranges.made(space) and not tracker.exists(space):
         return []
     if "sync" in run.planned_before:

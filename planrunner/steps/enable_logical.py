@@ -14,7 +14,8 @@ from planrunner.enabling import actions, project, reboot, record, refusals, undo
 from planrunner.errors import ServerError
 from planrunner.postgres.failures import dsn_parameters
 from planrunner.replication import upkeep
-from planrunner.step import NOTHING_STAYS, TAKEN_BACK, outlined
+from planrunner.step import NOTHING_STAYS, TAKEN_BACK, Seen, outlined
+from planrunner.workspace import polls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 _TAKING_BACK = {"create_group": ("Delete",), "set_parameter": ("Reset",)}
 
 
+_NOTHING = "nothing to enable: the sync step polls, and the source stays at its wal_level"
+
+
 class EnableLogical:
     """Wishes that ``SHOW wal_level`` on the source says ``logical`` and that its limits leave room for the plan.
 
@@ -45,11 +49,16 @@ class EnableLogical:
 
         Where the target is a project of SerenDB's and the plan wants a way back: that project's setting too.
         """
+        if polls(run.plan):
+            _tell_once(run)
+            return ()
         return [*_on_source(run), *project.missing(run)]
 
     def outline(self, draft: Draft) -> Sequence[Action]:
         """The calls it may come to; which of them are missing, AWS and the source tell."""
         source = draft.plan.source
+        if polls(draft.plan):
+            return ()
         if source.rds is None:
             return outlined([own_server.altering({"wal_level": "logical"}), *project.outline(draft)])
         # Only the words of the calls are asked of it, never AWS.
@@ -75,6 +84,8 @@ class EnableLogical:
 
     def satisfied(self, run: Run) -> Sequence[str]:
         """What of wal_level, limits, parameter group and its parameter is as it should be."""
+        if polls(run.plan):
+            return [_NOTHING]
         found = wish.room_if_answering(run)
         told = ["wal_level is logical already"] if found is not None and found.logical else []
         if run.cloud is None or run.plan.source.rds is None:
@@ -112,6 +123,13 @@ def _on_source(run: Run) -> Sequence[Action]:
         return (refused,)
     found_missing = _on_rds(run, carrier, wish.missing(run, carrier, now, found))
     return _undone(found_missing, now.level) if run.option("undo", False) else found_missing  # noqa: FBT003
+
+
+def _tell_once(run: Run) -> None:
+    # Asked again after the last action, it has nothing more to say.
+    if run.held.get(_NOTHING, Seen) is None:
+        run.held.put(_NOTHING, Seen())
+        run.tell(_NOTHING, {})
 
 
 def _undone(missing: Sequence[Action], level: Level) -> Sequence[Action]:

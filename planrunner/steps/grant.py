@@ -15,7 +15,7 @@ from planrunner.postgres.grants_back import remembered, take_back
 from planrunner.references import reference
 from planrunner.replication import described, ledger, relations, upkeep
 from planrunner.step import NO_LOCKS, NOTHING_STAYS, TAKEN_BACK, Action, Draft, Run, outlined
-from planrunner.workspace import selected, workspace
+from planrunner.workspace import polls, selected, workspace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +42,8 @@ class GrantRights:
         """The replication right, memberships in the roles that own tables, USAGE and SELECT."""
         wanted = run.option("memberships", True)  # noqa: FBT003  # the option's default
         held = _held(run)
-        replication = privileges.replication_gap(held.login)
+        streamed = not polls(run.plan)
+        replication = privileges.replication_gap(held.login) if streamed else None
         memberships = privileges.membership_gaps(held) if wanted else ()
         access = privileges.access_gaps(held)
         everything = (*((replication,) if replication else ()), *memberships, *access)
@@ -53,7 +54,7 @@ class GrantRights:
         found += _rest("memberships", "join the roles that own tables", memberships)
         found += _rest("access", "allow reading", access)
         found += _rest("access to come", _LATER, to_come)
-        if not held.login.replicates and replication is None:
+        if streamed and not held.login.replicates and replication is None:
             found.append(_attribute(held.login))
         lacking = [grant for grant in everything if not grant.possible]
         if lacking:
@@ -63,7 +64,8 @@ class GrantRights:
     def outline(self, draft: Draft) -> Sequence[Action]:
         """The grants it may come to; which of them are missing, the source tells."""
         login = "…"
-        found = [_replication(Grant(kind=Kind.ROLE, names=(privileges.RDS_REPLICATION,), login=login))]
+        replicating = Grant(kind=Kind.ROLE, names=(privileges.RDS_REPLICATION,), login=login)
+        found = [] if polls(draft.plan) else [_replication(replicating)]
         owners = Grant(kind=Kind.ROLE, names=("…",), login=login)
         if draft.option("memberships", True):  # noqa: FBT003  # the option's default
             found += _rest("memberships", "join the roles that own tables", [owners])

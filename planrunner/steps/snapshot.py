@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from planrunner import clearing, cloud_checks, cloud_jobs, copies, prospects, unfollowed
+from planrunner import clearing, cloud_checks, cloud_jobs, copies, polled, prospects, thawing, unfollowed
 from planrunner.model import Estimate, Finding, Json, Residue, Side, Upkeep
 from planrunner.postgres import catalog, needs
 from planrunner.replication import (
@@ -12,6 +12,8 @@ from planrunner.replication import (
     described,
     drift,
     filter_checks,
+    frozen,
+    frozen_checks,
     generations,
     identities,
     indexes,
@@ -24,8 +26,8 @@ from planrunner.replication import (
     upkeep,
     verify,
 )
-from planrunner.replication.names import Names
 from planrunner.replication.units import ANY_UNIT
+from planrunner.replication.workspace import Way
 from planrunner.seren.job import Command
 from planrunner.step import NO_LOCKS, NOTHING_STAYS, TAKEN_BACK, Action, Draft, Run, outlined
 from planrunner.units import human_bytes
@@ -54,6 +56,7 @@ class Snapshot:
             found.append(copies.pre_data(run, todo))
         if todo:
             found.append(copies.copy_action(run, todo))
+        found += thawing.missing(run, todo)
         found += unfollowed.large_objects_missing(run)
         if restore.POST_DATA not in done:
             found.append(_post_data(run))
@@ -62,10 +65,10 @@ class Snapshot:
         return found
 
     def findings(self, run: Run) -> Sequence[Finding]:
-        """Whether the filters hold, and what they leave behind; nothing where the plan has none."""
+        """Whether the filters hold, and what is read or runs elsewhere serves; nothing where the plan has neither."""
         if cloud_jobs.in_cloud(run):
             return cloud_checks.before_copy(run)
-        return filter_checks.findings(workspace(run))
+        return [*filter_checks.findings(workspace(run)), *frozen_checks.findings(workspace(run))]
 
     def estimates(self, run: Run) -> Sequence[Estimate]:
         """Sizes, copy time, WAL, storage and traffic for what is left to copy; about two seconds of measuring."""
@@ -77,7 +80,7 @@ class Snapshot:
         if job is not None:
             return job
         space = workspace(run)
-        copied = space.ledger.units()
+        copied, rows, size = space.ledger.done()
         tables = verify.followed_tables(space)
         units = ranges.units(space, tables)
         waiting = {unit.table.qualified for unit in units if unit.id not in copied}
@@ -90,11 +93,12 @@ class Snapshot:
             "units": len(units),
             "tables_done": len(tables) - len(waiting),
             "tables": len(tables),
-            "rows": sum(unit.rows for unit in copied.values()),
-            "bytes": sum(unit.bytes for unit in copied.values()),
+            "rows": rows,
+            "bytes": size,
             "generations": len(space.ledger.generations()),
             "streams": streams,
             "decisions": list[Json](decisions.told(space)),
+            **({} if space.freezing is None else {"replica": frozen.state(space)}),
         }
 
     def sample(self, run: Run) -> Mapping[str, Json]:
@@ -104,8 +108,10 @@ class Snapshot:
     def leftovers(self, run: Run) -> Sequence[Action]:
         """Slots, publications, barrier tables, changed identities and the ledger."""
         space = workspace(run)
-        found = [clearing.split_tables(space.names)] if ranges.made(space) else []
+        found = list(thawing.leftovers(run))
+        found += [clearing.split_tables(space.names)] if ranges.made(space) else []
         found += [clearing.generation(space.names, number) for number in generations.left(space)]
+        found += polled.leftovers(run)
         if space.ledger.effects(identities.STEP):
             found.append(unfollowed.restore_identities(run))
         steps = (restore.STEP, selection_record.STEP)
@@ -117,21 +123,20 @@ class Snapshot:
         """The copy of a database of which nothing is known but what the plan says."""
         if cloud_jobs.drafted(draft):
             return cloud_jobs.outline(draft, Command.INIT)
-        names, streams = Names(plan_id=draft.plan_id), draft.option("streams", 1)
-        group = dict.fromkeys(range(1, streams + 1), (ANY_UNIT,))
-        capture = copies.Capture(
-            names=names, groups=group, slots=tuple(copies.anyhow(names.stream(n)) for n in group)
-        )
+        way = thawing.way(draft)
         filtered = draft.option("filters", None) is not None
         return outlined(
             [
                 *([_fixing("put the plan's filters on record")] if filtered else []),
                 *unfollowed.outline(draft),
-                copies.capturing(capture, tables="the selected"),
+                copies.capturing_anyhow(draft),
                 copies.creating_schema(None),
                 copies.copying(
-                    (ANY_UNIT,), summary="copy the selected tables, build indexes of what is in meanwhile"
+                    (ANY_UNIT,),
+                    summary="copy the selected tables, build indexes of what is in meanwhile",
+                    reads=Side.SOURCE if way is None else Side.REPLICA,
                 ),
+                *([thawing.thawing(way)] if way in {Way.PAUSE, Way.PROMOTE} else []),
                 _building("the"),
                 _analyzing("the"),
             ]
@@ -219,7 +224,8 @@ def _filters(run: Run) -> Sequence[Action]:
     if selection.everything:
         return ()
     found = [] if selection.recorded else [_fix_selection(run)]
-    return [*found, *_filter_identities(unfollowed.filter_identities(run))]
+    needed = unfollowed.filter_identities(run) if workspace(run).streamed else ()
+    return [*found, *_filter_identities(needed)]
 
 
 def _fix_selection(run: Run) -> Action:

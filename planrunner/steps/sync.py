@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-from planrunner import clearing, cloud_jobs, subscription_login
+from planrunner import clearing, cloud_jobs, polled, subscription_login
 from planrunner.model import Finding, Json, Side, Upkeep
-from planrunner.postgres import needs
+from planrunner.postgres import needs, preflight_polling
 from planrunner.postgres.preflight_section import FOLLOWING, Check
 from planrunner.replication import (
     barrier,
@@ -27,9 +27,20 @@ from planrunner.replication import (
 from planrunner.replication.health import observe, wal_disk
 from planrunner.replication.names import Names
 from planrunner.replication.schema_dump import Wishes
+from planrunner.replication.terms import terms
 from planrunner.replication.watch import Watch
 from planrunner.seren.job import Command
-from planrunner.step import IRREVERSIBLE, NO_LOCKS, NOTHING_STAYS, TAKEN_BACK, Action, Draft, Run, outlined
+from planrunner.step import (
+    IRREVERSIBLE,
+    NO_LOCKS,
+    NOTHING_STAYS,
+    TAKEN_BACK,
+    Action,
+    Draft,
+    Run,
+    blocked,
+    outlined,
+)
 from planrunner.units import human_bytes, seconds, size
 from planrunner.workspace import sampled, snapshot_option, workspace
 
@@ -68,6 +79,8 @@ class Sync:
         if cloud_jobs.in_cloud(run):
             return cloud_jobs.missing(run, Command.SYNC)
         space = workspace(run)
+        if not space.streamed:
+            return _polling(run)
         there = subscriptions.existing(run.target, space.names)
         held = space.ledger.generations()
         streams = snapshot_option(run, "streams", 1)
@@ -103,6 +116,10 @@ class Sync:
         """Whether what the options ask for can be had of these servers."""
         if cloud_jobs.in_cloud(run):
             return ()
+        if not workspace(run).streamed:
+            return tuple(
+                preflight_polling.findings(run.source, run.target, verify.followed_tables(workspace(run)))
+            )
         found: list[Finding] = [*subscription_login.findings(run, Side.SOURCE)]
         wished = workspace(run).terms
         if (problem := wished.budget.problem()) is not None:
@@ -115,15 +132,24 @@ class Sync:
         return found
 
     def outline(self, draft: Draft) -> Sequence[Action]:
-        """The subscription, and everything that follows from what the copy met."""
+        """The subscription, and everything that follows from what the copy met; or rounds."""
         if cloud_jobs.drafted(draft):
             return cloud_jobs.outline(draft, Command.SYNC)
+        if (pace := terms(draft.spec.options).pace) is not None:
+            return outlined(
+                [polled.rounds(None, pace), polled.settling(), _withheld(), refreshing([("…", "…")])]
+            )
         names = Names(plan_id=draft.plan_id)
         streams = draft.option_of("snapshot", "streams", 1)
         made = (
             *subscription_login.outlined(draft, Side.SOURCE),
             "CREATE SUBSCRIPTION …",
             *described.all_told([subscriptions.owning(names, names.stream(1))]),
+            *(
+                [described.beginning_at_end(names, 1)]
+                if draft.option_of("snapshot", "from", "primary") != "primary"
+                else []
+            ),
         )
         enabling = described.all_told(subscriptions.enabling(names, 1))
         limit = size(draft.option("max_lag", "16MB"))
@@ -148,6 +174,8 @@ class Sync:
         if job is not None:
             return job
         space = workspace(run)
+        if not space.streamed:
+            return polled.figures(run)
         health = observe(space)
         disk = wal_disk(run.source)
         figures: dict[str, Json] = {**barrier.lag(health), "pg_wal_bytes": disk.wal_bytes}
@@ -165,6 +193,19 @@ class Sync:
         if space.ledger.effects(STEP):
             found.append(clearing.forget_step(run.plan_id, STEP, what="sync"))
         return found
+
+
+def _polling(run: Run) -> Sequence[Action]:
+    """Rounds, and what several snapshots delayed; no stream."""
+    space = workspace(run)
+    done = space.ledger.effects(STEP)
+    found = [*polled.missing(run)]
+    if len(space.ledger.generations()) > 1 and restore.FOREIGN_KEYS not in space.ledger.effects(restore.STEP):
+        found += [polled.settling(), _withheld()]
+    views = restore.materialized_views(space)
+    if views and "materialized views" not in done:
+        found.append(refreshing(views))
+    return found
 
 
 def _subscribe(run: Run, generation: int, *, adjusts: bool, left: bool, first: bool) -> Action:
@@ -266,17 +307,13 @@ def _lost(run: Run, generations: Sequence[int], done: Collection[str]) -> Sequen
         *troubles.subscription_troubles(space, health, gone),
     ]
     return [
-        Action(
+        blocked(
             name=f"{trouble.code} {number}",
             summary="decide about a stream that is lost",
             where=Side.SOURCE,
-            statements=("-- none before somebody decides",),
-            locks=NO_LOCKS,
+            none=" before somebody decides",
             needs=(needs.BY_OTHERS,),
-            undo="nothing is done",
-            lasting=NOTHING_STAYS,
-            perform=lambda _: None,
-            blocked=f"{trouble.what}. {trouble.remedy}",
+            why=f"{trouble.what}. {trouble.remedy}",
         )
         for number, trouble in enumerate(lost, 1)
     ]

@@ -16,7 +16,7 @@ from planrunner.postgres.tls import encrypted
 from planrunner.reachability import network_findings
 from planrunner.replication import logins, relations, roles, subscriptions, upkeep
 from planrunner.replication.names import Names
-from planrunner.workspace import chosen, selected, workspace
+from planrunner.workspace import chosen, polls, selected, workspace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -104,6 +104,7 @@ def _needs(run: Run) -> Needs:
         streams=_streams(options),
         failover=_options_of(run, "sync").get("failover") is True,
         folder=run.plan.path.parent,
+        polled=polls(run.plan),
     )
 
 

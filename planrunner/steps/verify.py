@@ -89,8 +89,10 @@ def _perform(run: Run) -> None:
         values=False,
     )
     failpoint("verify.before")
-    effort = Effort(jobs=run.option("jobs", 2), max_load=run.option("max_load", None))
-    found = comparison.compare(workspace(run), terms, _scope(run), effort)
+    space = workspace(run)
+    jobs = run.option("jobs", None) or comparison.jobs(space)
+    effort = Effort(jobs=jobs, max_load=run.option("max_load", None))
+    found = comparison.compare(space, terms, _scope(run), effort)
     failpoint("verify.after")
     run.tell(_told(found), _figures(run, found))
     _judge(run, found, terms)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import select
 import subprocess
-import sys
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from planrunner.errors import StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.postgres.causes import WRONG_PASSWORD
 from planrunner.postgres.failures import condensed
+from planrunner.shipped import guardian_command
 from planrunner.switching.children import plain_environment
 
 if TYPE_CHECKING:
@@ -59,8 +59,7 @@ class Guardian:
         script = Path(__file__).with_name("guard.py")
         try:
             self._child = subprocess.Popen(
-                # -P: nothing from the folder that the runner happens to be in.
-                [sys.executable, "-P", script],
+                guardian_command(script),
                 cwd="/",
                 env=plain_environment(),
                 stdin=subprocess.PIPE,

@@ -176,8 +176,20 @@ NOT_RUN = {
     "make test": "this test is a part of it",
     "make soak SOAK_ARGS='--hours 8'": "takes hours; tests/faults/test_campaign.py runs what it runs",
     "make soak SOAK_ARGS='--seeds 1 --seed 7 --pair 16:18 --faults 30'": "the same with one seed",
-    "pip install planrunner": "needs a package index",
-    "pip install 'planrunner[sandbox]'": "needs a package index",
+    "pip install planrunner": "needs a package index; tests/release/test_packages.py installs the wheel",
+    "pip install 'planrunner[sandbox]'": "the same",
+    "pipx install planrunner": "the same",
+    "uv tool install planrunner": "the same",
+    "pip install --require-hashes -r runtime.txt": "the same",
+    "pip install --no-deps planrunner": "the same",
+    "sudo install planrunner-0.1.0-linux-x86_64 /usr/local/bin/planrunner": (
+        "changes the machine; tests/release/test_executable.py copies the file"
+    ),
+    "docker build --tag planrunner .": "needs an engine; tests/release/test_image.py reads the recipe",
+    'docker run --rm -v "$PWD:/work" -e SOURCE_PASSWORD -e TARGET_PASSWORD planrunner run orders.yaml': "the same",
+    "planrunner --install-completion": (
+        "writes into the home of whoever runs it; tests/release/test_shells.py asks the shells"
+    ),
     **dict.fromkeys(
         (
             "planrunner fleet lint fleet.yaml",
@@ -194,6 +206,23 @@ NOT_RUN = {
             " database=shop_002",
         ),
         "needs many databases: tests/faults/test_fleet.py and tests/integration/cli/test_fleet.py run a fleet",
+    ),
+    **dict.fromkeys(
+        (
+            "dask scheduler --protocol tls --port 8786 --no-dashboard --tls-ca-file pool/ca.pem --tls-cert pool/me.pem"
+            " --tls-key pool/me.key",
+            "dask worker tls://scheduler:8786 --nthreads 3 --no-dashboard --tls-ca-file pool/ca.pem --tls-cert"
+            " pool/me.pem --tls-key pool/me.key",
+        ),
+        "tests/faults/test_pool.py starts both with these options",
+    ),
+    **dict.fromkeys(
+        (
+            "openssl req -x509 -newkey rsa:3072 -nodes -days 30 -subj /CN=pool-ca -keyout ca.key -out pool/ca.pem",
+            "openssl req -newkey rsa:3072 -nodes -subj /CN=pool -keyout pool/me.key -out me.csr",
+            "openssl x509 -req -in me.csr -CA pool/ca.pem -CAkey ca.key -CAcreateserial -days 30 -out pool/me.pem",
+        ),
+        "tests/faults/test_pool.py makes its certificates by them",
     ),
     "planrunner init": "asks: tests/integration/cli/test_wizard.py answers it on a terminal",
     "planrunner run orders.yaml --take-over": "tests/faults/test_frozen_runner.py takes over from a frozen one",
@@ -216,7 +245,9 @@ OTHER_YAML = {
 }
 # Options that AWS's command line has beside the API's own.
 OF_THE_TOOL = {"authorize-security-group-ingress": ("protocol", "port", "cidr", "source-group")}
-PLAN_KEYS = frozenset({"apiVersion", "kind", "metadata", "vars", "connections", "steps", "notifications"})
+PLAN_KEYS = frozenset(
+    {"apiVersion", "kind", "metadata", "vars", "connections", "steps", "notifications", "pool"}
+)
 CONNECTION_KEYS = frozenset({"dsn", "password", "rds", "ca", "ca_fingerprint", "allow_self_signed_certs"})
 
 
@@ -395,7 +426,7 @@ def whole_plan(part: Any) -> str:
     assert set(given) <= PLAN_KEYS, "no part of a plan: say in OTHER_YAML what it is"
     plan["vars"] = {**plan["vars"], **given.pop("vars", {})}
     for side, connection in given.pop("connections", {}).items():
-        plan["connections"][side] = {**plan["connections"][side], **connection}
+        plan["connections"][side] = {**plan["connections"].get(side, {}), **connection}
     return yaml.safe_dump({**plan, **given}, sort_keys=False, allow_unicode=True)
 
 

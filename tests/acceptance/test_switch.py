@@ -58,10 +58,11 @@ class Traffic:
     target: PostgresServer
     bouncer: Bouncer
     folder: Path
+    program: tuple[str, ...] = (sys.executable, "-m", "planrunner")
 
     def run(self, *arguments: str, failpoints: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "planrunner", *arguments],
+            [*self.program, *arguments],
             cwd=self.folder,
             env={**self._environment(), "PLANRUNNER_FAILPOINTS": failpoints},
             stdin=subprocess.DEVNULL,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 
+from tests.faults.runner import abort
 from tests.faults.scene import CLOCK, PATIENCE_SECONDS
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def ended(child: subprocess.Popen[str], codes: Container[int] = (0, 1)) -> tuple
     try:
         said, _ = child.communicate(timeout=PATIENCE_SECONDS)
     except subprocess.TimeoutExpired:
-        child.kill()
+        abort(child)
         said, _ = child.communicate()
         raise AssertionError(f"it did not end within {PATIENCE_SECONDS} s: {said}") from None
     assert child.returncode in codes, said

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PLAN = ("plan.yaml", "--var-file", "values.yaml")
 YES = ("--yes", "--no-input")
 AGAIN = ("--state", "again.json")
+FLEET = "school.yaml"
 _SECRET = re.compile(r"\{(\w+)\}")
 
 
@@ -75,6 +76,10 @@ MAIN = (
     _good("rollback", *PLAN, *YES),
     *(_good("report", *PLAN, "--format", style) for style in ("html", "markdown", "json")),
     _good("cleanup", *PLAN, *YES),
+    # The member waits for its step, and the fleet with it.
+    _good("fleet run", FLEET, code=4),
+    _good("fleet approve", FLEET, "--step", "mark", "--because", "it is {environ}"),
+    _good("fleet run", FLEET, "--output", "json"),
 )
 # What comes between, before the step that MAIN names.
 BETWEEN: dict[str, tuple[Case, ...]] = {
@@ -120,6 +125,14 @@ BETWEEN: dict[str, tuple[Case, ...]] = {
         _good("report", *PLAN, *AGAIN),
     ),
     "cutover": (_good("cutover", *PLAN, "--rehearse"),),
+    "fleet approve": (
+        _good("fleet lint", FLEET),
+        _good("fleet preview", FLEET),
+        _good("fleet preview", FLEET, "--output", "json"),
+        _good("fleet preview", FLEET, "--format", "markdown", "--out", "fleet.markdown"),
+        *(_good("fleet status", FLEET, "--output", style) for style in ("text", "json")),
+        *(_good("fleet report", FLEET, "--format", style) for style in ("html", "markdown", "json")),
+    ),
     "cleanup": (
         _good("state show", *PLAN),
         _good("state history", *PLAN, "--output", "json"),
@@ -151,6 +164,7 @@ CONNECTING_TOO: dict[str, tuple[str, ...]] = {
     "state rebuild": YES,
     "cutover": ("--rehearse",),
 }
+FLEET_VERBS = ("lint", "preview", "run", "status", "approve", "report")
 # Words that are wrong in a way of the command's own.
 WRONG_WORDS = (
     _bad(
@@ -180,7 +194,7 @@ WRONG_WORDS = (
     _bad("report", *PLAN, "--out", "no/{v3}"),
     _bad("explain", "PR9999"),
     _bad("schema", "--out", "no/schema.json"),
-    _bad("demo", "--source-bin", "no/{v0}"),
+    _bad("demo", "--source-bin", "no/servers"),
     _bad("state mark", *PLAN, "{v1}", "--as", "done", "--because", "{v5}", *YES),
     _bad("state job", *PLAN, "{v1}", "--id", "{v2}", "--because", "{v5}"),
     *(
@@ -191,6 +205,10 @@ WRONG_WORDS = (
         _bad(verb, *PLAN, "--state", "postgresql://a:{given}@127.0.0.1:1/x?sslmode=disable")
         for verb in ("status", "report", "state show", "state history", "approve", "pause", "resume")
     ),
+    *(_bad(f"fleet {verb}", fleet) for verb in FLEET_VERBS for fleet in ("odd-fleet.yaml", "odd.yaml")),
+    _bad("fleet approve", FLEET, "--step", "none", "--because", "{environ}"),
+    _bad("fleet approve", FLEET, "no-fish"),
+    _bad("fleet report", FLEET, "--out", "no/fleet.html"),
     _bad("status", *PLAN, "--state", "postgresql://127.0.0.1:1/x?pass%77ord={given}"),
     _bad("status", *PLAN, "--state", "s3://no-such-bucket/{given}"),
 )

@@ -59,6 +59,7 @@ def fill(place: Place, admin: str) -> None:
     values["v_short"] = place.canaries.short("variable short", 6)
     write("values.yaml", values)
     write("plan.yaml", _plan(place, list(values)))
+    _fleet(place)
     write("source.password", source)
     _mislead(place, values)
     place.passwords.update(name for name in place.canaries.known if "password" in name or "pooler" in name)
@@ -69,6 +70,24 @@ def fill(place: Place, admin: str) -> None:
             )
             session.execute(sql.SQL("CREATE ROLE onlooker LOGIN PASSWORD {}").format(sql.Literal(ONLOOKER)))
             session.execute(SCHEMA if server is place.source else "CREATE EXTENSION pg_stat_statements")
+
+
+def _fleet(place: Place) -> None:
+    """A fleet of one, with the secrets that no word of it has to say."""
+    plan = place.plan()
+    kept = ("environ", "ssm", "command")
+    plan["metadata"] = {"name": "school"}
+    plan["vars"] = {name: plan["vars"][name] for name in kept}
+    hooks = [hook for hook in plan["steps"][1]["after"] if any(f"vars.{name}" in str(hook) for name in kept)]
+    statement = "SELECT '{{ vars.environ }}', '{{ vars.ssm }}'"
+    step = {"id": "mark", "uses": "sql", "with": {"side": "source", "statements": [statement]}}
+    plan["steps"] = [{**step, "after": hooks, "approval": "manual"}]
+    place.write("school-plan.yaml", plan)
+    head = {"apiVersion": "planrunner/v1", "kind": "Fleet", "metadata": {"name": "school"}}
+    rows = {"rows": [{"name": "fish"}]}
+    place.write("school.yaml", {**head, "plan": "school-plan.yaml", "inventory": rows})
+    told = {"given": place.canaries.new("a fleet's value in the wrong place")}
+    place.write("odd-fleet.yaml", {**head, "plan": "odd.yaml", "vars": told, "inventory": rows})
 
 
 def _mislead(place: Place, values: Mapping[str, str]) -> None:
@@ -87,7 +106,8 @@ def _mislead(place: Place, values: Mapping[str, str]) -> None:
         for name, server in (("source", place.source), ("target", place.target))
     }
     dsn = f"postgresql://a:{quote(given)}@127.0.0.1:1/x?sslmode=disable"
-    place.words.update({**values, **servers, "given": given, "dsn": dsn})
+    environ = place.environ["PLANRUNNER_VAR_environ"]
+    place.words.update({**values, **servers, "given": given, "dsn": dsn, "environ": environ})
 
 
 def _keep_with_aws(place: Place, password: str) -> None:

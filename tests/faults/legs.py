@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 import psycopg
 
 from tests.faults.lines import FaultLine
+from tests.faults.runner import abort
 from tests.faults.scene import CLOCK, PATIENCE_SECONDS, Migration, migration
 
 if TYPE_CHECKING:
@@ -109,8 +110,9 @@ class Broken:
             try:
                 said, _ = child.communicate(timeout=RUN_SECONDS)
             except subprocess.TimeoutExpired:
-                child.kill()
-                raise AssertionError(f"it hangs: {self.told()}") from None
+                abort(child)
+                said, _ = child.communicate()
+                raise AssertionError(f"it hangs: {self.told()}\n{said}") from None
         return child.returncode, said
 
     def heal(self) -> None:

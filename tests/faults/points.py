@@ -164,6 +164,10 @@ REACHED: Mapping[str, tuple[str, ...]] = {
         "cutover.retired",
         "over.end replication.after",
         "over.way back.before",
+        "back.before_subscribe",
+        "back.subscribed",
+        "origin.before_move",
+        "origin.moved",
         "back.before_start",
         "back.started",
         "over.way back.after",
@@ -328,6 +332,38 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
         ),
         _SEREN,
     ),
+    **dict.fromkeys(
+        (
+            *("frozen.before_record", "frozen.captured", "frozen.recorded", "frozen.before_ended"),
+            *("standby.before_pause", "standby.paused", "standby.before_resume", "standby.resumed"),
+            *("standby.before_promote", "standby.promoted", "copy.thaw.before"),
+        ),
+        ("faults/test_frozen_source.py", "a copy from a standby; killed at each"),
+    ),
+    **dict.fromkeys(
+        (
+            *("restore.before_snapshot_call", "restore.after_snapshot_call"),
+            *("restore.before_restore_call", "restore.after_restore_call"),
+            *("restore.before_delete_instance_call", "restore.after_delete_instance_call"),
+            *("restore.before_delete_snapshot_call", "restore.after_delete_snapshot_call"),
+        ),
+        ("faults/test_frozen_restore.py", "a copy from a restored instance; killed at each"),
+    ),
+    "frozen.before_forget": (
+        "faults/test_frozen_source.py",
+        "a generation captured for a standby is taken away; the next run takes it away",
+    ),
+    **dict.fromkeys(
+        (
+            *("errand.unpacked", "errand.before_start", "errand.started", "errand.logged"),
+            *("errand.before_signal", "lifeline.cut"),
+        ),
+        ("faults/test_fleet_pool.py", "a fleet whose states are not in its folder; killed at each"),
+    ),
+    **dict.fromkeys(
+        ("shift.before_commit", "shift.replaced", "pool.submitted", "survey.read"),
+        ("faults/test_pool.py", "needs a pool of workers"),
+    ),
     "cutover.proven": ("faults/test_ddl.py", "between the proofs and the fence; nothing is changed there"),
     "wait.asked": ("acceptance/test_flow.py", "comes where the query is not true at once"),
     "fix.before": ("integration/cli/test_validate_verb.py", "validate --fix, where something can be mended"),
@@ -355,6 +391,17 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
     "login.renewed": (_RARE, "where the password of the subscriptions comes to its end"),
     "repair.before_commit": (_BESIDE, "verify --repair; one transaction on the target"),
     "repair.after_commit": (_BESIDE, "verify --repair; one transaction on the target"),
+    **dict.fromkeys(
+        (
+            *("snapshot.before_export", "snapshot.exported", "polling.recorded", "polling.before_commit"),
+            *("polling.brought", "polling.before_levelled", "polling.levelled"),
+            *("polling.before_kept", "polling.kept"),
+        ),
+        (
+            "faults/test_polling.py",
+            "needs a source that is polled; each table is one transaction on the target",
+        ),
+    ),
     "control.replaced": (_BESIDE, "pause, resume and throttle; the last word counts"),
     "control.remote_written": (_BESIDE, "pause, resume and throttle; the last word counts"),
     "state.set_aside": (_BESIDE, "state rebuild"),

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import threading
 from pathlib import Path
 
 # How long it may take to end, on a slow machine.
 PATIENCE_SECONDS = 420
+# Makes a process that is aborted write down where each of its threads is.
+STACKS = {"PYTHONFAULTHANDLER": "1"}
+
+
+def abort(child: subprocess.Popen[str]) -> None:
+    """End a process that hangs, frozen or not; where each of its threads was is the last that it says."""
+    for number in (signal.SIGABRT, signal.SIGCONT):
+        child.send_signal(number)
+    try:
+        child.wait(5)
+    except subprocess.TimeoutExpired:
+        child.kill()
 
 
 class Runner:
@@ -38,7 +51,7 @@ class Runner:
         try:
             self.child.wait(PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
-            self.child.kill()
+            abort(self.child)
             self.child.wait()
             self._reader.join(10)
             raise AssertionError(f"it does not end: {''.join(self._said)[-3000:]}") from None

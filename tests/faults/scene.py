@@ -18,6 +18,7 @@ from planrunner.clock import SystemClock
 from planrunner.sandbox.binaries import wheel_bin
 from planrunner.sandbox.servers import PostgresServer
 from tests.acceptance.helpers import contents, state_in
+from tests.faults.runner import STACKS, abort
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -82,7 +83,7 @@ class Migration:
         return subprocess.Popen(
             [sys.executable, "-m", "planrunner", *verb.split(), "plan.yaml", *options],
             cwd=folder or self.folder,
-            env={**os.environ, **secrets, "PLANRUNNER_FAILPOINTS": failpoints},
+            env={**os.environ, **secrets, **STACKS, "PLANRUNNER_FAILPOINTS": failpoints},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -95,7 +96,7 @@ class Migration:
         try:
             said, _ = child.communicate(timeout=PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
-            child.kill()
+            abort(child)
             said, _ = child.communicate()
             raise AssertionError(f"{verb} did not end within {PATIENCE_SECONDS} s: {said}") from None
         return child.returncode, said

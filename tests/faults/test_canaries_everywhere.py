@@ -22,7 +22,8 @@ from tests.faults.canary_wrong import WRONG, wrong_plan
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = [pytest.mark.timeout(1500), pytest.mark.soak]
+# One migration for all, so one worker.
+pytestmark = [pytest.mark.timeout(1500), pytest.mark.soak, pytest.mark.xdist_group("canaries everywhere")]
 CLOCK = SystemClock()
 VALUES = ("--var-file", "values.yaml")
 BUG = """
@@ -150,18 +151,23 @@ def test_a_bug_is_told_and_kept_without_a_secret_and_without_a_core_file(migrate
     assert re.search(r"Max core file size +0 ", told)
 
 
+def marking(place: Place, name: str) -> tuple[str, ...]:
+    """The plan with nothing but the step that is full of secrets, as the words of a command."""
+    plan = place.plan()
+    plan["metadata"]["name"] = name
+    plan["steps"] = [step for step in plan["steps"] if step["id"] == "mark"]
+    place.write(f"{name}.yaml", plan)
+    return (f"{name}.yaml", *VALUES)
+
+
 @pytest.mark.parametrize("how", ["raise", "kill"])
 @pytest.mark.parametrize("point", ["sql.statement", "secret.before_command"])
 def test_a_run_that_ends_at_a_point_leaves_no_secret(migrated: Place, point: str, how: str) -> None:
-    plan = migrated.plan()
-    name = f"ended_{how}_{point.replace('.', '_')}"
-    plan["metadata"]["name"] = name
-    migrated.write(f"{name}.yaml", plan)
-    words = (f"{name}.yaml", *VALUES)
+    words = marking(migrated, f"ended_{how}_{point.replace('.', '_')}")
     migrated.run(
         f"ended by {how} at {point}",
-        *("run", *words, *cases.YES, "--only", "mark"),
-        code=None,
+        *("run", *words, *cases.YES),
+        code={"raise": 1, "kill": -signal.SIGKILL}[how],
         PLANRUNNER_FAILPOINTS=f"{point}:{how}",
     )
     migrated.run(f"status after {how} at {point}", "status", *words, code=0)
@@ -228,11 +234,8 @@ def test_a_state_that_is_kept_elsewhere_holds_no_secret(migrated: Place, home: s
     given = {"endpoint_url": migrated.environ["AWS_ENDPOINT_URL"], "region_name": "us-east-1"}
     bucket = boto3.client("s3", **given, aws_access_key_id="test", aws_secret_access_key="test")
     bucket.create_bucket(Bucket="states")
-    plan = migrated.plan()
-    plan["metadata"]["name"] = f"at_{home[:2]}"
-    migrated.write(f"at_{home[:2]}.yaml", plan)
-    words = (f"at_{home[:2]}.yaml", *VALUES, "--state", home)
-    migrated.run(f"run with state at {home}", "run", *words, *cases.YES, "--only", "mark")
+    words = (*marking(migrated, f"at_{home[:2]}"), "--state", home)
+    migrated.run(f"run with state at {home}", "run", *words, *cases.YES)
     reason = f"{migrated.words['v0']} and {migrated.words['v7']}"
     migrated.run(
         f"mark at {home}", "state", "mark", *words, "mark", "--as", "pending", "--because", reason, "--yes"

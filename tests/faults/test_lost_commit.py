@@ -81,9 +81,29 @@ def waiting_for_a_standby(server: PostgresServer) -> Iterator[psycopg.Connection
         server.reload({"synchronous_standby_names": "nobody"})
         try:
             until(session, "SHOW synchronous_standby_names", [], ("nobody",))
+            until_commits_wait(server, session)
             yield session
         finally:
             server.reload({"synchronous_standby_names": ""})
+
+
+def until_commits_wait(server: PostgresServer, session: psycopg.Connection[Any]) -> None:
+    """The checkpointer tells the others of the setting, when it comes to it: until then commits go through."""
+    with psycopg.connect(server.superuser_dsn, autocommit=True) as probe:
+
+        def commit_until_one_waits() -> None:
+            with suppress(psycopg.OperationalError):
+                while True:
+                    probe.execute("SELECT pg_current_xact_id()")
+
+        committing = threading.Thread(target=commit_until_one_waits, daemon=True)
+        committing.start()
+        waits = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND wait_event = 'SyncRep'"
+        )
+        until(session, waits, [probe.info.backend_pid])
+        committing.join(PATIENCE_SECONDS)
+        assert not committing.is_alive()
 
 
 def until(session: psycopg.Connection[Any], query: str, given: list[object], wanted: object = ...) -> Any:

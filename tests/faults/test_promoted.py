@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
-import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 import psycopg
 import pytest
-from psycopg import conninfo
 
-from planrunner.sandbox.account import unprivileged
 from planrunner.sandbox.binaries import wheel_bin
 from planrunner.sandbox.servers import PostgresServer
 from tests.faults.breaking import (
@@ -29,6 +25,7 @@ from tests.faults.breaking import (
 )
 from tests.faults.relay import Relay
 from tests.faults.scene import frozen, migration, servers
+from tests.faults.standbys import standby
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,37 +54,6 @@ def stranger(like: PostgresServer, major: int) -> Iterator[PostgresServer]:
     with PostgresServer(wheel_bin(major), settings=settings, password=like.password) as other:
         execute(other.superuser_dsn, f"CREATE DATABASE {NAME}")
         yield other
-
-
-@contextmanager
-def standby(primary: PostgresServer) -> Iterator[PostgresServer]:
-    """A physical standby of ``primary``, streaming."""
-    server = PostgresServer(primary.bin_dir, settings=primary.settings, password=primary.password)
-    try:
-        shutil.rmtree(server.data)
-        dsn = conninfo.make_conninfo(primary.superuser_dsn)
-        subprocess.run(
-            [
-                server.bin_dir / "pg_basebackup",
-                "-d",
-                dsn,
-                "-D",
-                server.data,
-                "-R",
-                "-X",
-                "stream",
-                "-c",
-                "fast",
-            ],
-            check=True,
-            capture_output=True,
-            cwd=server.folder,
-            **unprivileged().popen(),
-        )
-        server.start()
-        yield server
-    finally:
-        server.close()
 
 
 @pytest.mark.server

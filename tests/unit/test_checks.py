@@ -32,6 +32,8 @@ SECTIONS = {
     "PR12": {"Following"},
     "PR13": {"Traffic"},
     "PR14": {"SerenAI"},
+    "PR15": {"Following"},
+    "PR16": {"Replica"},
 }
 # Modules whose findings still come from a section alone.
 NOT_YET: set[str] = set()

@@ -37,6 +37,7 @@ EXCEPTIONS = {
     "planrunner.replication.lanes.Lane.asking.ask": "sessions that the server holds read-only",
     "planrunner.replication.lanes.Lane.streams": "sessions that the server holds read-only",
     "planrunner.replication.pieces.Readers.read.lane": "ends a transaction of a session that is held read-only",
+    "planrunner.replication.polling._Going.run": "ends a transaction of a session that is held read-only",
     "planrunner.replication.schema_dump._section": "in a temporary folder, gone with the process",
     "planrunner.secrets._end": "the end of a child that only prints a secret",
     "planrunner.switching.guard.Line.ask": "a process of its own, which has to live on when the runner dies",

@@ -237,6 +237,8 @@ def test_only_those_at_the_edge_read_the_environment() -> None:
         "planrunner.cli",
         "planrunner.sandbox",
         "planrunner.failpoints",
+        "planrunner.pools.worker",
+        "planrunner.fleet.errand",
         "planrunner.postgres.tools",
         "planrunner.switching.children",
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import boto3
 import psycopg
 import pytest
+from moto.server import ThreadedMotoServer
 from psycopg import sql
 
 from planrunner.clock import SystemClock
@@ -133,6 +134,53 @@ def test_a_preview_sums_up_what_the_members_are_and_a_report_leads_to_theirs(
     assert 'href="fleet.fleet/cli-1.report.html"' in page
     assert (fleet.parent / "fleet.fleet/cli-1.report.html").exists()
     assert "1 pending, 1 waiting" in cli("fleet", "report", "fleet.yaml").stdout
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A bucket of moto's, by the environment that AWS's own tools read."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    for name, value in {
+        **CREDENTIALS,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL_S3": endpoint,
+    }.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket="states")
+    yield "states"
+    server.stop()
+
+
+@pytest.mark.server
+def test_states_in_a_bucket_are_seen_by_a_machine_that_has_the_fleets_files_alone(
+    fleet: Path, cli: Cli, bucket: str
+) -> None:
+    plan = fleet.parent / "shop.yaml"
+    plan.write_text(plan.read_text().replace("cat $PLAN", f"cat {fleet.parent}/$PLAN"))
+    fleet.write_text(f"{fleet.read_text()}state: s3://{bucket}/shops/\n")
+    ended = cli("fleet", "run", "fleet.yaml")
+    assert ended.returncode == 4, ended.stdout + ended.stderr
+    assert "1 pending, 1 waiting" in ended.stdout
+
+    (fleet.parent / "fleet.fleet").rename(fleet.parent / "of-the-other-machine")
+    assert "1 pending, 1 waiting" in cli("fleet", "status", "fleet.yaml").stdout
+    assert cli("fleet", "approve", "fleet.yaml", "--step", "copy", "--because", "a test").returncode == 0
+    assert cli("fleet", "approve", "fleet.yaml", "two").returncode == 0
+    ended = cli("fleet", "run", "fleet.yaml")
+    assert ended.returncode == 4
+    assert "1 waiting, 1 done" in ended.stdout
+    assert (fleet.parent / "fleet.fleet/cli-1.report.html").exists()
+    keys = [one["Key"] for one in boto3.client("s3").list_objects_v2(Bucket=bucket)["Contents"]]
+    assert {"shops/cli-1.state.json", "shops/cli-2.state.json"} <= set(keys)
+
+    # Members that were begun are where they were begun.
+    fleet.write_text(fleet.read_text().replace(f"s3://{bucket}/shops/", "target"))
+    ended = cli("fleet", "run", "fleet.yaml")
+    assert ended.returncode == 6
+    assert f"with their states in s3://{bucket}/shops/, and the fleet's file says target now" in ended.stderr
 
 
 def size_of(server: PostgresServer, name: str) -> int:

@@ -14,8 +14,8 @@ from planrunner.errors import LeaseLost, StepConflict, StepFailed
 from planrunner.replication import generations, restore, verify
 from planrunner.replication.copy import Chunk, Courier
 from planrunner.replication.generations import Division
+from planrunner.replication.handing import here
 from planrunner.replication.schema_dump import Wishes
-from planrunner.replication.snapshot import begin_within
 from planrunner.replication.units import Unit
 from planrunner.sandbox.binaries import wheel_bin
 from planrunner.sandbox.servers import PostgresServer
@@ -61,10 +61,9 @@ def courier(space: Workspace) -> Iterator[Courier]:
     restore.pre_data(space, Wishes())
     assert space.round is not None
     snapshot = space.round.snapshots[1]
-    reader, writer = begin_within(space.source, snapshot), space.target.open(read_only=False)
-    yield Courier(
-        workspace=space, snapshot=snapshot, reader=reader, writer=writer, psql=None, check=lambda: None
-    )
+    reader, writer = snapshot.begin(), space.target.open(read_only=False)
+    place = replace(here(space, lambda: None), psql=None)
+    yield Courier(place=place, snapshot=snapshot, reader=reader, writer=writer)
     reader.close()
     writer.close()
     generations.clear_all(space)
@@ -162,6 +161,6 @@ def test_a_stream_that_is_to_stop_keeps_nothing(pair: Pair) -> None:
                 raise StepFailed("stopped")
 
         with pytest.raises(StepFailed, match="stopped"):
-            replace(stream, check=check).copy_whole(unit)
+            replace(stream, place=replace(stream.place, check=check)).copy_whole(unit)
         stream.writer.close()
         assert ledger(pair) == ({}, 0)

@@ -29,6 +29,7 @@ from planrunner.replication import (
 )
 from planrunner.replication.crossing import Position
 from planrunner.replication.generations import Division
+from planrunner.replication.terms import Pace, Terms
 from planrunner.sandbox.binaries import wheel_bin
 from planrunner.sandbox.servers import PostgresServer
 from tests.integration.replication.crossings import SCHEMA, Breaking, takes_writes, terms
@@ -69,6 +70,23 @@ def following(pair: Pair) -> Iterator[Workspace]:
     # Whoever holds the lease by now, this one takes it.
     with pair.workspace() as last:
         generations.clear_all(last)
+
+
+def test_a_polled_source_is_left_with_a_last_round(pair: Pair) -> None:
+    pair.create(SCHEMA)
+    with pair.workspace() as space:
+        space.terms = Terms(pace=Pace())
+        copy_all(space, division=Division())
+        pair.execute("DELETE FROM item WHERE id < 9; UPDATE item SET v = 'new' WHERE id = 9")
+        cutover.rehearse(space, terms(), asked_by="a test")
+        pair.execute("UPDATE item SET id = 1000 WHERE id = 10; INSERT INTO other VALUES (1)")
+
+        cutover.cut_over(space, terms())
+
+        assert crossing.position(space) is Position.TARGET
+        assert space.ledger.effects(cutover.STEP)["verification"]["rows"] == 93
+        cutover.retire(space)
+    assert_equal(pair)
 
 
 def test_after_a_cutover_writers_are_on_the_target_and_there_is_none_to_make(pair: Pair) -> None:

@@ -124,7 +124,7 @@ def only(findings: list[Finding]) -> Finding:
 
 
 def test_without_filters_nothing_is_checked_and_everything_comes(bench: Bench) -> None:
-    assert Snapshot().findings(bench.run({})) == ()
+    assert list(Snapshot().findings(bench.run({}))) == []
     assert relations.omitted(bench.source, Selection.of({})) == relations.Omitted()
 
 

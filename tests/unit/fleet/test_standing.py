@@ -10,6 +10,7 @@ import pytest
 
 from planrunner.clock import SystemClock
 from planrunner.fleet.folder import Folder, folder_of
+from planrunner.fleet.homes import beside
 from planrunner.fleet.journal import Entry, What, append, chronicle
 from planrunner.fleet.model import Fleet, Member, Wave
 from planrunner.fleet.standing import MemberView, Standing, look
@@ -68,7 +69,7 @@ def note(folder: Folder, what: What, minutes: int, **more: object) -> None:
 
 
 def seen(fleet: Fleet, folder: Folder) -> MemberView:
-    (view,) = look(fleet, folder, chronicle(folder.journal))
+    (view,) = look(fleet, beside(folder), chronicle(folder.journal))
     return view
 
 

@@ -1,0 +1,1 @@
+"""Pools of workers in other processes and on other machines."""

@@ -1,0 +1,172 @@
+"""A standby of the source as it stands: where its replay is, how it is stopped and goes on, how it is promoted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, LiteralString
+
+from psycopg import sql
+
+from planrunner.errors import StepFailed
+from planrunner.failpoints import failpoint
+from planrunner.postgres.lsn import Lsn
+
+if TYPE_CHECKING:
+    from planrunner.ports import Clock
+    from planrunner.postgres.connection import Server
+
+PAUSE_SINCE = 140000
+PAUSE = "SELECT pg_wal_replay_pause()"
+RESUME = "SELECT pg_wal_replay_resume()"
+PROMOTE = "SELECT pg_promote(true, 60)"
+_PATIENCE_SECONDS = 120.0
+_POLL_SECONDS = 0.05
+_LOOK: LiteralString = """
+SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn()::text, pg_snapshot_xmax(pg_current_snapshot())::text::bigint,
+       CASE WHEN pg_is_in_recovery() THEN {state} ELSE '' END,
+       (SELECT tup_inserted + tup_updated + tup_deleted FROM pg_stat_database WHERE datname = current_database())
+"""
+_STATE: LiteralString = "pg_get_wal_replay_pause_state()"
+# Before 14 a server tells only that it was asked to pause.
+_OLD_STATE: LiteralString = "CASE WHEN pg_is_wal_replay_paused() THEN 'pause requested' ELSE 'not paused' END"
+# A relation that a transaction of the source had locked: nobody reads it here before that one's end is replayed.
+_LOCKED = """
+SELECT DISTINCT format('%I.%I', n.nspname, c.relname) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_database d ON d.oid = l.database
+WHERE l.mode = 'AccessExclusiveLock' AND l.granted AND d.datname = current_database()
+"""
+_TIMELINE = "SELECT ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """Where a server stands: ``end`` is the end of the last record that it has replayed, None where it tells none.
+
+    ``next_xid`` is the first transaction id that no session sees; ``state`` is that of the replay. ``written`` counts
+    the rows that were written in this database, as far as its statistics have heard of them.
+    """
+
+    recovering: bool
+    end: Lsn | None
+    next_xid: int
+    state: str
+    written: int
+
+    @property
+    def paused(self) -> bool:
+        """True when nothing is replayed until somebody lets it go on."""
+        return self.state == "paused"
+
+
+def look(server: Server) -> Standing:
+    """Where the server stands now."""
+    state = _STATE if server.version() >= PAUSE_SINCE else _OLD_STATE
+    row = server.row(sql.SQL(_LOOK).format(state=sql.SQL(state)))
+    assert row is not None
+    return Standing(
+        recovering=row[0],
+        end=Lsn.parse(row[1]) if row[1] else None,
+        next_xid=row[2],
+        state=row[3],
+        written=row[4],
+    )
+
+
+def received(server: Server) -> Lsn | None:
+    """How far a standby has received WAL, replayed or not; None where it does not tell."""
+    found = server.value("SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn()::text END")
+    return None if found is None else Lsn.parse(found)
+
+
+def locked(server: Server) -> tuple[str, ...]:
+    """The relations that nobody can read on a standby as it stands, because a transaction of the source holds them."""
+    return tuple(str(row[0]) for row in server.rows(_LOCKED))
+
+
+def pause(server: Server, clock: Clock) -> Lsn:
+    """Stop the replay; returns the end of the last record that was replayed. StepFailed when it does not stop."""
+    failpoint("standby.before_pause")
+    with server.session() as session:
+        session.execute(PAUSE)
+    failpoint("standby.paused")
+    deadline = clock.monotonic() + _PATIENCE_SECONDS
+    while not look(server).paused:
+        if clock.monotonic() > deadline:
+            raise StepFailed(
+                f"{server.side.value}: the replay does not stop: {look(server).state or 'it is no standby any more'}",
+                remedy="Look at its log; SELECT pg_wal_replay_resume(); lets it go on. Run again to try once more.",
+            )
+        clock.sleep(_POLL_SECONDS)
+    # Only now: what is read together with the state may be older than the pause.
+    end = look(server).end
+    assert end is not None
+    return end
+
+
+def resume(server: Server) -> None:
+    """Let the replay go on; nothing happens where nothing is stopped or the server is no standby any more."""
+    if look(server).state in ("", "not paused"):
+        return
+    failpoint("standby.before_resume")
+    with server.session() as session:
+        session.execute(RESUME)
+    failpoint("standby.resumed")
+
+
+def promote(server: Server, clock: Clock) -> None:
+    """Make a primary of it; nothing happens where it is one. StepFailed when it does not become one."""
+    if not look(server).recovering:
+        return
+    failpoint("standby.before_promote")
+    with server.session() as session:
+        session.execute(PROMOTE)
+    failpoint("standby.promoted")
+    deadline = clock.monotonic() + _PATIENCE_SECONDS
+    while look(server).recovering:
+        if clock.monotonic() > deadline:
+            raise StepFailed(
+                f"{server.side.value}: it was told to promote itself and is still a standby",
+                remedy="Look at its log, then run again.",
+            )
+        clock.sleep(_POLL_SECONDS)
+
+
+def recovered_to(server: Server) -> Lsn:
+    """Where a restored server ended its recovery, before it wrote WAL of its own.
+
+    The end of recovery is a checkpoint that begins right there; a later one begins further on. StepFailed where the
+    server does not tell, or the two contradict each other.
+    """
+    end = look(server).end
+    if end is None:
+        raise StepFailed(
+            f"{server.side.value}: it was started again since it was restored, and does not tell any more where it stood",
+            remedy="`planrunner cleanup` removes it; then run again.",
+        )
+    checkpoint = Lsn.parse(server.value("SELECT redo_lsn::text FROM pg_control_checkpoint()"))
+    if checkpoint < end:
+        raise StepFailed(
+            f"{server.side.value}: it says that it has recovered up to {end}, its control file knows only {checkpoint}",
+            remedy="`planrunner cleanup` removes it; then run again.",
+        )
+    return end
+
+
+def switched_at(server: Server) -> Lsn | None:
+    """Where the timeline that a promoted server writes began, by its own history; None on the first timeline.
+
+    A line of the history is the former timeline, where it was left, and why.
+    """
+    timeline = int(server.value(_TIMELINE))
+    if timeline == 1:
+        return None
+    session = server.open(read_only=True, replication="database")
+    try:
+        with server.translated("read the timeline's history"):
+            row = session.execute(sql.SQL("TIMELINE_HISTORY {}").format(sql.Literal(timeline))).fetchone()
+    finally:
+        session.close()
+    assert row is not None
+    text = row[1] if isinstance(row[1], str) else bytes(row[1]).decode()
+    lines = [line.split("\t") for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return Lsn.parse(lines[-1][1])

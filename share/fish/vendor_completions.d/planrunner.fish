@@ -1,0 +1,1 @@
+complete --command planrunner --no-files --arguments "(env _PLANRUNNER_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) planrunner)" --condition "env _PLANRUNNER_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) planrunner"
