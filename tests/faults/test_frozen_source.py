@@ -154,6 +154,10 @@ def test_kills_cost_a_unit_each_and_never_a_generation(
             copied = now
         one.succeeds("run", "--yes", "--no-input", "--until", "follow")
         assert generations(one) == [1]
+        client.until(50)
+        # The cutover is done then, and the generation half taken away.
+        code, said = one.run("run", "--yes", "--no-input", failpoints="frozen.before_forget:kill")
+        assert code == -signal.SIGKILL, said
         assert_arrived(one, client)
 
 

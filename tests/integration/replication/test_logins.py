@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from psycopg import conninfo, sql
 
+from planrunner.clock import SystemClock
 from planrunner.errors import PlanrunnerError, StepBlocked, StepConflict
 from planrunner.model import Endpoint, ReplicationLogin, Secret, SecretKind, SecretRef, Side
 from planrunner.postgres.connection import Server
@@ -80,7 +81,9 @@ def password_of(pair: Streams) -> str:
 
 def test_the_role_replicates_and_may_do_nothing_else(pair: Streams) -> None:
     name = pair.space.names.login
-    assert (name,) in pair.source(SENDERS)
+    give_up = SystemClock().monotonic() + 60
+    while (name,) not in pair.source(SENDERS):
+        assert SystemClock().monotonic() < give_up, "the subscription has not logged in"
     ((*may, limit, verifier),) = pair.source(
         "SELECT rolcanlogin, rolreplication, rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolbypassrls,"
         f" rolconnlimit, rolpassword FROM pg_authid WHERE rolname = '{name}'"

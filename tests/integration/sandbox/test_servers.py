@@ -164,7 +164,8 @@ def test_ctrl_c_leaves_nothing() -> None:
 
 
 def test_life_is_bounded_while_the_parent_lives() -> None:
-    child, folder, dsn = _parent("run", life=2.0)
+    # Long enough for initdb on a machine that is busy with others.
+    child, folder, dsn = _parent("run", life=8.0)
     try:
         assert _gone(folder)
         assert not _answers(dsn)
@@ -175,7 +176,7 @@ def test_life_is_bounded_while_the_parent_lives() -> None:
 
 
 def test_kept_server_outlives_its_parent_but_not_its_time() -> None:
-    child, folder, dsn = _parent("keep", life=4.0)
+    child, folder, dsn = _parent("keep", life=8.0)
     child.kill()
     child.wait()
     CLOCK.sleep(0.5)
