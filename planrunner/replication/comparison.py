@@ -89,11 +89,15 @@ class Scope:
 
 @dataclass(frozen=True, kw_only=True)
 class _Looked:
-    """How the tables are looked at: what of them, ``behind`` which barrier, and with how much effort."""
+    """How the tables are looked at: what of them, ``behind`` which barrier, and with how much effort.
+
+    ``whole``: the values of rows that differ are held as they are, for their repair.
+    """
 
     scope: Scope
     behind: Callable[[], None] | None
     effort: Effort
+    whole: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +123,12 @@ def compare(
     able, unable = _comparable(workspace, tables)
     behind = _barrier(workspace)
     _forewarn(workspace)
-    looked = _Looked(scope=scope, behind=behind, effort=effort or Effort(jobs=jobs(workspace)))
+    looked = _Looked(
+        scope=scope,
+        behind=behind,
+        effort=effort or Effort(jobs=jobs(workspace)),
+        whole=terms.mend is not None,
+    )
     with _rows(workspace, able, terms, looked) as reading:
         # While the servers read the rows, there is time for everything else.
         other = unable + (() if terms.tables else _catalogue(workspace, scope) + _sequences(workspace))
@@ -307,13 +316,15 @@ def _compared(
             found.append(Compared(table=table, survey=survey, outcome=Outcome(total=0)))
         else:
             with surveyors.lanes.one() as mine:
-                found.append(_opened(mine, table, survey, looked.behind))
+                found.append(_opened(mine, table, survey, looked.behind, whole=looked.whole))
     return found
 
 
-def _opened(mine: Lane, table: Table, survey: Survey, behind: Callable[[], None] | None) -> Compared:
+def _opened(
+    mine: Lane, table: Table, survey: Survey, behind: Callable[[], None] | None, *, whole: bool
+) -> Compared:
     """With the rows that differ, for the survey tells that some do."""
-    outcome = differences.find(mine, table, within=survey.within, barrier=behind)
+    outcome = differences.find(mine, table, within=survey.within, barrier=behind, whole=whole)
     return Compared(table=table, survey=survey, outcome=outcome)
 
 
@@ -347,7 +358,7 @@ def _mend(
             )
             if not survey.different:
                 return Compared(table=one.table, survey=survey, outcome=Outcome(total=0))
-            one = _opened(mine, one.table, survey, behind)
+            one = _opened(mine, one.table, survey, behind, whole=True)
     return one
 
 

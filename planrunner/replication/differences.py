@@ -17,12 +17,19 @@ if TYPE_CHECKING:
 
 
 def find(
-    lane: Lane, table: Table, *, within: sql.Composed | None = None, barrier: Callable[[], None] | None = None
+    lane: Lane,
+    table: Table,
+    *,
+    within: sql.Composed | None = None,
+    barrier: Callable[[], None] | None = None,
+    whole: bool = True,
 ) -> Outcome:
     """Every row of ``table`` (of a condition's rows) that differs; reads only.
 
     ``barrier`` waits until the target has what the source had when it was called, where changes stream;
-    None where nothing does. QueryFailed when a side can't be read.
+    None where nothing does. Not ``whole``: of long values of rows with a key only what they are known by. QueryFailed
+    when a side can't be read.
     """
-    one_by_one = keyed.find if table.key else multisets.find
-    return one_by_one(lane, table, within=within, barrier=barrier)
+    if table.key:
+        return keyed.find(lane, table, within=within, barrier=barrier, whole=whole)
+    return multisets.find(lane, table, within=within, barrier=barrier)

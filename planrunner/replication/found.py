@@ -14,10 +14,17 @@ HELD_AT_MOST = 10_000
 LOOKS = 6
 
 
+class Cut(str):
+    """What stands for a value that is too long to be held: its beginning, its length and its digest."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Found:
     """One row that differs: its texts by column on either side, None where it is not there.
 
+    A value is a ``Cut`` where only the beginnings were asked for.
     ``key`` is empty for a table without one; then ``copies`` tells how many of this row each side holds, and
     ``hash`` is that of the row.
     """
@@ -27,6 +34,11 @@ class Found:
     target: Texts | None
     copies: tuple[int, int] = (1, 1)
     hash: int = 0
+
+    @property
+    def whole(self) -> bool:
+        """True where every value is held as it is."""
+        return not any(isinstance(text, Cut) for text in (*(self.source or ()), *(self.target or ())))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from planrunner.replication.found import HELD_AT_MOST, LOOKS, Found, Outcome
+from planrunner.replication.found import HELD_AT_MOST, LOOKS, Cut, Found, Outcome
 from planrunner.replication.identities import table_name
 from planrunner.replication.regions import key_columns, passing
 from planrunner.replication.row_hash import row_hash, shown
@@ -26,12 +26,23 @@ if TYPE_CHECKING:
     from planrunner.replication.lanes import Ask, Lane
 
 _KEYS_AT_ONCE = 200
+# A megabyte is more than anybody reads.
+_IS_LONG = sql.SQL("octet_length({0}) > 1048576")
+_CUT = sql.SQL(
+    "CASE WHEN octet_length({0}) > 1048576"
+    " THEN format('%s… (%s characters, MD5 %s)', left({0}, 60), length({0}), md5({0})) ELSE {0} END"
+)
 # Their equality tells any two values apart, so no other comparison is needed to find one row.
 _PLAIN_KEYS = frozenset({"smallint", "integer", "bigint", "uuid", "date", "boolean", "oid"})
 
 
 def find(
-    lane: Lane, table: Table, *, within: sql.Composed | None = None, barrier: Callable[[], None] | None = None
+    lane: Lane,
+    table: Table,
+    *,
+    within: sql.Composed | None = None,
+    barrier: Callable[[], None] | None = None,
+    whole: bool = True,
 ) -> Outcome:
     """The rows that differ in a table with a primary key, as ``differences.find``."""
     held: list[Key] = []
@@ -41,14 +52,25 @@ def find(
         if len(held) < HELD_AT_MOST:
             held.append(key)
     beyond = total - len(held)
-    sure = settle(lane, table, held, barrier)
+    sure = settle(lane, table, held, barrier, whole=whole)
     return Outcome(total=sure.total + beyond, found=sure.found, undecided=sure.undecided)
 
 
-def settle(lane: Lane, table: Table, keys: Sequence[Key], barrier: Callable[[], None] | None) -> Outcome:
+def settle(
+    lane: Lane,
+    table: Table,
+    keys: Sequence[Key],
+    barrier: Callable[[], None] | None,
+    *,
+    whole: bool = True,
+) -> Outcome:
     """Of the rows of these keys, those that surely differ."""
+
+    def side(server: Server, of: Sequence[Key]) -> Mapping[Key, Texts]:
+        return rows_of(lane.asking(server), table, server, of, whole=whole)
+
     if barrier is None:
-        ours, theirs = (_side(lane, server, table, keys) for server in (lane.source, lane.target))
+        ours, theirs = (side(server, keys) for server in (lane.source, lane.target))
         found = [Found(key=k, source=ours.get(k), target=theirs.get(k)) for k in keys]
         sure = tuple(one for one in found if one.source != one.target)
         return Outcome(total=len(sure), found=sure)
@@ -57,7 +79,7 @@ def settle(lane: Lane, table: Table, keys: Sequence[Key], barrier: Callable[[], 
     for _ in range(LOOKS):
         if not suspects:
             break
-        seen = _look(lane, table, list(suspects), barrier)
+        seen = _look(lane, side, list(suspects), barrier)
         sure_ones += [one for key, one in seen.items() if one is not None and suspects[key] == one]
         known = {one.key for one in sure_ones}
         suspects = {key: one for key, one in seen.items() if key not in known}
@@ -65,13 +87,16 @@ def settle(lane: Lane, table: Table, keys: Sequence[Key], barrier: Callable[[], 
 
 
 def _look(
-    lane: Lane, table: Table, keys: Sequence[Key], barrier: Callable[[], None]
+    lane: Lane,
+    side: Callable[[Server, Sequence[Key]], Mapping[Key, Texts]],
+    keys: Sequence[Key],
+    barrier: Callable[[], None],
 ) -> dict[Key, Found | None]:
     """The rows that still don't agree, None where the source's changed meanwhile; those that agree are gone."""
-    before = _side(lane, lane.source, table, keys)
+    before = side(lane.source, keys)
     barrier()
-    there = _side(lane, lane.target, table, keys)
-    after = _side(lane, lane.source, table, keys)
+    there = side(lane.target, keys)
+    after = side(lane.source, keys)
     open_keys = (k for k in keys if there.get(k) not in (before.get(k), after.get(k)))
     return {
         k: Found(key=k, source=after.get(k), target=there.get(k)) if before.get(k) == after.get(k) else None
@@ -123,25 +148,30 @@ def _place(mine: Row | None, other: Row | None) -> int:
     return (first > second) - (first < second)
 
 
-def _side(lane: Lane, server: Server, table: Table, keys: Sequence[Key]) -> Mapping[Key, Texts]:
-    return rows_of(lane.asking(server), table, server, keys)
-
-
-def rows_of(ask: Ask, table: Table, server: Server, keys: Sequence[Key]) -> Mapping[Key, Texts]:
-    """The rows of these keys on one side, each column as text."""
+def rows_of(
+    ask: Ask, table: Table, server: Server, keys: Sequence[Key], *, whole: bool = True
+) -> Mapping[Key, Texts]:
+    """The rows of these keys on one side, each column as text; a long one as ``Cut`` unless ``whole``."""
     places = [table.columns.index(column) for column in key_columns(table)]
     found: dict[Key, Texts] = {}
     for start in range(0, len(keys), _KEYS_AT_ONCE):
-        for row in ask(_rows(table, server, keys[start : start + _KEYS_AT_ONCE])):
-            found[tuple(row[place] for place in places)] = tuple(row)
+        for *texts, long in ask(_rows(table, server, keys[start : start + _KEYS_AT_ONCE], whole=whole)):
+            row = tuple(texts) if whole else tuple(map(_cut, texts, long))
+            found[tuple(row[place] for place in places)] = row
     return found
 
 
-def _rows(table: Table, server: Server, keys: Sequence[Key]) -> sql.Composed:
+def _cut(text: str | None, long: bool | None) -> str | None:  # noqa: FBT001  # as the server tells it
+    return Cut(text) if text is not None and long else text
+
+
+def _rows(table: Table, server: Server, keys: Sequence[Key], *, whole: bool) -> sql.Composed:
     one_of = sql.SQL(" OR ").join([sql.SQL("({})").format(key_condition(table, key)) for key in keys])
-    texts = sql.SQL(", ").join([shown(column) for column in table.columns])
-    return sql.SQL("SELECT {} FROM ONLY {}{}").format(
-        texts, table_name(table), passing(table, server.side, one_of)
+    columns = [shown(column) for column in table.columns]
+    texts = sql.SQL(", ").join(columns if whole else [_CUT.format(text) for text in columns])
+    long = sql.SQL(", ").join([] if whole else [_IS_LONG.format(text) for text in columns])
+    return sql.SQL("SELECT {}, ARRAY[{}]::boolean[] FROM ONLY {}{}").format(
+        texts, long, table_name(table), passing(table, server.side, one_of)
     )
 
 

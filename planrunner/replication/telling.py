@@ -9,6 +9,8 @@ from planrunner.on_demand import on_demand
 from planrunner.verification import RowDifference, RowDifferences, RowFault, TableVerdict, VerifyTerms
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from planrunner.postgres.catalog import Table
     from planrunner.replication import repair
     from planrunner.replication.found import Found, Outcome
@@ -57,8 +59,15 @@ def rows(table: Table, outcome: Outcome, terms: VerifyTerms) -> RowDifferences:
         table=table.qualified,
         total=outcome.total,
         shown=tuple(_row(table, one) for one in first),
-        repairs=tuple(statement.as_string() for statement in repair.statements(table, first)),
+        repairs=tuple(_repairs(table, first)),
     )
+
+
+def _repairs(table: Table, found: Sequence[Found]) -> Iterator[str]:
+    whole = [one for one in found if one.whole]
+    yield from (statement.as_string() for statement in repair.statements(table, whole))
+    if len(whole) < len(found):
+        yield f"-- {len(found) - len(whole)} rows hold values that are too long to be shown; verify --repair mends them"
 
 
 def _order(one: Found) -> tuple[tuple[int, str], ...]:

@@ -335,7 +335,7 @@ def test_a_copy_by_workers_is_the_copy(pair: Pair) -> None:
 APART = (
     "UPDATE s3 SET w = 'other' WHERE id = 7; DELETE FROM s4 WHERE id = 9; INSERT INTO s0 VALUES (1, 'more');"
 )
-LOOKED = comparison._Looked(scope=comparison.Scope(), behind=None, effort=Effort(jobs=3))
+LOOKED = comparison._Looked(scope=comparison.Scope(), behind=None, effort=Effort(jobs=3), whole=True)
 
 
 def epoch(pair: Pair) -> Any:
