@@ -12,14 +12,16 @@ if TYPE_CHECKING:
 
 # Tables that a user made: not the system's, not ours, not a part of an extension, not temporary. Each size is asked
 # for once a table: the server looks at every file for it, which is most of this query's time.
-# The size of a table that somebody holds for himself, or is in line for, is what was last known: to ask is to wait.
+# The size of a table that somebody holds for himself, or is in line for, is what was last known: to ask is to wait. So
+# is every size where nobody wants to know it now.
 _TABLES = """
 SELECT c.oid::bigint, n.nspname::text, c.relname::text, pg_get_userbyid(c.relowner)::text, c.relkind::text,
        c.relpersistence::text, c.relreplident::text, c.relispartition,
        greatest(c.reltuples, 0)::bigint, (size.data + size.indexes)::bigint,
        size.data::bigint, size.pages,
        coalesce(CASE c.relreplident WHEN 'i' THEN has.chosen WHEN 'd' THEN has.key ELSE c.relreplident = 'f' END, false),
-       c.reltoastrelid <> 0 AND (locked.relation IS NOT NULL OR pg_relation_size(c.reltoastrelid) > 0),
+       c.reltoastrelid <> 0
+         AND (locked.relation IS NOT NULL OR NOT %(sized)s OR pg_relation_size(c.reltoastrelid) > 0),
        c.relrowsecurity,
        keyed.names, h.inhparent::bigint
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -29,9 +31,9 @@ LEFT JOIN (SELECT DISTINCT relation FROM pg_locks WHERE locktype = 'relation' AN
 CROSS JOIN current_setting('block_size') block
 CROSS JOIN LATERAL (
   SELECT pg_table_size(c.oid) AS data, pg_indexes_size(c.oid) AS indexes, pg_relation_size(c.oid) / block::bigint AS pages
-  WHERE locked.relation IS NULL
+  WHERE locked.relation IS NULL AND %(sized)s
   UNION ALL
-  SELECT c.relpages * block::bigint, 0, c.relpages WHERE locked.relation IS NOT NULL OFFSET 0) size
+  SELECT c.relpages * block::bigint, 0, c.relpages WHERE locked.relation IS NOT NULL OR NOT %(sized)s OFFSET 0) size
 LEFT JOIN (SELECT indrelid, bool_or(indisvalid AND indisreplident) AS chosen,
                   bool_or(indisvalid AND indisprimary AND indimmediate) AS key
            FROM pg_index GROUP BY 1) has ON has.indrelid = c.oid
@@ -41,7 +43,7 @@ LEFT JOIN (SELECT i.indrelid, array_agg(a.attname::text ORDER BY k.n) AS names
            WHERE i.indisprimary GROUP BY 1) keyed ON keyed.indrelid = c.oid
 LEFT JOIN pg_inherits h ON c.relispartition AND h.inhrelid = c.oid
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
-  AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'planrunner') AND n.nspname NOT LIKE 'pg\\_%'
+  AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'planrunner') AND n.nspname NOT LIKE 'pg\\_%%'
   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
                   AND d.deptype = 'e')
 ORDER BY 2, 3
@@ -195,11 +197,16 @@ def _plain(word: str) -> str:
 
 def tables(server: Server) -> tuple[Table, ...]:
     """Every user table of the database, with its columns, in name order."""
-    return server.memory.of("tables", lambda: _tables(server))
+    return server.memory.of("tables", lambda: _tables(server, sized=True))
 
 
-def _tables(server: Server) -> tuple[Table, ...]:
-    found = server.rows(_TABLES)
+def unsized_tables(server: Server) -> tuple[Table, ...]:
+    """The same in half the time: with the sizes of the last ANALYZE or VACUUM, and no toast known to be empty."""
+    return _tables(server, sized=False)
+
+
+def _tables(server: Server, *, sized: bool) -> tuple[Table, ...]:
+    found = server.rows(_TABLES, {"sized": sized})
     columns: dict[int, list[Column]] = defaultdict(list)
     for row in server.rows(_COLUMNS, [[row[0] for row in found]]):
         columns[row[0]].append(_column(row))

@@ -19,6 +19,11 @@ def tables(workspace: Workspace) -> tuple[Table, ...]:
     return divided(workspace, catalog.tables(workspace.source))[0]
 
 
+def unsized(workspace: Workspace) -> tuple[Table, ...]:
+    """The same where their sizes don't matter."""
+    return divided(workspace, catalog.unsized_tables(workspace.source))[0]
+
+
 def divided(workspace: Workspace, tables: Sequence[Table]) -> tuple[tuple[Table, ...], tuple[Table, ...]]:
     """Of all the source's ``tables``, those whose rows are followed and those copied inside the cutover's pause."""
     late = {t.oid for t in tables if workspace.choices.late(t)}

@@ -12,6 +12,7 @@ from planrunner.replication import (
     described,
     drift,
     filter_checks,
+    followed,
     frozen,
     frozen_checks,
     generations,
@@ -81,7 +82,7 @@ class Snapshot:
             return job
         space = workspace(run)
         copied, rows, size = space.ledger.done()
-        tables = verify.followed_tables(space)
+        tables = followed.unsized(space)
         units = ranges.units(space, tables)
         waiting = {unit.table.qualified for unit in units if unit.id not in copied}
         streams: dict[str, Json] = {
