@@ -8,7 +8,7 @@ import signal
 import threading
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 import pytest
@@ -20,6 +20,7 @@ from planrunner.replication.generations import Division
 from planrunner.replication.ledger import Lease
 from planrunner.replication.selection import Selection
 from planrunner.replication.takeover import end_stale_sessions
+from planrunner.replication.workspace import Freezing, Way
 from planrunner.sandbox.binaries import wheel_bin
 from planrunner.sandbox.servers import PostgresServer
 from tests.integration.replication.stage import Pair
@@ -322,6 +323,25 @@ def test_the_snapshots_of_a_round_are_alive_together_and_given_back_together(pai
             with pytest.raises(SnapshotLost):
                 snapshot.name  # noqa: B018
         generations.clear_all(space)
+
+
+@pytest.mark.parametrize("restored", [True, False])
+def test_the_line_to_a_restored_server_is_given_back_and_to_a_standby_is_the_runs(
+    pair: Pair, *, restored: bool
+) -> None:
+    with pair.workspace() as space, runner(pair, "elsewhere") as other:
+        pid = other.source.value("SELECT pg_backend_pid()")
+        # Who restores is not asked any more.
+        restorer = cast("Any", object()) if restored else None
+        space.freezing = Freezing(server=other.source, way=Way.RESTORE, restorer=restorer)
+        space.close()
+        gone = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s)"
+        give_up = SystemClock().monotonic() + 30
+        while restored and not space.source.value(gone, [pid]):
+            assert SystemClock().monotonic() < give_up
+            SystemClock().sleep(0.05)
+        assert space.source.value(gone, [pid]) == restored
+        space.freezing = None
 
 
 def test_the_instants_of_a_selection_stay_where_they_were_first_asked_for(pair: Pair) -> None:
