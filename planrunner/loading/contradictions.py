@@ -43,6 +43,7 @@ _STREAMED: Mapping[str, Mapping[str, tuple[Json, ...] | None]] = {
             "timeout",
             "max_wal_retained",
             "failover",
+            "synchronous_commit",
             "replication_role",
             "replication_role_lifetime",
         )

@@ -215,7 +215,14 @@ def subscribing(
     """
     names = space.names
     dial = {**logins.dial_parameters(space, space.source), "password": ANYTHING}
-    made = subscriptions.statement(dial, names, generation, others=others, failover=space.terms.failover)
+    made = subscriptions.statement(
+        dial,
+        names,
+        generation,
+        others=others,
+        failover=space.terms.failover,
+        synchronous=space.terms.synchronous,
+    )
     shown = made.as_string()
     if left:
         shown = shown.replace(" WITH (create_slot", "… WITH (create_slot")
@@ -224,7 +231,7 @@ def subscribing(
         told(shown, secret_of(space, space.source)),
         told(subscriptions.owning(names, names.stream(generation))),
         *([] if space.freezing is None else [beginning_at_end(names, generation)]),
-        *all_told(subscriptions.enabling(names, generation)),
+        *all_told(subscriptions.enabling(names, generation, synchronous=space.terms.synchronous)),
     )
 
 

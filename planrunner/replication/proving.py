@@ -148,6 +148,7 @@ class Prover:
                     rows=(proven, proven),
                     equal=not differing,
                     how=verdicts.LIVE,
+                    open_parts=bool(self._left(name)),
                 )
             )
         tell_undecided(self._workspace, undecided)

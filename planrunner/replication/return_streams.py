@@ -195,11 +195,13 @@ def subscription_statement(workspace: Workspace, known: Mapping[str, str]) -> sq
     origin = workspace.source.version() >= ORIGIN_NONE_SINCE
     return sql.SQL(
         "CREATE SUBSCRIPTION {name} CONNECTION {dial} PUBLICATION {name}"
-        " WITH (create_slot = false, copy_data = false, enabled = false, slot_name = {slot}{origin})"
+        " WITH (create_slot = false, copy_data = false, enabled = false, slot_name = {slot},"
+        " {commits}{origin})"
     ).format(
         name=sql.Identifier(name),
         dial=sql.Literal(dial),
         slot=sql.Literal(name),
+        commits=subscriptions.committing(synchronous=workspace.terms.synchronous),
         origin=sql.SQL(", origin = none" if origin else ""),
     )
 

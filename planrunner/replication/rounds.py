@@ -55,7 +55,8 @@ class State(Enum):
 class Found:
     """What is known of a bucket, or of the single rows ``keys``: both digests, and what the publisher had ``seen``.
 
-    ``ours`` is the publisher's. ``at_once`` is False when the bucket was settled in parts, the first under ``seen``.
+    ``ours`` is the publisher's. ``at_once`` is False when the bucket was settled in parts, the first under ``seen``;
+    ``whole`` is False when some of those were left, for others differ.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Found:
     seen: Visible
     keys: tuple[Point, ...] = ()
     at_once: bool = True
+    whole: bool = True
 
 
 class Stage:
@@ -273,6 +275,7 @@ class Comparing:
             theirs=_sum([one.theirs for one in parts.settled]),
             seen=min((one.seen for one in parts.settled), key=lambda seen: seen.age),
             at_once=len(parts.settled) == 1,
+            whole=not parts.open,
         )
         return [joined]
 

@@ -42,6 +42,7 @@ class Subscription:
     conflicts: Mapping[str, int]
     # When its worker last received anything; None while it applies or dials.
     received: str | None = None
+    synchronous: bool = True
 
 
 # A worker for parallel apply has a row of its own (leader_pid, since 16), a table's first copy one with relid.
@@ -49,7 +50,7 @@ _SUBSCRIPTIONS: LiteralString = """
 SELECT s.oid::bigint, s.subname::text, s.subenabled, s.subslotname::text,
        (SELECT string_agg(quote_ident(p), ',') FROM unnest(s.subpublications) p), w.pid, {counters},
        (SELECT coalesce(w.last_msg_receipt_time::text, 'never') FROM pg_stat_activity a
-        WHERE a.pid = w.pid AND a.wait_event = 'LogicalApplyMain')
+        WHERE a.pid = w.pid AND a.wait_event = 'LogicalApplyMain'), s.subsynccommit <> 'off'
 FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid AND d.datname = current_database()
 LEFT JOIN pg_stat_subscription w ON w.subid = s.oid AND w.relid IS NULL AND to_jsonb(w) ->> 'leader_pid' IS NULL
 {statistics}
@@ -97,6 +98,7 @@ def _subscription(row: Row) -> Subscription:
             if name.startswith("confl_") and count
         },
         received=row[7],
+        synchronous=row[8],
     )
 
 
@@ -112,6 +114,7 @@ def statement(
     *,
     others: Sequence[str] = (),
     failover: bool = False,
+    synchronous: bool = True,
 ) -> sql.Composed:
     """CREATE SUBSCRIPTION on the generation's slot: no second slot, no second copy, not yet enabled.
 
@@ -121,14 +124,25 @@ def statement(
     name = names.stream(generation)
     return sql.SQL(
         "CREATE SUBSCRIPTION {name} CONNECTION {dial} PUBLICATION {publications}"
-        " WITH (create_slot = false, copy_data = false, enabled = false, slot_name = {slot}{failover})"
+        " WITH (create_slot = false, copy_data = false, enabled = false, slot_name = {slot},"
+        " {commits}{failover})"
     ).format(
         name=sql.Identifier(name),
         dial=sql.Literal(conninfo.make_conninfo("", **dial)),
         publications=sql.SQL(", ").join(map(sql.Identifier, (name, *others))),
         slot=sql.Literal(name),
+        commits=committing(synchronous=synchronous),
         failover=sql.SQL(", failover = true" if failover else ""),
     )
+
+
+def committing(*, synchronous: bool) -> sql.SQL:
+    """The option of a subscription that says whether its worker flushes each transaction before it goes on.
+
+    PostgreSQL's default is off, and its manual calls that safe: what a crash takes is sent again. It is not when the
+    worker was started anew shortly before: a new worker confirms everything up to where it begins, flushed or not.
+    """
+    return sql.SQL("synchronous_commit = on") if synchronous else sql.SQL("synchronous_commit = off")
 
 
 def create(workspace: Workspace, generation: int, owned: Owned, *, also: Sequence[str] = ()) -> None:
@@ -158,6 +172,7 @@ def create_in(
         generation,
         others=(*owned.publications(workspace.names), *also),
         failover=slot is not None and slot.failover,
+        synchronous=workspace.terms.synchronous,
     )
     with quiet.unrecorded(session):
         session.execute(made)
@@ -176,19 +191,37 @@ def enable(workspace: Workspace, generation: int) -> None:
     """Start the generation's apply worker; a stop marker that is still on its way stops it no more."""
     with workspace.writing() as session:
         session.execute("SET LOCAL client_min_messages = warning")
-        for made in enabling(workspace.names, generation):
+        for made in enabling(workspace.names, generation, synchronous=workspace.terms.synchronous):
             session.execute(made)
         failpoint("subscription.before_enable")
     failpoint("subscription.enabled")
 
 
-def enabling(names: Names, generation: int) -> tuple[sql.Composed, ...]:
+def enabling(names: Names, generation: int, *, synchronous: bool) -> tuple[sql.Composed, ...]:
     """What ``enable`` executes."""
+    stream = names.stream(generation)
     barrier = sql.Identifier(SCHEMA, names.barrier(generation))
     return (
         sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(sql.Identifier(STOP_TRIGGER), barrier),
-        starting(names.stream(generation)),
+        sql.SQL("ALTER SUBSCRIPTION {} SET ({})").format(
+            sql.Identifier(stream), committing(synchronous=synchronous)
+        ),
+        starting(stream),
     )
+
+
+def commit_otherwise(workspace: Workspace, generation: int) -> None:
+    """Stop the generation's apply worker, and start it with the plan's ``synchronous_commit``.
+
+    One that still runs would go on without flushing, and its successor confirm that: so it has to end before. The
+    next run goes on where this is broken off.
+    """
+    name = workspace.names.stream(generation)
+    with workspace.writing() as session:
+        session.execute(dropping(name)[0])
+    failpoint("subscription.stopped")
+    _wait_ended(workspace, workspace.target, name)
+    enable(workspace, generation)
 
 
 def starting(subscription: str) -> sql.Composed:
@@ -215,18 +248,21 @@ def drop_named(workspace: Workspace, server: Server, name: str) -> None:
     with workspace.writing_to(server) as session:
         session.execute(dropping(name)[0])
     failpoint("subscription.disabled")
-    for _ in range(300):
-        if shown(server, name)[name].pid is None:
-            break
-        workspace.clock.sleep(0.05)
-    else:
-        raise StepFailed(
-            f"{server.side.value}: the apply worker of {name} does not end",
-            remedy=f"Look at pg_stat_subscription on the {server.side.value}; run again to go on.",
-        )
+    _wait_ended(workspace, server, name)
     with workspace.writing_to(server) as session:
         _drop_disabled(session, name)
     failpoint("subscription.dropped")
+
+
+def _wait_ended(workspace: Workspace, server: Server, name: str) -> None:
+    for _ in range(300):
+        if shown(server, name)[name].pid is None:
+            return
+        workspace.clock.sleep(0.05)
+    raise StepFailed(
+        f"{server.side.value}: the apply worker of {name} does not end",
+        remedy=f"Look at pg_stat_subscription on the {server.side.value}; run again to go on.",
+    )
 
 
 def drop_in(workspace: Workspace, session: Session, generation: int) -> None:

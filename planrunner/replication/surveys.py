@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from planrunner.replication.regions import Survey, Tract
     from planrunner.replication.workspace import Workspace
 
+_LOOKS, _QUIET_LOOKS, _LOOK_SECONDS = 20, 3, 0.2
+
 
 class Surveyors:
     """Survey tables wherever the pool works; ``lanes`` are sessions of this process. Made by ``at_work``."""
@@ -88,7 +90,15 @@ def at_work(workspace: Workspace) -> Iterator[Surveyors]:
 
 def _call_off(workspace: Workspace, site: Site) -> None:
     """End what workers have in hand: it would be read to its end for nobody."""
-    for server in (workspace.source, workspace.target):
-        # Away, it reads nothing for anybody; and what went wrong is told already.
-        with suppress(ServerError):
-            end_stale_sessions(server, site.crew)
+    quiet = 0
+    # Who had a task already may have opened its sessions only since the last look.
+    for _ in range(_LOOKS):
+        ended = 0
+        for server in (workspace.source, workspace.target):
+            # Away, it reads nothing for anybody; and what went wrong is told already.
+            with suppress(ServerError):
+                ended += end_stale_sessions(server, site.crew)
+        quiet = 0 if ended else quiet + 1
+        if quiet == _QUIET_LOOKS:
+            return
+        workspace.clock.sleep(_LOOK_SECONDS)

@@ -55,7 +55,7 @@ class Terms:
 
     With a ``pace`` there are no streams: the source is polled. A stream that can't go on is told within four polls,
     so 2 s keep the promise of ten. ``login`` is who the subscriptions log in as, ``login_lifetime`` how long a role
-    made for them is valid unless it is renewed.
+    made for them is valid unless it is renewed. ``synchronous``: who applies flushes every transaction.
     """
 
     budget: Budget = field(default_factory=Budget)
@@ -64,6 +64,7 @@ class Terms:
     failover: bool = False
     login: Wish = Wish.AUTO
     login_lifetime: timedelta = DEFAULT_LIFETIME
+    synchronous: bool = True
     pace: Pace | None = None
 
 
@@ -75,6 +76,7 @@ def terms(options: Mapping[str, Json]) -> Terms:
         failover=options.get("failover") is True,
         login=Wish(str(options.get("replication_role", Wish.AUTO.value))),
         login_lifetime=span(str(options.get("replication_role_lifetime", "30d"))),
+        synchronous=options.get("synchronous_commit") is not False,
         pace=_pace(options) if polls(options) else None,
     )
 

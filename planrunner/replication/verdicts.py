@@ -21,10 +21,19 @@ WHOLE = "whole, inside the pause"
 LIVE = "live"
 
 
-def of_parts(
-    table: Table, ends: Ends, parts: Sequence[Found], *, rows: tuple[int, int] = (0, 0), equal: bool, how: str
+def of_parts(  # noqa: PLR0913  # a verdict's facts, each by its name
+    table: Table,
+    ends: Ends,
+    parts: Sequence[Found],
+    *,
+    rows: tuple[int, int] = (0, 0),
+    equal: bool,
+    how: str,
+    open_parts: bool = False,
 ) -> TableVerdict:
     """The verdict of a table from those of its ``parts``; ``rows`` are publisher's and subscriber's of the others.
+
+    With ``open_parts`` there are more, of which nothing is known: rows are counted in those that were compared.
 
     Single rows lie in buckets that are counted already: of them only what the subscriber has more or less counts.
     """
@@ -39,6 +48,8 @@ def of_parts(
         Digest(rows=ours, hashes=""),
         Digest(rows=theirs, hashes="" if equal else "other", strays=strays),
     )
+    if found.detail is not None and (open_parts or not all(part.whole for part in parts)):
+        found = replace(found, detail=f"in the parts that were compared, {found.detail}")
     return replace(found, how=how)
 
 

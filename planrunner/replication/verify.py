@@ -194,6 +194,7 @@ def _live_verdicts(
             parts[t.qualified],
             equal=t.qualified not in differing,
             how=verdicts.LIVE,
+            open_parts=t.qualified in undecided,
         )
         for t in tables
         if t.qualified not in undecided or t.qualified in differing

@@ -64,6 +64,15 @@ FAILOVER = Check(
     why="A slot that no standby has is lost in a failover, and with it the stream: the copy would begin anew.",
     mend="Use a source of PostgreSQL 17 or later, or set failover: false and plan no failover meanwhile.",
 )
+FLUSHES = Check(
+    code="PR1204",
+    section=FOLLOWING,
+    title="The target flushes what it confirms",
+    why="A worker that is started anew confirms everything up to where it begins. What its predecessor had applied and"
+    " not flushed is lost in a crash of the target then, and the source does not send it again.",
+    mend="Leave synchronous_commit out, at the latest once the target has caught up; or watch for a crash of the target,"
+    " and compare after it: planrunner verify PLAN.",
+)
 _ENDING = "SELECT pg_terminate_backend(…)"
 _GIVING_UP = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = …"
 
@@ -93,6 +102,11 @@ class Sync:
             _subscribe(run, g, adjusts=g in there, left=left, first=g in absent[:1])
             for g in coming
             if g not in there or not there[g].enabled
+        ]
+        found += [
+            _commit_otherwise(space.names, g, synchronous=space.terms.synchronous)
+            for g in coming
+            if g in there and there[g].enabled and there[g].synchronous != space.terms.synchronous
         ]
         if not absent:
             found = [*subscription_login.missing(run, Side.SOURCE), *found]
@@ -129,6 +143,9 @@ class Sync:
             )
         if wished.failover:
             found.append(_failover(run))
+        if not wished.synchronous:
+            text = "synchronous_commit: false: a crash of the target may lose what it has confirmed"
+            found.append(FLUSHES.warned(text, FLUSHES.mend))
         return found
 
     def outline(self, draft: Draft) -> Sequence[Action]:
@@ -151,7 +168,8 @@ class Sync:
                 else []
             ),
         )
-        enabling = described.all_told(subscriptions.enabling(names, 1))
+        wished = terms(draft.spec.options)
+        enabling = described.all_told(subscriptions.enabling(names, 1, synchronous=wished.synchronous))
         limit = size(draft.option("max_lag", "16MB"))
         return outlined(
             [
@@ -213,7 +231,9 @@ def _subscribe(run: Run, generation: int, *, adjusts: bool, left: bool, first: b
     tables = verify.followed_tables(space)
     owned = ranges.owned(space, tables, generation)
     others = generations.besides(space, tables, generation)
-    enabling = described.all_told(subscriptions.enabling(space.names, generation))
+    enabling = described.all_told(
+        subscriptions.enabling(space.names, generation, synchronous=space.terms.synchronous)
+    )
     narrowing = f"ALTER PUBLICATION {_quoted(space.names.stream(generation))} SET TABLE …"
     made = (
         described.told(narrowing, described.SOURCE, "where it names more than was copied"),
@@ -242,6 +262,28 @@ def _subscribing(names: Names, generation: int, statements: tuple[str, ...], *, 
         lasting=TAKEN_BACK,
         adjusts=adjusts,
         perform=lambda run: _perform_subscribe(run, generation),
+    )
+
+
+def _commit_otherwise(names: Names, generation: int, *, synchronous: bool) -> Action:
+    stream = names.stream(generation)
+    how = "flush each transaction" if synchronous else "apply without a flush for each transaction"
+    return Action(
+        name=f"commit otherwise {generation}",
+        summary=f"stop {stream}, let its worker {how}, and start it again",
+        where=Side.TARGET,
+        statements=described.all_told(
+            (
+                subscriptions.dropping(stream)[0],
+                *subscriptions.enabling(names, generation, synchronous=synchronous),
+            )
+        ),
+        locks=NO_LOCKS,
+        needs=(needs.SUBSCRIBING, needs.CREATE),
+        undo="the option as it was, in the plan, and another run",
+        lasting=TAKEN_BACK,
+        adjusts=True,
+        perform=lambda run: subscriptions.commit_otherwise(workspace(run), generation),
     )
 
 

@@ -38,7 +38,8 @@ MAY_END_WITH = frozenset({0, 1, 5, 130, -signal.SIGKILL, -signal.SIGTERM})
 STATE_UNFIT = 6
 FROZEN = "the frozen one"
 _PIECES = 24
-SETTINGS = {"wal_retrieve_retry_interval": "200ms", "max_connections": "80"}
+# A slow WAL writer makes what is committed and not flushed, and may be lost in a crash, as much as it can be.
+SETTINGS = {"wal_retrieve_retry_interval": "200ms", "max_connections": "80", "wal_writer_delay": "10s"}
 
 
 @dataclass(kw_only=True)

@@ -383,6 +383,10 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
     "own_server.before_set_back": (_RARE, "a source of one's own whose settings were changed"),
     "authorities.keep": ("unit/test_authorities.py", "a download from AWS"),
     "apply_error.slot_copied": (_RARE, "where an apply worker fails; the copy goes with its session"),
+    "subscription.stopped": (
+        "faults/test_unflushed.py",
+        "where the plan asks for another synchronous_commit; the next run starts the worker",
+    ),
     "outcome.before_end": (_RARE, "where the line breaks at a COMMIT; the next run reads ledger and fence"),
     "stream.before_end": (
         "faults/test_network.py",

@@ -31,7 +31,6 @@ END $$;
 CREATE TABLE item (id int);
 CREATE INDEX ON item (slow(id));
 INSERT INTO item SELECT generate_series(1, 150);
-CREATE ROLE narrow LOGIN PASSWORD 'narrow';
 """
 ANALYSING = """
 SELECT FROM pg_stat_activity JOIN pg_locks USING (pid)
@@ -42,6 +41,8 @@ WHERE backend_type = 'autovacuum worker' AND locktype = 'transactionid' AND mode
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
     with PostgresServer(wheel_bin(18), settings={"autovacuum_naptime": "1s"}) as made:
+        with psycopg.connect(made.superuser_dsn, autocommit=True) as session:
+            session.execute("CREATE ROLE narrow LOGIN PASSWORD 'narrow'")
         yield made
 
 
