@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from planrunner.errors import LockedByAnother, ServerError
+from planrunner.errors import LeaseLost, LockedByAnother, ServerError
 from planrunner.failpoints import failpoint
 from planrunner.replication.ledger import Lease, lease_lost
 from planrunner.replication.takeover import take_over as take_over_from
@@ -99,6 +100,13 @@ class TargetLock:
         Lease.look(self._target, self._plan_id)
         if Lease.is_anothers(self._target, self._plan_id):
             raise lease_lost()
+
+    def lost(self) -> LeaseLost | None:
+        """What to say of a failure once another runner has taken over: what this one was reading was taken away."""
+        with suppress(ServerError):
+            if Lease.is_anothers(self._target, self._plan_id):
+                return lease_lost()
+        return None
 
     def close(self) -> None:
         """Free the lock; safe to call twice."""

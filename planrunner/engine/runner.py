@@ -208,7 +208,7 @@ class _Runner:
             self._record(spec, self._told(error))
             raise
         except Exception as error:
-            short = scarcity.explained(error)
+            short = scarcity.explained(error) or self._lock.lost()
             if short is not None:
                 self._record(spec, short)
                 raise short from error

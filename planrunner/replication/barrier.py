@@ -66,7 +66,7 @@ def wait(
             workspace.tell(f"waiting for the target: {stream_state(health)}", lag(health))
             next_news = now + NEWS_SECONDS
         if waiting:
-            workspace.clock.sleep(poll)
+            workspace.rest(poll)
     return workspace.clock.monotonic() - begun
 
 

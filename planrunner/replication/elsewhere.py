@@ -77,7 +77,7 @@ def wait(workspace: Workspace, timeout: float) -> float:
                 f"the target did not catch up within {timeout:.0f} s: {told}",
                 remedy="Look at the job in SerenAI's console, and at pg_stat_subscription on the target.",
             )
-        workspace.clock.sleep(0.2)
+        workspace.rest(0.2)
 
 
 def _confirmed(source: Server, found: tuple[Stream, ...]) -> dict[str, Lsn]:

@@ -164,7 +164,7 @@ def _wait_stopped(workspace: Workspace, old: Sequence[int]) -> None:
                 f"target: {', '.join(going)} did not come to the marker within {STOP_SECONDS:.0f} s; all streams go on",
                 remedy="Look at pg_stat_subscription and the target's log for what holds it up, then run again.",
             )
-        workspace.clock.sleep(0.02)
+        workspace.rest(0.02)
 
 
 def _commit_end(session: Session, slot: str, xid: int) -> Lsn:

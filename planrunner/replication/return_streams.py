@@ -267,7 +267,7 @@ def wait_back(workspace: Workspace, timeout: float) -> float:
                 f"the source did not catch up with the target within {timeout:.1f} s: {back_state(workspace)}",
                 remedy="Look at the source's log and pg_stat_subscription there; run again to go on waiting.",
             )
-        workspace.clock.sleep(POLL_SECONDS)
+        workspace.rest(POLL_SECONDS)
     return workspace.clock.monotonic() - begun
 
 

@@ -258,7 +258,7 @@ def _wait_ended(workspace: Workspace, server: Server, name: str) -> None:
     for _ in range(300):
         if shown(server, name)[name].pid is None:
             return
-        workspace.clock.sleep(0.05)
+        workspace.rest(0.05)
     raise StepFailed(
         f"{server.side.value}: the apply worker of {name} does not end",
         remedy=f"Look at pg_stat_subscription on the {server.side.value}; run again to go on.",

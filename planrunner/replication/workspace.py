@@ -83,6 +83,9 @@ class Freezing:
     restorer: Restorer | None = None
 
 
+_LEASE_SECONDS = 1.0
+
+
 class Workspace:
     """Lives as long as the process. The lease is taken at the first write, not before.
 
@@ -128,6 +131,7 @@ class Workspace:
         self.pool: Pool = Threads()
         self.may_give_up = False
         self._lease: Lease | None = None
+        self._checked = clock.monotonic()
         self._taking = threading.Lock()
 
     @property
@@ -164,6 +168,17 @@ class Workspace:
                     server.fence = partial(self._refuse_zombie, lease)
                 self._lease = lease
             return self._lease
+
+    def rest(self, seconds: float) -> None:
+        """Sleep, between two looks at what is waited for; LeaseLost, once a second, when another runner has taken over.
+
+        Whoever only waits writes nothing that would tell it, and what it waits for may never come then.
+        """
+        self.clock.sleep(seconds)
+        now = self.clock.monotonic()
+        if self._lease is not None and now - self._checked > _LEASE_SECONDS:
+            self._refuse_zombie(self._lease)
+            self._checked = now
 
     def _refuse_latecomer(self) -> None:
         # Before anybody's sessions are ended: they may be those of the runner that took over from this one.

@@ -11,6 +11,7 @@ from pathlib import Path
 PATIENCE_SECONDS = 420
 # Makes a process that is aborted write down where each of its threads is.
 STACKS = {"PYTHONFAULTHANDLER": "1"}
+_FRAMES = 9
 
 
 def abort(child: subprocess.Popen[str]) -> None:
@@ -21,6 +22,18 @@ def abort(child: subprocess.Popen[str]) -> None:
         child.wait(5)
     except subprocess.TimeoutExpired:
         child.kill()
+
+
+def shortened(said: str) -> str:
+    """The end of what was said, and of each thread's stack where it was: the rest is how it came there."""
+    words, fatal, stacks = said.partition("Fatal Python error: ")
+    lines: list[str] = []
+    frames = 0
+    for line in stacks.splitlines():
+        frames = frames + 1 if line.startswith("  File") else 0
+        if frames <= _FRAMES:
+            lines.append(line)
+    return "\n".join([words[-1500:], fatal, *lines[-80:]])
 
 
 class Runner:
@@ -54,7 +67,7 @@ class Runner:
             abort(self.child)
             self.child.wait()
             self._reader.join(10)
-            raise AssertionError(f"it does not end: {''.join(self._said)[-3000:]}") from None
+            raise AssertionError(f"it does not end: {shortened(''.join(self._said))}") from None
         self._reader.join(10)
         return self.child.returncode, "".join(self._said)
 

@@ -255,6 +255,18 @@ def test_whoever_was_taken_over_opens_no_session_that_may_write(pair: Pair) -> N
             server.open(read_only=False).close()
 
 
+def test_whoever_only_waits_learns_that_another_took_over(pair: Pair) -> None:
+    with runner(pair, "first") as first, runner(pair, "other") as other:
+        first.lease  # noqa: B018
+        for _ in range(8):
+            first.rest(0.2)
+        other.lease  # noqa: B018  # taken over
+        with pytest.raises(LeaseLost):
+            for _ in range(50):
+                first.rest(0.2)
+        other.rest(0.2)
+
+
 def test_the_ledgers_own_remover_may_still_write_until_another_has_begun_anew(pair: Pair) -> None:
     with runner(pair, "remover") as space, runner(pair, "other") as other:
         space.done("snapshot", "begun")
