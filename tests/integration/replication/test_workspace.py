@@ -258,12 +258,15 @@ def test_whoever_was_taken_over_opens_no_session_that_may_write(pair: Pair) -> N
 def test_whoever_only_waits_learns_that_another_took_over(pair: Pair) -> None:
     with runner(pair, "first") as first, runner(pair, "other") as other:
         first.lease  # noqa: B018
-        for _ in range(8):
-            first.rest(0.2)
+
+        def wait(times: int) -> None:
+            for _ in range(times):
+                first.rest(0.2)
+
+        wait(8)
         other.lease  # noqa: B018  # taken over
         with pytest.raises(LeaseLost):
-            for _ in range(50):
-                first.rest(0.2)
+            wait(50)
         other.rest(0.2)
 
 
