@@ -32,8 +32,8 @@ ORDER BY a.pid
 """
 _BLOCKING = ("ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock")
 _PREPARED = """
-SELECT format('%L, prepared at %s by %s', gid, prepared, owner) FROM pg_prepared_xacts
-WHERE database = current_database() ORDER BY prepared
+SELECT format('%L of %I, open for %s s', gid, owner, extract(epoch FROM clock_timestamp() - prepared)::int)
+FROM pg_prepared_xacts WHERE database = current_database() ORDER BY prepared
 """
 # Before 14 a table that was never analysed shows 0 rows in 0 pages, since then -1. A table without rows needs none.
 _UNKNOWN = """
@@ -52,7 +52,12 @@ ORDER BY 1
 def prepared(server: Server) -> Proof:
     """No prepared transaction on the side that is left: its locks would outlast every attempt to stop writers."""
     found = [str(row[0]) for row in server.rows(_PREPARED)]
-    text = f"{len(found)} prepared transactions on the {server.side.value}" if found else "none"
+    text = (
+        f"{len(found)} prepared transactions on the {server.side.value}; as its owner, in this database, end each by"
+        " COMMIT PREPARED or ROLLBACK PREPARED"
+        if found
+        else "none"
+    )
     return Proof(name="prepared transactions", equal=not found, text=text, detail=listed(found))
 
 

@@ -25,8 +25,9 @@ SELECT format('pid %%s (%%s, %%s, open for %%s s): %%s', a.pid, coalesce(nullif(
               coalesce(a.state, 'state hidden'), extract(epoch FROM clock_timestamp() - a.xact_start)::int,
               left(regexp_replace(a.query, '\\s+', ' ', 'g'), 60))
 FROM pg_stat_activity a JOIN waiting USING (pid) WHERE a.application_name NOT LIKE %(ours)s
-UNION ALL SELECT format('prepared transaction %%L, prepared at %%s', gid, prepared) FROM pg_prepared_xacts
-WHERE database = current_database() AND EXISTS (SELECT FROM waiting WHERE pid = 0)
+UNION ALL SELECT format('prepared transaction %%L, prepared at %%s, open for %%s s', gid, prepared,
+                        extract(epoch FROM clock_timestamp() - prepared)::int)
+FROM pg_prepared_xacts WHERE database = current_database() AND EXISTS (SELECT FROM waiting WHERE pid = 0)
 """
 # Modes that conflict with the fence's SHARE ROW EXCLUSIVE.
 _HOLDERS = """
@@ -40,7 +41,8 @@ SELECT format('pid %%s (%%s, %%s, open for %%s s): %%s', a.pid, coalesce(nullif(
               coalesce(a.state, 'state hidden'), extract(epoch FROM clock_timestamp() - a.xact_start)::int,
               left(regexp_replace(a.query, '\\s+', ' ', 'g'), 60))
 FROM pg_stat_activity a JOIN held ON held.pid = a.pid WHERE a.application_name <> %(ours)s
-UNION ALL SELECT format('prepared transaction %%L, prepared at %%s', p.gid, p.prepared)
+UNION ALL SELECT format('prepared transaction %%L, prepared at %%s, open for %%s s', p.gid, p.prepared,
+                        extract(epoch FROM clock_timestamp() - p.prepared)::int)
 FROM pg_prepared_xacts p JOIN pg_locks own ON own.locktype = 'transactionid' AND own.transactionid = p.transaction
 JOIN held ON held.pid IS NULL AND held.virtualtransaction = own.virtualtransaction WHERE own.pid IS NULL
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -18,11 +19,11 @@ from tests.acceptance.recording import SETTINGS, Log
 from tests.acceptance.test_fidelity import promises, undone, unexplained
 from tests.faults.referee.judge import judge
 from tests.faults.referee.tables import prepare
-from tests.faults.scene import migration, servers
+from tests.faults.scene import CLOCK, PATIENCE_SECONDS, frozen, migration, servers
 from tests.faults.writing import writing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from planrunner.sandbox.servers import PostgresServer
@@ -163,7 +164,12 @@ def writers(dsn: str, seed: int = 1) -> Iterator[_Writers]:
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Pair]:
     # Not even as many slots or senders as a stream would take.
-    settings = {"wal_level": "replica", "max_replication_slots": "0", "max_wal_senders": "0"}
+    settings = {
+        "wal_level": "replica",
+        "max_replication_slots": "0",
+        "max_wal_senders": "0",
+        "max_prepared_transactions": "8",
+    }
     with servers(source=settings) as found:
         yield found
 
@@ -225,6 +231,97 @@ def test_a_runner_that_is_killed_goes_on_where_each_table_stands(
             at_work.calm()
             one.succeeds("run", "--yes")
         one.assert_moved()
+
+
+_IN_DOUBT = """
+BEGIN;
+INSERT INTO parent VALUES ({id}, 'in doubt {id}', 1);
+INSERT INTO bare VALUES ({id}, 'in doubt');
+INSERT INTO numbered (doc) VALUES ('{{"doubt": {id}}}');
+UPDATE parent SET n = -1 WHERE id BETWEEN {id} - 90000 AND {id} - 89990;
+SAVEPOINT a;
+UPDATE parent SET id = {id} + 1 WHERE id = {id} - 89980;
+DELETE FROM parent WHERE id = {id} - 89970;
+PREPARE TRANSACTION '{gid}'
+"""
+
+
+def prepare_in_doubt(dsn: str, **transactions: int) -> None:
+    """Leave transactions of these names open, which write to rows of their own."""
+    with psycopg.connect(dsn, autocommit=True) as session:
+        for gid, number in transactions.items():
+            for statement in _IN_DOUBT.format(id=number, gid=gid).split(";"):
+                session.execute(statement.encode())
+
+
+def test_transactions_that_are_prepared_outlive_a_crash_stop_the_cutover_and_come_once(
+    pair: Pair, tmp_path: Path
+) -> None:
+    follow = "{mode: poll, interval: 200ms, reconcile_interval: 1s, keep_polling: 5s}"
+    with migration(
+        pair, tmp_path, "prepared", _TABLES, follow=follow, over="{write_pause_budget: 20s}"
+    ) as one:
+        prepare_in_doubt(one.ours, kept=90_100, dropped=91_000)
+        run = one.start("run", "--yes", "--until", "follow")
+        events = one.folder / "plan.yaml.events.jsonl"
+        wait_for(lambda: events.exists() and "round over" in events.read_text())
+        pair[0].stop("immediate")
+        pair[0].start()
+        # Whoever writes goes on: only the two are in doubt.
+        with psycopg.connect(one.ours, autocommit=True) as session:
+            session.execute("UPDATE parent SET n = 5 WHERE id = 50")
+        said, _ = run.communicate(timeout=PATIENCE_SECONDS)
+        assert run.returncode == 0, said
+        assert "the round goes on after" in said
+        assert "prepared transaction 'kept' of postgres" in said
+        assert doubtful(one.theirs) == []
+
+        code, said = one.run("run", "--yes")
+        assert code == 1, said
+        assert "2 prepared transactions on the source" in said
+        for gid in ("kept", "dropped"):
+            assert f"'{gid}' of postgres, open for" in said
+        assert "COMMIT PREPARED or ROLLBACK PREPARED" in said
+        with psycopg.connect(one.ours, autocommit=True) as session:
+            session.execute("ROLLBACK PREPARED 'dropped'")
+            session.execute("COMMIT PREPARED 'kept'")
+        one.succeeds("run", "--yes")
+        assert doubtful(one.theirs) == [(90_100, "in doubt")]
+        one.assert_moved()
+
+
+@soak  # a minute: so long is tried for the locks
+def test_a_transaction_that_is_prepared_behind_the_gate_stops_the_cutover_at_the_fence(
+    pair: Pair, tmp_path: Path
+) -> None:
+    with migration(pair, tmp_path, "behind", _TABLES, follow="{mode: poll, interval: 200ms}") as one:
+        one.succeeds("run", "--yes", "--until", "follow")
+        with frozen(one, "cutover.proven", "run", "--yes") as run:
+            prepare_in_doubt(one.ours, late=90_100)
+            run.send_signal(signal.SIGCONT)
+            said, _ = run.communicate(timeout=PATIENCE_SECONDS)
+        assert run.returncode == 1, said
+        assert "prepared transaction 'late', prepared at" in said
+        assert "COMMIT PREPARED" in said
+        with psycopg.connect(one.ours, autocommit=True) as session:
+            session.execute("INSERT INTO bare VALUES (7, 'writers go on')")
+            session.execute("COMMIT PREPARED 'late'")
+        one.succeeds("run", "--yes")
+        assert doubtful(one.theirs) == [(90_100, "in doubt")]
+        one.assert_moved()
+
+
+def doubtful(dsn: str) -> list[tuple[int, str]]:
+    """What prepared transactions have put into the table without a key, where a row that came twice is there twice."""
+    with psycopg.connect(dsn) as session:
+        return session.execute("SELECT a, b FROM bare WHERE b = 'in doubt' ORDER BY a").fetchall()
+
+
+def wait_for(happened: Callable[[], bool]) -> None:
+    deadline = CLOCK.monotonic() + PATIENCE_SECONDS
+    while not happened():
+        assert CLOCK.monotonic() < deadline
+        CLOCK.sleep(0.05)
 
 
 @soak

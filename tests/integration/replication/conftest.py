@@ -114,8 +114,9 @@ def old_server() -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="session")
 def source_server() -> Iterator[PostgresServer]:
-    """A source of PostgreSQL 16."""
-    with PostgresServer(wheel_bin(16), settings={"wal_level": "logical"}, max_life=1800) as server:
+    """A source of PostgreSQL 16 on which transactions can be prepared."""
+    settings = {"wal_level": "logical", "max_prepared_transactions": "8"}
+    with PostgresServer(wheel_bin(16), settings=settings, max_life=1800) as server:
         yield server
 
 

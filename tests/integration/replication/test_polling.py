@@ -121,6 +121,35 @@ def test_who_holds_the_horizon_is_told(polled: Streams) -> None:
     assert "keeps the horizon where it was" in polled.told[-1]
 
 
+@pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
+def test_a_prepared_transaction_open_over_many_rounds_is_brought_once_or_never(
+    polled: Streams, end: str
+) -> None:
+    polled.source(
+        "BEGIN; INSERT INTO orders VALUES (903, 'in doubt', 'c903', 'sad'); SAVEPOINT a;"
+        " UPDATE lines SET n = 99 WHERE id < 4; DELETE FROM orders WHERE id = 8; PREPARE TRANSACTION 'teller 7'"
+    )
+    before = rows(polled, "orders")[1]
+    found = [once(polled)]
+    for number in range(3):
+        polled.source(f"UPDATE lines SET n = {number} WHERE id = 10", "VACUUM (FREEZE) lines")
+        found.append(once(polled, compare=number == 1))
+    assert rows(polled, "orders")[1] == before
+    horizon = found[-1].horizon
+    assert horizon is not None
+    who = polling_horizon.holder(polled.space.source, horizon)
+    assert who is not None
+    assert "prepared transaction 'teller 7' of postgres, for" in who
+
+    polled.source(f"{end} PREPARED 'teller 7'")
+    # What was written since the transaction began is read again by the first round alone.
+    assert once(polled).brought == 1 + (4 if end == "COMMIT" else 0)
+    assert once(polled, compare=True).removed == (1 if end == "COMMIT" else 0)
+    assert once(polled).brought == 0
+
+    assert alike(polled)
+
+
 def test_what_is_rolled_back_is_not_brought(polled: Streams) -> None:
     with open_transaction(polled, "INSERT INTO lines VALUES (200, 1)", "UPDATE lines SET n = 0") as session:
         once(polled)
