@@ -16,6 +16,7 @@ from tests.faults.breaking import wait_until
 from tests.faults.cluster import Cluster, cluster
 from tests.faults.fleet import CLOCK, TEMPLATE, Fleet, database_of, make_databases
 from tests.faults.scene import PATIENCE_SECONDS, servers
+from tests.faults.test_pool import certificates
 
 if TYPE_CHECKING:
     import subprocess
@@ -40,7 +41,7 @@ def pair() -> Iterator[tuple[PostgresServer, PostgresServer]]:
 
 @pytest.fixture
 def workers(tmp_path: Path) -> Iterator[Cluster]:
-    with cluster(tmp_path / "cluster") as made:
+    with cluster(tmp_path / "cluster", tls=certificates(tmp_path)) as made:
         yield made
 
 
@@ -48,7 +49,8 @@ def workers(tmp_path: Path) -> Iterator[Cluster]:
 def fleet(pair: tuple[PostgresServer, PostgresServer], tmp_path: Path, workers: Cluster) -> Iterator[Fleet]:
     make_databases(*pair, NAMES, rows=200)
     made = Fleet(source=pair[0], target=pair[1], folder=tmp_path, names=NAMES)
-    made.write(f"{MEMBERS}pool: {{dask: '{workers.address}'}}\n")
+    files = "ca: pool/ca.pem, cert: pool/me.pem, key: pool/me.key"
+    made.write(f"{MEMBERS}pool: {{dask: {{address: '{workers.address}', {files}}}}}\n")
     yield made
     workers.close()
     made.drop()
