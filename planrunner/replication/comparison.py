@@ -27,6 +27,7 @@ from planrunner.replication import (
     subscriptions,
     surveys,
     telling,
+    turns,
 )
 from planrunner.replication.found import Outcome
 from planrunner.replication.lanes import lane
@@ -34,10 +35,11 @@ from planrunner.replication.patterns import Pattern
 from planrunner.replication.regions import Tract
 from planrunner.replication.row_hash import by_text_where_other, row_hash
 from planrunner.replication.throttle import Effort, Throttle
+from planrunner.replication.turns import Plan
 from planrunner.verification import Verification
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from planrunner.postgres.catalog import Table
     from planrunner.replication import (
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from planrunner.replication.lanes import Lane
     from planrunner.replication.regions import Survey
     from planrunner.replication.surveys import Surveyors
+    from planrunner.replication.turns import Turn
     from planrunner.replication.workspace import Workspace
     from planrunner.verification import TableVerdict, VerifyTerms
 else:
@@ -69,9 +72,6 @@ else:
     sequences = on_demand("planrunner.replication.sequences")
 
 _LANES = 2
-# To hand them over costs more than to read them.
-_SMALL_BYTES = 256 << 10
-_TOGETHER = 16
 # What is repaired is compared again; a row that moves is left to the next round.
 _ROUNDS = 5
 _SAMPLED_OF = 1_000_000
@@ -91,13 +91,15 @@ class Scope:
 class _Looked:
     """How the tables are looked at: what of them, ``behind`` which barrier, and with how much effort.
 
-    ``whole``: the values of rows that differ are held as they are, for their repair.
+    ``whole``: the values of rows that differ are held as they are, for their repair. ``keyed`` are the names of tables
+    that have the same primary key on both sides, and so neither a row without one nor a range without an index.
     """
 
     scope: Scope
     behind: Callable[[], None] | None
     effort: Effort
     whole: bool
+    keyed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +122,8 @@ def compare(
     begun = workspace.clock.monotonic()
     selection_record.refuse_unrecorded(workspace.selection)
     tables = _chosen(followed.tables(workspace), terms)
-    able, unable = _comparable(workspace, tables)
+    there = {table.qualified: table for table in catalog.stored_tables(workspace.target)}
+    able, unable = _comparable(tables, there)
     behind = _barrier(workspace)
     _forewarn(workspace)
     looked = _Looked(
@@ -128,6 +131,7 @@ def compare(
         behind=behind,
         effort=effort or Effort(jobs=jobs(workspace)),
         whole=terms.mend is not None,
+        keyed=frozenset(t.qualified for t in able if _same_key(t, there[t.qualified])),
     )
     with _rows(workspace, able, terms, looked) as reading:
         # While the servers read the rows, there is time for everything else.
@@ -200,14 +204,14 @@ def _chosen(tables: Sequence[Table], terms: VerifyTerms) -> tuple[Table, ...]:
     return chosen
 
 
-def _comparable(workspace: Workspace, tables: Sequence[Table]) -> tuple[list[Table], tuple[str, ...]]:
-    """The tables that the target has with all their columns, and what it lacks of the others."""
-    there = {t.qualified: {c.name: c for c in t.columns} for t in catalog.stored_tables(workspace.target)}
+def _comparable(tables: Sequence[Table], there: Mapping[str, Table]) -> tuple[list[Table], tuple[str, ...]]:
+    """The tables that the target has ``there`` with all their columns, and what it lacks of the others."""
     able, unable = [], []
     for table in tables:
-        columns = there.get(table.qualified)
-        missing = [c.name for c in table.columns if columns is not None and c.name not in columns]
-        if columns is None:
+        known = there.get(table.qualified)
+        columns = {} if known is None else {c.name: c for c in known.columns}
+        missing = [c.name for c in table.columns if c.name not in columns]
+        if known is None:
             unable.append(f"{table.qualified}: missing on the target")
         elif missing:
             unable.append(
@@ -217,6 +221,11 @@ def _comparable(workspace: Workspace, tables: Sequence[Table]) -> tuple[list[Tab
             alike = tuple(by_text_where_other(c, columns[c.name]) for c in table.columns)
             able.append(replace(table, columns=alike))
     return able, tuple(unable)
+
+
+def _same_key(ours: Table, theirs: Table) -> bool:
+    mine, others = ([(c.name, c.base, c.kind) for c in regions.key_columns(t)] for t in (ours, theirs))
+    return bool(mine) and mine == others
 
 
 def _barrier(workspace: Workspace) -> Callable[[], None] | None:
@@ -258,20 +267,29 @@ def _rows(
     When the block is left by an error, no further table is begun.
     """
     throttle = Throttle(workspace, workspace.source, looked.effort.max_load)
-    waiting: SimpleQueue[Sequence[Table]] = SimpleQueue()
-    for some in _in_turn(tables, looked.effort.jobs):
-        waiting.put(some)
+    waiting: SimpleQueue[Turn] = SimpleQueue()
+    plan = Plan(
+        tables=tables,
+        tract=lambda table: _tract(table, terms, looked.scope),
+        jobs=max(looked.effort.jobs, 1),
+        divisible=looked.keyed,
+    )
 
     def work(surveyors: Surveyors) -> list[Compared]:
         found: list[Compared] = []
-        for some in _taken(waiting):
+        for turn in _taken(waiting):
             throttle.wait(surveyors.check)
-            found += _compared(surveyors, some, terms, looked)
+            found += _compared(surveyors, turn, looked)
         return found
 
-    jobs = min(looked.effort.jobs, len(tables))
-    with surveys.at_work(workspace) as surveyors, ThreadPoolExecutor(max(jobs, 1)) as pool:
-        parts = [pool.submit(work, surveyors) for _ in range(jobs)]
+    with (
+        surveys.at_work(workspace) as surveyors,
+        turns.in_turn(workspace, plan) as every,
+        ThreadPoolExecutor(plan.jobs) as pool,
+    ):
+        for turn in every:
+            waiting.put(turn)
+        parts = [pool.submit(work, surveyors) for _ in range(min(looked.effort.jobs, len(every)))]
 
         def awaited() -> dict[str, Compared]:
             # The first that fails is told, whoever waits for something else.
@@ -287,37 +305,27 @@ def _rows(
                 pass
 
 
-def _in_turn(tables: Sequence[Table], jobs: int) -> list[Sequence[Table]]:
-    """The largest first, each alone; small ones together, but not so many that somebody has nothing to do."""
-    ordered = sorted(tables, key=lambda t: -t.bytes)
-    alone = [t for t in ordered if t.bytes > _SMALL_BYTES]
-    small = ordered[len(alone) :]
-    size = max(1, min(_TOGETHER, len(small) // (4 * jobs)))
-    return [*([t] for t in alone), *(small[begin : begin + size] for begin in range(0, len(small), size))]
-
-
-def _taken(waiting: SimpleQueue[Sequence[Table]]) -> Iterator[Sequence[Table]]:
+def _taken(waiting: SimpleQueue[Turn]) -> Iterator[Turn]:
     # Asked and taken at once: another lane may take the last one in between.
     with suppress(Empty):
         while True:
             yield waiting.get_nowait()
 
 
-def _compared(
-    surveyors: Surveyors, tables: Sequence[Table], terms: VerifyTerms, looked: _Looked
-) -> list[Compared]:
-    if looked.scope.counts_only:
-        tables = [replace(table, columns=()) for table in tables]
-    tracts = [Tract(table=table, within=_sample(table, terms)) for table in tables]
-    surveyed = surveyors.survey(*tracts, moving=looked.behind is not None)
+def _compared(surveyors: Surveyors, turn: Turn, looked: _Looked) -> list[Compared]:
     found = []
-    for table, survey in zip(tables, surveyed, strict=True):
+    for table, survey in turn.surveyed(surveyors, moving=looked.behind is not None):
         if looked.scope.counts_only or not survey.different:
             found.append(Compared(table=table, survey=survey, outcome=Outcome(total=0)))
         else:
             with surveyors.lanes.one() as mine:
                 found.append(_opened(mine, table, survey, looked.behind, whole=looked.whole))
     return found
+
+
+def _tract(table: Table, terms: VerifyTerms, scope: Scope) -> Tract:
+    read = replace(table, columns=()) if scope.counts_only else table
+    return Tract(table=read, within=_sample(read, terms))
 
 
 def _opened(

@@ -67,6 +67,19 @@ def passing(table: Table, side: Side, within: sql.Composable | None) -> sql.Comp
     return checksum.where(predicate(table.where) if keeps_out and table.where else None, within)
 
 
+def all_of(*conditions: sql.Composed | None) -> sql.Composed | None:
+    """What holds where every condition does; None where none is given."""
+    given = [sql.SQL("({})").format(c) for c in conditions if c is not None]
+    return sql.SQL(" AND ").join(given) if given else None
+
+
+def any_of(conditions: Iterable[sql.Composed | None]) -> sql.Composed | None:
+    """What holds where one of them does, None being every row."""
+    given = list(conditions)
+    parts = [sql.SQL("({})").format(c) for c in given if c is not None]
+    return sql.SQL(" OR ").join(parts) if len(parts) == len(given) else None
+
+
 def survey(lane: Lane, table: Table, *, within: sql.Composed | None = None, moving: bool = False) -> Survey:
     """Digest both sides and tell where they differ.
 
@@ -94,7 +107,7 @@ def survey(lane: Lane, table: Table, *, within: sql.Composed | None = None, movi
         source_rows=_counted(ours),
         target_rows=_counted(theirs),
         different=bool(apart),
-        within=_narrower(within, split.condition(apart) if apart else None),
+        within=all_of(within, split.condition(apart) if apart else None),
     )
 
 
@@ -180,11 +193,6 @@ def _runs(numbers: Sequence[int]) -> Iterable[tuple[int, int]]:
             first = number
         last = number
     yield first, last
-
-
-def _narrower(*conditions: sql.Composed | None) -> sql.Composed | None:
-    given = [sql.SQL("({})").format(c) for c in conditions if c is not None]
-    return sql.SQL(" AND ").join(given) if given else None
 
 
 def _counted(rows: Sequence[Row]) -> int:

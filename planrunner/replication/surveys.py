@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from planrunner.replication.regions import Survey, Tract
+    from planrunner.replication.views import View
     from planrunner.replication.workspace import Workspace
 
 _LOOKS, _QUIET_LOOKS, _LOOK_SECONDS = 20, 3, 0.2
@@ -38,10 +39,10 @@ class Surveyors:
         self._over = threading.Event()
         self._errands = Errands(workspace, self.check)
 
-    def survey(self, *tracts: Tract, moving: bool) -> tuple[Survey, ...]:
-        """As ``regions.survey`` each, in a task together; QueryFailed when a side can't be read."""
+    def survey(self, *tracts: Tract, moving: bool, view: View | None = None) -> tuple[Survey, ...]:
+        """As ``regions.survey`` each, in a task together, as of ``view``; QueryFailed when a side can't be read."""
         found: tuple[Survey, ...] = self._errands.done(
-            SurveyTask(site=self._site, tracts=tracts, moving=moving)
+            SurveyTask(site=self._site, tracts=tracts, moving=moving, view=view)
         )
         return found
 

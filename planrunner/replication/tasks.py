@@ -7,13 +7,13 @@ the ledger decides: performed again it returns what is on record. One that only 
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, assert_never
 
 from planrunner.errors import QueryFailed, StepConflict
 from planrunner.failpoints import failpoint
-from planrunner.replication import building, regions
+from planrunner.replication import building, regions, views
 from planrunner.replication.courier import StreamSession, recorded
 from planrunner.replication.lanes import Lanes
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from planrunner.replication.jobs import Job
     from planrunner.replication.ledger import Copied
     from planrunner.replication.regions import Survey, Tract
+    from planrunner.replication.views import View
     from planrunner.replication.workplace import Workplace
 
     Task: TypeAlias = "CopyTask | BuildTask | SurveyTask"
@@ -80,11 +81,15 @@ class BuildTask:
 
 @dataclass(frozen=True, kw_only=True)
 class SurveyTask:
-    """Digest ``tracts``, one after the other, each on both sides at the same time; as ``regions.survey``."""
+    """Digest ``tracts``, one after the other, each on both sides at the same time; as ``regions.survey``.
+
+    ``view``: as of these snapshots, which another process holds; None: each as of now.
+    """
 
     site: Site
     tracts: tuple[Tract, ...]
     moving: bool
+    view: View | None = None
 
 
 class Streams:
@@ -176,7 +181,7 @@ def perform(task: Task) -> Any:
 
 
 def _surveyed(task: SurveyTask, lanes: Lanes) -> tuple[Survey, ...]:
-    with lanes.one() as lane:
+    with lanes.one() as lane, nullcontext() if task.view is None else views.entered(lane, task.view):
         found = tuple(regions.survey(lane, t.table, within=t.within, moving=task.moving) for t in task.tracts)
     failpoint("survey.read")
     return found

@@ -209,12 +209,12 @@ def test_a_worker_that_lacks_a_secret_says_so(
 
 
 def digested(one: Migration) -> Counter[str]:
-    """How often the source was asked for the digest of each table, by its own log; by workers alone."""
+    """How often the source was asked for the digest of each table or portion, by its own log; by workers alone."""
     lines = (line for line in one.source.log.read_text().splitlines() if f"@{one.name}/planrunner/" in line)
     return Counter(
         found[1]
         for line in lines
-        if "/survey/" in line and (found := re.search(r'sum\(.* FROM ONLY "public"\."(t\d+)"', line))
+        if "/survey/" in line and (found := re.search(r'sum\(.* FROM ONLY "public"\.("t\d+".*)', line))
     )
 
 
@@ -242,6 +242,30 @@ def test_a_worker_that_is_killed_with_a_survey_in_hand_costs_that_survey_once(
         logs = workers.log("scheduler") + workers.log("two") + workers.log("three")
         for password in secrets(one).values():
             assert password not in said + logs
+
+
+def test_a_worker_that_is_killed_in_a_big_table_costs_a_portion_of_it(
+    pair: tuple[PostgresServer, PostgresServer], workers: Cluster, tmp_path: Path
+) -> None:
+    script = (
+        "CREATE TABLE t0 (id int PRIMARY KEY, w text);"
+        " INSERT INTO t0 SELECT i, repeat('x', 500) FROM generate_series(1, 60000) i;"
+    )
+    with migration(pair, tmp_path, "portioned", script) as one:
+        one.succeeds("run --until copy")
+        workers.add("one", {**secrets(one), "PLANRUNNER_FAILPOINTS": "survey.read:kill"})
+        workers.add("two", secrets(one))
+        workers.wait_for(2)
+        assert "1 tables compared" in one.succeeds("verify", "--pool", workers.address)
+        assert workers.workers["one"].wait(10) == -9
+        read = digested(one)
+        assert len(read) > 2, read
+        assert sorted(read.values()) == [1] * (len(read) - 1) + [2]
+        with psycopg.connect(one.theirs) as session:
+            session.execute("UPDATE t0 SET w = 'hush' WHERE id = 60000")
+        code, said = one.run("verify", "--pool", workers.address)
+        assert code == 7, said
+        assert "public.t0: 1 rows differ" in said
 
 
 def test_a_comparison_whose_scheduler_is_lost_begins_anew(

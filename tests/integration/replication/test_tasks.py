@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,9 +13,7 @@ import pytest
 
 from planrunner.clock import SystemClock
 from planrunner.errors import LeaseLost, PoolUnfit, QueryFailed, SecretUnavailable, WorkerLost
-from planrunner.model import SecretKind, SecretRef
 from planrunner.pools import worker
-from planrunner.pools.likeness import digest
 from planrunner.replication import comparison, generations, restore, shift, surveys, verify
 from planrunner.replication.building import Build, Piece
 from planrunner.replication.copy import Chunk
@@ -30,12 +28,13 @@ from planrunner.replication.units import Unit
 from planrunner.sandbox.binaries import wheel_bin
 from planrunner.sandbox.servers import PostgresServer
 from planrunner.verification import VerifyTerms
+from tests.integration.replication.beside import Beside, Losing, workspace
 from tests.integration.replication.stage import Pair, assert_equal, copy_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from planrunner.replication.tasks import LeasedSite, Task
+    from planrunner.replication.tasks import LeasedSite
     from planrunner.replication.workspace import Workspace
     from planrunner.verification import Verification
 
@@ -55,48 +54,6 @@ SOME = (
 _numbers = itertools.count(1)
 
 
-class Beside:
-    """A pool of workers that are threads of this process, each reaching the servers as on a machine of its own."""
-
-    def __init__(self) -> None:
-        self.away = True
-        self.code = digest()
-        self.performed: list[Task] = []
-        self._executor = ThreadPoolExecutor(4)
-
-    def open(self) -> str | None:
-        return "beside"
-
-    def submit(self, task: Any) -> Future[Any]:
-        self.performed.append(task)
-        return self._executor.submit(worker.perform, task)
-
-    def look(self) -> None:
-        pass
-
-    def failure(self, error: BaseException) -> BaseException:
-        return error
-
-    def close(self) -> None:
-        self._executor.shutdown()
-
-
-class Losing(Beside):
-    """The first tasks never come back."""
-
-    def __init__(self, lost: int) -> None:
-        super().__init__()
-        self._to_lose = itertools.repeat(None, lost)
-
-    def submit(self, task: Any) -> Future[Any]:
-        future = super().submit(task)
-        if next(self._to_lose, future) is future:
-            return future
-        gone: Future[Any] = Future()
-        gone.set_exception(WorkerLost("a worker ended"))
-        return gone
-
-
 @pytest.fixture(scope="module")
 def servers() -> Iterator[tuple[PostgresServer, PostgresServer]]:
     with (
@@ -112,18 +69,6 @@ def pair(servers: tuple[PostgresServer, PostgresServer], monkeypatch: pytest.Mon
         monkeypatch.setenv(name, server.password)
     monkeypatch.setattr(worker, "REST_SECONDS", 0.2)
     return Pair(*servers, name=f"tasks{next(_numbers)}")
-
-
-@contextmanager
-def workspace(pair: Pair) -> Iterator[Workspace]:
-    """One whose endpoints name the passwords, with a pool of workers."""
-    with pair.workspace() as space:
-        for server, name in ((space.source, "SOURCE_WORD"), (space.target, "TARGET_WORD")):
-            reference = SecretRef(kind=SecretKind.ENV, locator=name)
-            server.endpoint = replace(server.endpoint, password=reference)
-        space.pool = Beside()
-        yield space
-        generations.clear_all(space)
 
 
 @contextmanager
