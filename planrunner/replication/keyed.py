@@ -179,6 +179,10 @@ def key_condition(table: Table, key: Key) -> sql.Composed:
     """What holds for the row of this key alone; its index leads there where the key's types are the server's."""
     parts: list[sql.Composable] = []
     for column, value in zip(key_columns(table), key, strict=True):
+        if value is None:
+            # The target's table may lack the key.
+            parts.append(same_text(column, None))
+            continue
         if column.kind == "e" or (column.kind == "b" and "." not in column.base):
             parts.append(sql.SQL("{} = {}").format(sql.Identifier(column.name), sql.Literal(value)))
         if column.base not in _PLAIN_KEYS or column.kind != "b":

@@ -17,7 +17,7 @@ from planrunner.replication.row_filters import predicate
 from planrunner.replication.row_hash import row_hash
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from planrunner.model import Side
     from planrunner.postgres.catalog import Column, Table
@@ -102,7 +102,7 @@ def survey(lane: Lane, table: Table, *, within: sql.Composed | None = None, movi
     ]
     ours, theirs = lane.both(asked[0], asked[1])
     mine, others = ({row[0]: row[1:] for row in rows} for rows in (ours, theirs))
-    apart = sorted(r for r in mine.keys() | others.keys() if mine.get(r) != others.get(r))
+    apart = {r for r in mine.keys() | others.keys() if mine.get(r) != others.get(r)}
     return Survey(
         source_rows=_counted(ours),
         target_rows=_counted(theirs),
@@ -143,24 +143,28 @@ class _Split:
     key: sql.Identifier | None = None
     shift: int = 0
 
-    def condition(self, regions: Sequence[int]) -> sql.Composed | None:
-        """What holds for the rows of these regions; None where that would be most of the table."""
+    def condition(self, regions: Collection[int | None]) -> sql.Composed | None:
+        """What holds for the rows of these regions; None where that would be most of the table.
+
+        The region None is of rows without a key, which a target's table has that lacks the constraint.
+        """
+        known = sorted(region for region in regions if region is not None)
         if self.key is None:
-            numbers = sql.SQL(", ").join(map(sql.Literal, regions))
-            return sql.SQL("{} IN ({})").format(self.region, numbers) if len(regions) < 1000 else None
-        ranges = list(_runs(regions))
+            numbers = sql.SQL(", ").join(map(sql.Literal, known))
+            return sql.SQL("{} IN ({})").format(self.region, numbers) if len(known) < 1000 else None
+        ranges = list(_runs(known))
         if len(ranges) > _RANGES_AT_MOST:
             return None
-        return sql.SQL(" OR ").join(
-            [
-                sql.SQL("{key} BETWEEN {first} AND {last}").format(
-                    key=self.key,
-                    first=sql.Literal(first << self.shift),
-                    last=sql.Literal(((last + 1) << self.shift) - 1),
-                )
-                for first, last in ranges
-            ]
-        )
+        parts = [
+            sql.SQL("{key} BETWEEN {first} AND {last}").format(
+                key=self.key,
+                first=sql.Literal(first << self.shift),
+                last=sql.Literal(((last + 1) << self.shift) - 1),
+            )
+            for first, last in ranges
+        ]
+        keyless = [sql.SQL("{} IS NULL").format(self.key)] if None in regions else []
+        return sql.SQL(" OR ").join(parts + keyless)
 
 
 def _split(lane: Lane, table: Table) -> _Split:
@@ -186,6 +190,8 @@ def _ranges(lane: Lane, table: Table, key: Column, wanted: int) -> _Split:
 
 
 def _runs(numbers: Sequence[int]) -> Iterable[tuple[int, int]]:
+    if not numbers:
+        return
     first = last = numbers[0]
     for number in numbers[1:]:
         if number != last + 1:
