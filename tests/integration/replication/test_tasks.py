@@ -354,6 +354,19 @@ def test_a_comparison_by_workers_repairs_from_here(copied: Pair) -> None:
     assert_equal(copied)
 
 
+def test_a_row_whose_key_is_null_is_told_and_mended(copied: Pair) -> None:
+    with psycopg.connect(copied.theirs) as session:
+        session.execute(
+            "ALTER TABLE s3 DROP CONSTRAINT s3_pkey; ALTER TABLE s3 ALTER id DROP NOT NULL;"
+            " INSERT INTO s3 VALUES (NULL, 'stray')"
+        )
+    with workspace(copied) as space:
+        (told,) = found(space).rows
+        assert [row.key for row in told.shown] == [{"id": None}]
+        assert [one.table for one in found(space, mend=lambda _: True).tables if not one.equal] == []
+    assert rows(copied, "s3") == 3 * 900
+
+
 def test_whoever_surveys_may_not_write(copied: Pair) -> None:
     with workspace(copied) as space, surveys.at_work(space) as surveyors:
         tables = verify.followed_tables(space)
