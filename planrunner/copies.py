@@ -214,6 +214,8 @@ def capturing_anyhow(draft: Draft) -> Action:
 
 def _perform_capture(run: Run) -> None:
     space = workspace(run)
+    # Whoever copies gets ready while slot and schema are made.
+    space.pool.rouse()
     generations.truncate_begun(space, ranges.units(space, verify.followed_tables(space)))
     if remaining(run):
         generations.begin(space, verify.followed_tables(space), division(run))

@@ -160,6 +160,10 @@ class Pool(Protocol):
         """The digest of the program whose tasks they are, where another could perform them."""
         ...
 
+    def rouse(self) -> None:
+        """Let those who will work get ready beside whatever is done before ``open``, which tells what fails."""
+        ...
+
     def open(self) -> str | None:
         """Be ready for tasks, and say of whom it consists; None when it was.
 

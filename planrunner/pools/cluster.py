@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import threading
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -31,21 +32,42 @@ class Cluster:
         self._pool = pool
         self._client: Any = None
         self._executor: Any = None
+        self._rousing: threading.Thread | None = None
 
     @property
     def code(self) -> str:
         """Of this process: a worker must have the same."""
         return likeness.digest()
 
+    def rouse(self) -> None:
+        """Dial the scheduler and let its workers load what they need, in a thread."""
+        if self._client is None and self._rousing is None:
+            self._rousing = threading.Thread(target=self._roused, name="rouse", daemon=True)
+            self._rousing.start()
+
+    def _roused(self) -> None:
+        # Whatever fails does so again when it is opened.
+        with suppress(Exception):
+            self._client = self._dialled()
+            self._met()
+
+    def _met(self) -> Mapping[str, Any]:
+        met: Mapping[str, Any] = self._client.run(likeness.introduction, self._perform, on_error="return")
+        return met
+
     def open(self) -> str | None:
         """Dial the scheduler, wait up to two minutes for a worker, and look whether all are fit."""
-        if self._client is not None and self._client.status == "running":
+        self._rest()
+        running = self._client is not None and self._client.status == "running"
+        if running and self._executor is not None:
             return None
-        self.close()
-        client = self._client = self._dialled()
+        if not running:
+            self.close()
+            self._client = self._dialled()
+        client: Any = self._client
         try:
             client.wait_for_workers(1, timeout=_WORKERS_SECONDS)
-            met: Mapping[str, Any] = client.run(likeness.introduction, on_error="return")
+            met = self._met()
             threads = sum(client.nthreads().values())
         except PlanrunnerError:
             raise
@@ -124,8 +146,15 @@ class Cluster:
             " without the pool.",
         )
 
+    def _rest(self) -> None:
+        """Wait for whom was roused."""
+        rousing, self._rousing = self._rousing, None
+        if rousing is not None:
+            rousing.join(2 * _DIAL_SECONDS)
+
     def close(self) -> None:
         """Leave the scheduler, which forgets what has not begun."""
+        self._rest()
         client, self._client, self._executor = self._client, None, None
         if client is not None:
             with suppress(Exception):

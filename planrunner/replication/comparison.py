@@ -120,6 +120,7 @@ def compare(
     can't be read. Reads only, but for a barrier's marker, unless something is repaired.
     """
     begun = workspace.clock.monotonic()
+    workspace.pool.rouse()
     selection_record.refuse_unrecorded(workspace.selection)
     tables = _chosen(followed.tables(workspace), terms)
     there = {table.qualified: table for table in catalog.stored_tables(workspace.target)}

@@ -22,6 +22,9 @@ class Threads:
         self.code = ""
         self._executor: ThreadPoolExecutor | None = None
 
+    def rouse(self) -> None:
+        """They have all they need."""
+
     def open(self) -> str | None:
         """Nobody has to be waited for."""
         if self._executor is None:

@@ -15,6 +15,9 @@ import psycopg
 import pytest
 
 import planrunner
+import planrunner.pools.cluster
+from planrunner.errors import PoolLost
+from planrunner.model import DaskPool
 from tests.benchmarks.proxy import SlowLine
 from tests.faults.breaking import wait_until
 from tests.faults.cluster import Cluster, cluster
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 
     from planrunner.sandbox.servers import PostgresServer
 
-pytest.importorskip("distributed", reason="the extra `dask` is not installed")
+distributed = pytest.importorskip("distributed", reason="the extra `dask` is not installed")
 
 TABLES = 8
 ROWS = 4000
@@ -66,6 +69,33 @@ def copied(one: Migration) -> dict[str, int]:
 
 
 WHOLE = {f"public.t{n}": ROWS for n in range(TABLES)}
+
+
+def test_workers_are_ready_before_there_is_a_task(workers: Cluster) -> None:
+    workers.add("one", {})
+    workers.wait_for(1)
+    pool = planrunner.pools.cluster.Cluster(DaskPool(address=workers.address))
+    pool.rouse()
+    loaded = "'planrunner.pools.worker' in __import__('sys').modules"
+    with distributed.Client(workers.address, set_as_default=False) as other:
+        wait_until(lambda: list(other.run(eval, loaded).values()) == [True], "it has loaded what it needs")
+    assert pool.open() == f"pool: 1 workers with 1 threads at {workers.address}"
+    assert pool.open() is None
+    # Whoever is gone since is dialled anew.
+    workers.kill_scheduler()
+    workers.start()
+    workers.add("two", {})
+    wait_until(lambda: not lives(pool), "it is seen to be gone")
+    assert (pool.open() or "").startswith("pool: ")
+    pool.close()
+
+
+def lives(pool: planrunner.pools.cluster.Cluster) -> bool:
+    try:
+        pool.look()
+    except PoolLost:
+        return False
+    return True
 
 
 def test_a_worker_that_is_killed_with_a_unit_in_hand_costs_that_unit_once(

@@ -31,6 +31,9 @@ class Beside:
         self.performed: list[Task] = []
         self._executor = ThreadPoolExecutor(4)
 
+    def rouse(self) -> None:
+        pass
+
     def open(self) -> str | None:
         return "beside"
 
