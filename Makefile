@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # Thousands of planrunner processes: each would compile all of it where the environment forbids to keep the bytecode.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-matrix soak coverage mutation servers check bench bench-pause bench-compare bench-preflight bench-workers bench-growth docs docs-site clean
+.PHONY: demo test test-matrix soak coverage mutation servers check bench bench-pause bench-compare bench-preflight bench-workers bench-growth bench-flushes docs docs-site clean
 
 demo: $(VENV)/.sandbox
 	$(BIN)/planrunner demo $(DEMO_ARGS)
@@ -88,6 +88,10 @@ bench-workers: $(VENV)/.dev
 # e.g. GROWTH_ARGS='--case tables --tables 1000 --rounds 1'.
 bench-growth: servers
 	$(BIN)/python -m tests.benchmarks.growth $(GROWTH_ARGS)
+
+# What a flush for each applied transaction costs, and what PostgreSQL loses without. Two minutes.
+bench-flushes: $(VENV)/.dev
+	$(BIN)/python -m tests.benchmarks.flushes $(FLUSHES_ARGS)
 
 # The whole preflight at 10 and at 10,000 tables: seconds, and the number of queries; e.g. PREFLIGHT_ARGS='--tables 2000'.
 bench-preflight: $(VENV)/.dev

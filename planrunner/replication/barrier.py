@@ -58,7 +58,7 @@ def wait(
             raise StepFailed(
                 f"the target did not catch up within {timeout:.0f} s: {stream_state(observe(workspace))}",
                 remedy="Look at the target's log and pg_stat_subscription; run again to go on waiting. Where it applies"
-                " without a pause and is too slow, more streams or synchronous_commit: false make it faster.",
+                " without a pause and is too slow, more streams make it faster.",
             )
         # A barrier that arrives at once, as inside the fence, costs no look.
         health = watch.poll() if waiting and now > next_look else None

@@ -221,7 +221,7 @@ def subscribing(
         generation,
         others=others,
         failover=space.terms.failover,
-        synchronous=space.terms.synchronous,
+        synchronous=space.terms.synchronous is not False,
     )
     shown = made.as_string()
     if left:

@@ -201,7 +201,7 @@ def subscription_statement(workspace: Workspace, known: Mapping[str, str]) -> sq
         name=sql.Identifier(name),
         dial=sql.Literal(dial),
         slot=sql.Literal(name),
-        commits=subscriptions.committing(synchronous=workspace.terms.synchronous),
+        commits=subscriptions.committing(synchronous=workspace.terms.synchronous is not False),
         origin=sql.SQL(", origin = none" if origin else ""),
     )
 

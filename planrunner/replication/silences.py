@@ -52,7 +52,8 @@ class Silences:
             self._renew(subscription, slot, health.at - since)
 
     def _judge_apart(self, health: Health, generation: int, subscription: Subscription, slot: Slot) -> None:
-        if subscription.pid is None or slot.active_pid is not None:
+        # A worker that has long to apply what it was sent is given up by its sender, and none the worse.
+        if subscription.pid is None or slot.active_pid is not None or subscription.applies:
             self._apart.pop(generation, None)
             return
         apart = health.at - self._apart.setdefault(generation, health.at)

@@ -42,6 +42,8 @@ class Subscription:
     conflicts: Mapping[str, int]
     # When its worker last received anything; None while it applies or dials.
     received: str | None = None
+    # It neither waits for changes nor dials: it is at work, be it against a slow disk or a lock.
+    applies: bool = False
     synchronous: bool = True
 
 
@@ -50,7 +52,10 @@ _SUBSCRIPTIONS: LiteralString = """
 SELECT s.oid::bigint, s.subname::text, s.subenabled, s.subslotname::text,
        (SELECT string_agg(quote_ident(p), ',') FROM unnest(s.subpublications) p), w.pid, {counters},
        (SELECT coalesce(w.last_msg_receipt_time::text, 'never') FROM pg_stat_activity a
-        WHERE a.pid = w.pid AND a.wait_event = 'LogicalApplyMain'), s.subsynccommit <> 'off'
+        WHERE a.pid = w.pid AND a.wait_event = 'LogicalApplyMain'),
+       EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = w.pid AND a.backend_start IS NOT NULL
+               AND lower(coalesce(a.wait_event, '')) NOT SIMILAR TO 'logicalapplymain|libpqwalreceiver%%'),
+       s.subsynccommit <> 'off'
 FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid AND d.datname = current_database()
 LEFT JOIN pg_stat_subscription w ON w.subid = s.oid AND w.relid IS NULL AND to_jsonb(w) ->> 'leader_pid' IS NULL
 {statistics}
@@ -98,7 +103,8 @@ def _subscription(row: Row) -> Subscription:
             if name.startswith("confl_") and count
         },
         received=row[7],
-        synchronous=row[8],
+        applies=row[8],
+        synchronous=row[9],
     )
 
 
@@ -172,7 +178,7 @@ def create_in(
         generation,
         others=(*owned.publications(workspace.names), *also),
         failover=slot is not None and slot.failover,
-        synchronous=workspace.terms.synchronous,
+        synchronous=workspace.terms.synchronous is not False,
     )
     with quiet.unrecorded(session):
         session.execute(made)
@@ -189,29 +195,36 @@ def subscribed(generation: int) -> str:
 
 def enable(workspace: Workspace, generation: int) -> None:
     """Start the generation's apply worker; a stop marker that is still on its way stops it no more."""
+    _enable(workspace, generation, synchronous=workspace.terms.synchronous)
+
+
+def _enable(workspace: Workspace, generation: int, *, synchronous: bool | None) -> None:
     with workspace.writing() as session:
         session.execute("SET LOCAL client_min_messages = warning")
-        for made in enabling(workspace.names, generation, synchronous=workspace.terms.synchronous):
+        for made in enabling(workspace.names, generation, synchronous=synchronous):
             session.execute(made)
         failpoint("subscription.before_enable")
     failpoint("subscription.enabled")
 
 
-def enabling(names: Names, generation: int, *, synchronous: bool) -> tuple[sql.Composed, ...]:
-    """What ``enable`` executes."""
+def enabling(names: Names, generation: int, *, synchronous: bool | None) -> tuple[sql.Composed, ...]:
+    """What ``enable`` executes; ``synchronous`` None leaves the subscription's way to commit as it is."""
     stream = names.stream(generation)
+    setting = sql.SQL("ALTER SUBSCRIPTION {} SET ({})")
     barrier = sql.Identifier(SCHEMA, names.barrier(generation))
     return (
         sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(sql.Identifier(STOP_TRIGGER), barrier),
-        sql.SQL("ALTER SUBSCRIPTION {} SET ({})").format(
-            sql.Identifier(stream), committing(synchronous=synchronous)
+        *(
+            []
+            if synchronous is None
+            else [setting.format(sql.Identifier(stream), committing(synchronous=synchronous))]
         ),
         starting(stream),
     )
 
 
-def commit_otherwise(workspace: Workspace, generation: int) -> None:
-    """Stop the generation's apply worker, and start it with the plan's ``synchronous_commit``.
+def commit_otherwise(workspace: Workspace, generation: int, *, synchronous: bool) -> None:
+    """Stop the generation's apply worker, and let it flush each transaction from then on, or not.
 
     One that still runs would go on without flushing, and its successor confirm that: so it has to end before. The
     next run goes on where this is broken off.
@@ -221,7 +234,7 @@ def commit_otherwise(workspace: Workspace, generation: int) -> None:
         session.execute(dropping(name)[0])
     failpoint("subscription.stopped")
     _wait_ended(workspace, workspace.target, name)
-    enable(workspace, generation)
+    _enable(workspace, generation, synchronous=synchronous)
 
 
 def starting(subscription: str) -> sql.Composed:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from planrunner.model import Json
 
+_FLUSHED: Mapping[Json, bool | None] = {"auto": None, True: True, False: False}
 # Without a budget nothing is paused or given up, but a disk that fills is still told of.
 UNASKED_WARNING = 16 << 30
 
@@ -55,7 +56,8 @@ class Terms:
 
     With a ``pace`` there are no streams: the source is polled. A stream that can't go on is told within four polls,
     so 2 s keep the promise of ten. ``login`` is who the subscriptions log in as, ``login_lifetime`` how long a role
-    made for them is valid unless it is renewed. ``synchronous``: who applies flushes every transaction.
+    made for them is valid unless it is renewed. ``synchronous``: whether who applies flushes every
+    transaction; None: unless it could not keep up then.
     """
 
     budget: Budget = field(default_factory=Budget)
@@ -64,7 +66,7 @@ class Terms:
     failover: bool = False
     login: Wish = Wish.AUTO
     login_lifetime: timedelta = DEFAULT_LIFETIME
-    synchronous: bool = True
+    synchronous: bool | None = None
     pace: Pace | None = None
 
 
@@ -76,7 +78,7 @@ def terms(options: Mapping[str, Json]) -> Terms:
         failover=options.get("failover") is True,
         login=Wish(str(options.get("replication_role", Wish.AUTO.value))),
         login_lifetime=span(str(options.get("replication_role_lifetime", "30d"))),
-        synchronous=options.get("synchronous_commit") is not False,
+        synchronous=_FLUSHED[options.get("synchronous_commit", "auto")],
         pace=_pace(options) if polls(options) else None,
     )
 

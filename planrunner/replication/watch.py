@@ -30,6 +30,7 @@ from planrunner.units import human_bytes
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from planrunner.replication.flushing import Flushing
     from planrunner.replication.shape import Shape
     from planrunner.replication.subscriptions import Subscription
     from planrunner.replication.workspace import Workspace
@@ -43,13 +44,20 @@ class Watch:
     """Looks at the streams of ``generations``; ``following``: their subscriptions are there, too.
 
     ``acting`` watches may give slots up and record what they find; others only tell and raise, for
-    they serve commands that change nothing.
+    they serve commands that change nothing. ``flushing`` is told of each look, where it may act on it.
     """
 
-    def __init__(
-        self, workspace: Workspace, generations: Sequence[int], *, following: bool, acting: bool
+    def __init__(  # what is watched and what may be done about it, each by its name
+        self,
+        workspace: Workspace,
+        generations: Sequence[int],
+        *,
+        following: bool,
+        acting: bool,
+        flushing: Flushing | None = None,
     ) -> None:
         self._workspace = workspace
+        self._flushing = flushing
         # A source that is polled has none, and yet a catalogue and a timeline.
         self._generations = tuple(generations) if workspace.streamed else ()
         self._following = following and workspace.streamed
@@ -91,6 +99,8 @@ class Watch:
                 self._silences.judge(health, generation)
         if health.at >= self._next_check:
             self.check_catalogue()
+        if self._flushing is not None:
+            self._flushing.see(health)
         return health
 
     def check_catalogue(self) -> None:

@@ -24,6 +24,7 @@ from planrunner.replication import (
     upkeep,
     verify,
 )
+from planrunner.replication.flushing import Flushing
 from planrunner.replication.health import observe, wal_disk
 from planrunner.replication.names import Names
 from planrunner.replication.schema_dump import Wishes
@@ -70,8 +71,8 @@ FLUSHES = Check(
     title="The target flushes what it confirms",
     why="A worker that is started anew confirms everything up to where it begins. What its predecessor had applied and"
     " not flushed is lost in a crash of the target then, and the source does not send it again.",
-    mend="Leave synchronous_commit out, at the latest once the target has caught up; or watch for a crash of the target,"
-    " and compare after it: planrunner verify PLAN.",
+    mend="Once the target keeps up: synchronous_commit: true in the sync step, and planrunner run PLAN --rerun with the"
+    " step's id. After a crash of the target before that: planrunner verify PLAN.",
 )
 _ENDING = "SELECT pg_terminate_backend(…)"
 _GIVING_UP = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = …"
@@ -103,10 +104,11 @@ class Sync:
             for g in coming
             if g not in there or not there[g].enabled
         ]
+        wish = space.terms.synchronous
         found += [
-            _commit_otherwise(space.names, g, synchronous=space.terms.synchronous)
+            _commit_otherwise(space.names, g, synchronous=wish)
             for g in coming
-            if g in there and there[g].enabled and there[g].synchronous != space.terms.synchronous
+            if wish is not None and g in there and there[g].enabled and there[g].synchronous != wish
         ]
         if not absent:
             found = [*subscription_login.missing(run, Side.SOURCE), *found]
@@ -143,9 +145,7 @@ class Sync:
             )
         if wished.failover:
             found.append(_failover(run))
-        if not wished.synchronous:
-            text = "synchronous_commit: false: a crash of the target may lose what it has confirmed"
-            found.append(FLUSHES.warned(text, FLUSHES.mend))
+        found += _flushes(run)
         return found
 
     def outline(self, draft: Draft) -> Sequence[Action]:
@@ -211,6 +211,20 @@ class Sync:
         if space.ledger.effects(STEP):
             found.append(clearing.forget_step(run.plan_id, STEP, what="sync"))
         return found
+
+
+def _flushes(run: Run) -> Sequence[Finding]:
+    """A warning where streams apply without a flush, by the plan's wish or because they could not keep up."""
+    space = workspace(run)
+    if space.terms.synchronous is False:
+        text = "synchronous_commit: false: a crash of the target may lose what it has confirmed"
+        return [FLUSHES.warned(text, FLUSHES.mend)]
+    there = subscriptions.existing(run.target, space.names).values()
+    late = [s.name for s in there if not s.synchronous]
+    if space.terms.synchronous or not late:
+        return ()
+    text = f"{', '.join(late)} could not keep up with a flush for each transaction, and a crash may lose some now"
+    return [FLUSHES.warned(text, FLUSHES.mend)]
 
 
 def _polling(run: Run) -> Sequence[Action]:
@@ -283,7 +297,9 @@ def _commit_otherwise(names: Names, generation: int, *, synchronous: bool) -> Ac
         undo="the option as it was, in the plan, and another run",
         lasting=TAKEN_BACK,
         adjusts=True,
-        perform=lambda run: subscriptions.commit_otherwise(workspace(run), generation),
+        perform=lambda run: subscriptions.commit_otherwise(
+            workspace(run), generation, synchronous=synchronous
+        ),
     )
 
 
@@ -322,7 +338,7 @@ def _perform_catch_up(run: Run, limit: int) -> None:
     space = workspace(run)
     timeout = seconds(run.option("timeout", "1h"))
     held = space.ledger.generations()
-    watch = Watch(space, held, following=True, acting=True)
+    watch = Watch(space, held, following=True, acting=True, flushing=Flushing(space, limit))
     watch.look()
     until = run.clock.monotonic() + timeout
     took = barrier.wait(space, held, timeout=timeout, watch=watch)

@@ -7,11 +7,14 @@ the time in which a crash takes what was confirmed lasts seconds instead of tent
 from __future__ import annotations
 
 import signal
+import subprocess
+from contextlib import contextmanager
+from shutil import which
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.faults.breaking import SCRIPT, UNHURRIED, Clerk, crash, finishes, rows, wait_until
+from tests.faults.breaking import SCRIPT, UNHURRIED, Clerk, crash, execute, finishes, rows, wait_until
 from tests.faults.scene import frozen, migration, servers
 
 if TYPE_CHECKING:
@@ -24,6 +27,10 @@ if TYPE_CHECKING:
     Pair = tuple[PostgresServer, PostgresServer]
 
 FOLLOW = ("run", "--until", "follow", "--yes", "--no-input")
+TALK = """
+CREATE PROCEDURE talk(n int) LANGUAGE plpgsql AS
+$$ BEGIN FOR i IN 1..n LOOP INSERT INTO said VALUES (-i, 'much'); COMMIT; END LOOP; END $$
+"""
 FALSE, TRUE = "{synchronous_commit: false}", "{synchronous_commit: true}"
 ANEW = (*FOLLOW, "--rerun", "follow")
 _TIMES = 8
@@ -70,8 +77,10 @@ def caught_up(one: Migration, clerk: Clerk) -> None:
 
 
 def lost(one: Migration, clerk: Clerk) -> set[int]:
+    # Those that come meanwhile may still be on their way.
+    before = set(clerk.acknowledged)
     caught_up(one, clerk)
-    return clerk.acknowledged - {number for (number,) in rows(one.theirs, "SELECT id FROM said")}
+    return before - {number for (number,) in rows(one.theirs, "SELECT id FROM said")}
 
 
 @pytest.mark.server
@@ -133,4 +142,36 @@ def test_a_stream_goes_on_with_another_way_to_commit(point: str | None, pair: Pa
         finishes(one)
         clerk.stop()
         clerk.assert_kept(one.theirs)
+        one.assert_moved()
+
+
+@contextmanager
+def slowly(server: PostgresServer) -> Iterator[None]:
+    """Each flush of the server's takes 50 ms longer, for the length of the block."""
+    postmaster = (server.data / "postmaster.pid").read_text().splitlines()[0]
+    calls = ("-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_enter=50000")
+    child = subprocess.Popen(["strace", "-f", "-qq", "-o", "/dev/null", "-p", postmaster, *calls])
+    try:
+        yield
+    finally:
+        child.terminate()
+        child.wait()
+
+
+@pytest.mark.server
+@pytest.mark.skipif(which("strace") is None, reason="strace makes the disk slow")
+def test_a_disk_that_is_too_slow_for_a_flush_each_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    with (
+        servers(target={"fsync": "on", "autovacuum": "off"}) as both,
+        migration(both, tmp_path, "slow", SCRIPT + TALK, follow="{max_lag: 64kB}", over=UNHURRIED) as one,
+    ):
+        one.succeeds("run", "--until", "copy", "--yes", "--no-input")
+        execute(one.ours, "SET synchronous_commit = off", "CALL talk(30000)")
+        with slowly(one.target):
+            said = one.succeeds(*FOLLOW)
+        assert "the target's disk can't flush as many transactions as the source commits" in said
+        assert commits(one) == "off"
+        name = stream(one)
+        said = one.succeeds("run", "--yes", "--no-input", "--until", "over", "--rerun", "follow")
+        assert f"{name} could not keep up with a flush for each transaction" in said
         one.assert_moved()
