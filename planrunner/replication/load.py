@@ -32,6 +32,7 @@ from planrunner.replication.holders import Onlooker
 from planrunner.replication.identities import table_name
 from planrunner.replication.jobs import SMALL_BYTES, jobs_of
 from planrunner.replication.throttle import Throttle
+from planrunner.replication.units import Unit
 from planrunner.replication.watch import watching
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from planrunner.replication.jobs import Job
     from planrunner.replication.ledger import Copied
     from planrunner.replication.tasks import LeasedSite
-    from planrunner.replication.units import Unit
     from planrunner.replication.watch import Background
     from planrunner.replication.workspace import Workspace
 
@@ -140,13 +140,22 @@ def _left_after(workspace: Workspace, tables: Sequence[Table], error: Exception)
 
 def refuse_rows(workspace: Workspace, units: Sequence[Unit]) -> None:
     """StepConflict when the target already holds rows of units that were never copied; one query for many."""
-    found: set[str] = set()
+    wholes = {unit.table.oid: Unit(table=unit.table) for unit in units}
+    filled = {unit.table.oid for unit in _filled(workspace, list(wholes.values()))}
+    # Some ranges of a table may be copied and others not; mostly none is.
+    found = _filled(workspace, [unit for unit in units if unit.table.oid in filled])
+    if found:
+        raise copy.occupied(sorted({unit.table.qualified for unit in found}))
+
+
+def _filled(workspace: Workspace, units: Sequence[Unit]) -> list[Unit]:
+    """Those of which the target holds rows."""
+    found: list[Unit] = []
     for place in range(0, len(units), _ASKED_AT_ONCE):
         asked = units[place : place + _ASKED_AT_ONCE]
         looks = sql.SQL(" UNION ALL ").join([_look(number, unit) for number, unit in enumerate(asked)])
-        found |= {asked[row[0]].table.qualified for row in workspace.target.rows(looks)}
-    if found:
-        raise copy.occupied(sorted(found))
+        found += [asked[row[0]] for row in workspace.target.rows(looks)]
+    return found
 
 
 def _look(number: int, unit: Unit) -> sql.Composed:
@@ -307,9 +316,12 @@ class Load:
         self._bulletin.copied(done)
         with self._lock:
             self._units_left.subtract(unit.table.qualified for unit in job.units if unit.id in done)
-            complete = [u.table for u in job.units if self._units_left[u.table.qualified] == 0]
+            # Several ranges of one table may travel in one job.
+            complete = {
+                u.table.qualified: u.table for u in job.units if not self._units_left[u.table.qualified]
+            }
         if complete:
-            self._ways.finished(complete)
+            self._ways.finished(list(complete.values()))
 
     def _joined(self, unit: Unit) -> dict[str, Copied]:
         with self._lock:

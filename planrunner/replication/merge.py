@@ -43,8 +43,8 @@ def merge(workspace: Workspace, tables: Sequence[Table], *, streams: int) -> Non
     logins.ready(workspace, workspace.source)
     undo(workspace)
     first = max(old) + 1
-    owned = {unit.id for unit in ranges.units(workspace, tables) if unit.id in workspace.ledger.units()}
-    mine = [unit for unit in ranges.units(workspace, tables) if unit.id in owned]
+    copied = workspace.ledger.units()
+    mine = [unit for unit in ranges.units(workspace, tables) if unit.id in copied]
     groups = generations.grouped(mine, range(first, first + streams), generations.writes(workspace.source))
     also: dict[int, tuple[str, ...]] = {}
     for generation, units in groups.items():

@@ -22,10 +22,11 @@ from planrunner.replication.names import SCHEMA, TRUNCATE_TRIGGER
 from planrunner.replication.units import KEY_TYPES, KeyRange, Unit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from planrunner.model import Json
     from planrunner.postgres.catalog import Table
+    from planrunner.postgres.connection import Session
     from planrunner.replication.names import Names
     from planrunner.replication.workspace import Workspace
 
@@ -34,6 +35,8 @@ MOST_PARTS = 64
 # Read through an index whose order is not the heap's, each range would touch most of the table's pages.
 LEAST_CORRELATION = 0.8
 _SAMPLE_PAGES = 3000
+_RECORDED_AT_ONCE = 100
+_DROPPED_AT_ONCE = 500
 _SAMPLE = """
 SELECT percentile_disc(%s::float8[]) WITHIN GROUP (ORDER BY k)::text[], abs(corr(place, page))
 FROM (SELECT k, page, row_number() OVER (ORDER BY k) AS place
@@ -57,6 +60,11 @@ class Split:
             KeyRange(number=n, column=self.column, type=self.type, low=low, high=high)
             for n, (low, high) in enumerate(pairwise(ends), 1)
         )
+
+    def to_json(self) -> dict[str, Json]:
+        """The split as the ledger has it."""
+        bounds: list[Json] = list(self.bounds)
+        return {"number": self.number, "column": self.column, "type": self.type, "bounds": bounds}
 
     def units(self, table: Table) -> tuple[Unit, ...]:
         """The units of ``table``."""
@@ -89,6 +97,18 @@ def units(workspace: Workspace, tables: Iterable[Table]) -> tuple[Unit, ...]:
     )
 
 
+def counts(workspace: Workspace) -> dict[str, int]:
+    """How many ranges each split table has."""
+    if not workspace.ledger.exists():
+        return {}
+    rows = workspace.target.rows(
+        "SELECT name, jsonb_array_length(detail -> 'bounds') + 1 FROM planrunner.effect"
+        " WHERE plan_id = %s AND step = %s",
+        [workspace.names.plan_id, STEP],
+    )
+    return {row[0]: row[1] for row in rows}
+
+
 def splittable(tables: Iterable[Table], *, above: int, version: int) -> tuple[Table, ...]:
     """The tables big enough to be cut, whose primary key can be a row filter and is what tells their rows.
 
@@ -114,36 +134,55 @@ def _key_type(table: Table) -> str | None:
 def prepare(workspace: Workspace, tables: Sequence[Table], *, above: int) -> None:
     """Cut what is to be cut, record it, and make the publications and triggers; before the first slot.
 
-    Nothing happens when it was done before: the ranges stay what they were at the first capture.
+    Nothing happens when it was done before: the ranges stay what they were at the first capture. What was broken off
+    is made anew.
     """
     if "prepared" not in workspace.ledger.effects(f"{STEP} made"):
         known = recorded(workspace)
-        for table in splittable(tables, above=above, version=workspace.source.identity().version):
-            if table.qualified not in known:
-                _record(workspace, table, number=len(known) + 1, above=above)
-                known = recorded(workspace)
+        big = splittable(tables, above=above, version=workspace.source.identity().version)
+        fresh = [table for table in big if table.qualified not in known]
+        for place in range(0, len(fresh), _RECORDED_AT_ONCE):
+            known |= _recorded(workspace, fresh[place : place + _RECORDED_AT_ONCE], len(known), above=above)
         drop(workspace)
-        with workspace.source.transaction() as session:
-            session.execute("SET LOCAL client_min_messages = warning")
-            for statement in statements(workspace.names, _split_tables(workspace, tables)):
-                session.execute(statement)
-            failpoint("ranges.before_publish")
-        failpoint("ranges.published")
+        _publish(workspace, [(table, known[table.qualified]) for table in tables if table.qualified in known])
         workspace.done(f"{STEP} made", "prepared", {"tables": len(known)})
 
 
-def _record(workspace: Workspace, table: Table, *, number: int, above: int) -> None:
-    split = _cut(workspace, table, number=number, above=above)
-    if split is None:
+def _recorded(workspace: Workspace, tables: Sequence[Table], before: int, *, above: int) -> dict[str, Split]:
+    """Cut ``tables``, after ``before`` others, and put down how; without those that can't be cut."""
+    made: dict[str, Split] = {}
+    for table in tables:
+        split = _cut(workspace, table, number=before + len(made) + 1, above=above)
+        if split is not None:
+            made[table.qualified] = split
+    workspace.all_done(STEP, {name: split.to_json() for name, split in made.items()})
+    for name, split in made.items():
+        parts = len(split.bounds) + 1
+        # The bounds are in the ledger: with many tables they would be most of the journal.
+        told: Mapping[str, Json] = {"number": split.number, "column": split.column, "ranges": parts}
+        workspace.tell(f"{name} is copied in {parts} ranges of its key", told)
+    return made
+
+
+def _publish(workspace: Workspace, splits: Sequence[tuple[Table, Split]]) -> None:
+    """Make what ``splits`` need on the source, a transaction each: a trigger holds writes to its table up till then."""
+    if not splits:
         return
-    detail: Mapping[str, Json] = {
-        "number": split.number,
-        "column": split.column,
-        "type": split.type,
-        "bounds": list(split.bounds),
-    }
-    workspace.done(STEP, table.qualified, detail)
-    workspace.tell(f"{table.qualified} is copied in {len(split.bounds) + 1} ranges of its key", dict(detail))
+    names = workspace.names
+    with workspace.source.session() as session:
+        session.execute("SET client_min_messages = warning")
+        schema = sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(SCHEMA))
+        _make(session, (schema, truncate_function(names, ())))
+        for table, split in splits:
+            _make(session, _publishing(names, table, split))
+
+
+def _make(session: Session, statements: Iterable[sql.Composed]) -> None:
+    with session.transaction():
+        # One way over the line for all of them.
+        session.execute(sql.SQL("; ").join(statements))
+        failpoint("ranges.before_publish")
+    failpoint("ranges.published")
 
 
 def _cut(workspace: Workspace, table: Table, *, number: int, above: int) -> Split | None:
@@ -164,32 +203,23 @@ def _split_tables(workspace: Workspace, tables: Sequence[Table]) -> list[tuple[T
     return [(t, splits[t.qualified]) for t in tables if t.qualified in splits]
 
 
-def statements(names: Names, splits: Sequence[tuple[Table, Split]]) -> tuple[sql.Composed, ...]:
-    """What the source gets for split tables: publications of the wholes and of the ranges, truncate triggers."""
-    if not splits:
-        return ()
-    made = [
-        sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(SCHEMA)),
-        truncate_function(names, ()),
-    ]
-    for table, split in splits:
-        made += publications.named(names, names.whole(split.number), [Unit(table=table)], truncate=True)
-        for unit in split.units(table):
-            assert unit.part is not None
-            name = names.part(split.number, unit.part.number)
-            made += publications.named(names, name, [unit], truncate=False)
-        made.append(
-            sql.SQL(
-                "CREATE TRIGGER {trigger} BEFORE TRUNCATE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION"
-                " {function}({number}); ALTER TABLE ONLY {table} ENABLE ALWAYS TRIGGER {trigger}"
-            ).format(
-                trigger=sql.Identifier(TRUNCATE_TRIGGER),
-                table=table_name(table),
-                function=sql.Identifier(SCHEMA, names.truncate_function),
-                number=sql.Literal(str(split.number)),
-            )
-        )
-    return tuple(made)
+def _publishing(names: Names, table: Table, split: Split) -> Iterator[sql.Composed]:
+    """What the source gets for a split table: publications of the whole and of the ranges, the truncate trigger."""
+    yield from publications.named(names, names.whole(split.number), [Unit(table=table)], truncate=True)
+    for unit in split.units(table):
+        assert unit.part is not None
+        name = names.part(split.number, unit.part.number)
+        yield from publications.named(names, name, [unit], truncate=False)
+    # Last: from here on writes to the table wait for the end of the transaction.
+    yield sql.SQL(
+        "CREATE TRIGGER {trigger} BEFORE TRUNCATE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION"
+        " {function}({number}); ALTER TABLE ONLY {table} ENABLE ALWAYS TRIGGER {trigger}"
+    ).format(
+        trigger=sql.Identifier(TRUNCATE_TRIGGER),
+        table=table_name(table),
+        function=sql.Identifier(SCHEMA, names.truncate_function),
+        number=sql.Literal(str(split.number)),
+    )
 
 
 def truncate_function(names: Names, generations: Sequence[int]) -> sql.Composed:
@@ -295,15 +325,24 @@ def made(workspace: Workspace) -> bool:
 
 
 def drop(workspace: Workspace) -> None:
-    """Remove the ranges' publications and the triggers from the source; nothing happens when there are none."""
+    """Remove the ranges' publications and the triggers from the source; nothing happens when there are none.
+
+    Some publications at a time: each that is dropped takes a lock, of which a server has a number.
+    """
+    if not made(workspace):
+        return
     names = workspace.names
     found = workspace.source.rows(
-        "SELECT pubname::text FROM pg_publication WHERE pubname ~ %s", [f"^{names.plan_prefix}[rs][0-9]"]
+        "SELECT pubname::text FROM pg_publication WHERE pubname ~ %s ORDER BY 1",
+        [f"^{names.plan_prefix}[rs][0-9]"],
     )
     drops = [sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(row[0])) for row in found]
-    if made(workspace):
-        workspace.source.execute(*drops, dropping_function(names))
-        failpoint("ranges.dropped")
+    for place in range(0, len(drops), _DROPPED_AT_ONCE):
+        workspace.source.execute(sql.SQL("; ").join(drops[place : place + _DROPPED_AT_ONCE]))
+        failpoint("ranges.some_dropped")
+    # Last, for by it the rest is found again where this is broken off.
+    workspace.source.execute(dropping_function(names))
+    failpoint("ranges.dropped")
 
 
 def dropping_function(names: Names) -> sql.Composed:

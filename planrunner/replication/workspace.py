@@ -213,8 +213,13 @@ class Workspace:
 
     def done(self, step: str, name: str, detail: Mapping[str, Json] | None = None) -> None:
         """Record an effect in a transaction of its own."""
+        self.all_done(step, {name: detail or {}})
+
+    def all_done(self, step: str, details: Mapping[str, Mapping[str, Json]]) -> None:
+        """Record effects, by name, in one transaction of their own."""
         with self.writing() as session:
-            self.ledger.record_effect(session, step, name, detail or {})
+            for name, detail in details.items():
+                self.ledger.record_effect(session, step, name, detail)
             failpoint("ledger.before_effect")
         failpoint("ledger.effect_recorded")
 

@@ -82,18 +82,17 @@ class Snapshot:
             return job
         space = workspace(run)
         copied, rows, size = space.ledger.done()
-        tables = followed.unsized(space)
-        units = ranges.units(space, tables)
-        waiting = {unit.table.qualified for unit in units if unit.id not in copied}
+        parts = ranges.counts(space)
+        units = {t.qualified: parts.get(t.qualified, 1) for t in followed.unsized(space)}
         streams: dict[str, Json] = {
             s.name: {"retained_bytes": s.retained, "wal_status": s.wal_status}
             for s in slots.existing(run.source, space.names).values()
         }
         return {
-            "units_done": sum(1 for unit in units if unit.id in copied),
-            "units": len(units),
-            "tables_done": len(tables) - len(waiting),
-            "tables": len(tables),
+            "units_done": sum(copied.get(table, 0) for table in units),
+            "units": sum(units.values()),
+            "tables_done": sum(1 for table, count in units.items() if copied.get(table) == count),
+            "tables": len(units),
             "rows": rows,
             "bytes": size,
             "generations": len(space.ledger.generations()),

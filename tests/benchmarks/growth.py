@@ -1,7 +1,8 @@
 """``python -m tests.benchmarks.growth``: how a plan's commands, its state and its journal grow, as JSON.
 
 ``tables`` asks of databases with more and more tables, whose files are sparse: 100 MB each, so 1 TB at 10,000, with
-hardly a byte on the disk. ``units`` copies tables in very many parts, each on record for itself.
+hardly a byte on the disk. ``units`` copies small tables in 64 ranges of their keys each, so that every range is a unit
+of its own: with a publication on the source and a row in the ledger.
 """
 
 from __future__ import annotations
@@ -17,16 +18,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
-from psycopg import sql
 
 from planrunner.clock import SystemClock
 from planrunner.model import Endpoint, Secret, SecretKind, SecretRef, Side
 from planrunner.postgres import catalog
 from planrunner.postgres.connection import Server
+from planrunner.replication import ranges
 from planrunner.replication.jobs import jobs_of
 from planrunner.replication.units import Unit
 from planrunner.sandbox.binaries import wheel_bin
 from planrunner.sandbox.servers import PostgresServer
+from tests.acceptance.helpers import contents
+from tests.benchmarks.measure import measured
 from tests.faults.scene import Migration, migration
 
 if TYPE_CHECKING:
@@ -47,11 +50,14 @@ _TABLE_BYTES = 100 * 10**6
 _PAGE_BYTES = 8192
 _AT_ONCE = 500
 _ROWS_PER_PAGE = 10
+# Ten rows a unit, on several pages: a key whose order the heap does not show is not cut.
+_ROWS_OF_UNITS = 640
+_PATIENCE_SECONDS = 3600
 TABLES = """
 DO $$ BEGIN FOR i IN {first}..{last} LOOP
   EXECUTE format('CREATE TABLE t%s (id serial PRIMARY KEY, a text, b int, c timestamptz)', i);
   EXECUTE format('CREATE INDEX ON t%s (b)', i);
-  EXECUTE format('INSERT INTO t%s (a, b) SELECT repeat(''x'', 700), n FROM generate_series(1, {rows}) n', i);
+  EXECUTE format('INSERT INTO t%s (a, b) SELECT repeat(''x'', {width}), n FROM generate_series(1, {rows}) n', i);
 END LOOP; END $$
 """
 
@@ -121,17 +127,42 @@ def _followed(pair: Pair, folder: Path, count: int, rounds: int) -> dict[str, ob
 
 
 def _units(pair: Pair, folder: Path, count: int, rounds: int) -> dict[str, object]:
-    """A copy in ``count`` parts."""
-    streams, each = 16, 64
-    copy = f"{{jobs: {streams}, chunk_above: 1B, split_above: 1TB}}"
-    pages = 192
-    with _database(
-        pair, folder, f"units{count}", count // each, rows=_ROWS_PER_PAGE * pages, copy=copy
-    ) as one:
-        begun = time.monotonic()
-        one.succeeds("run", "--until", "copy")
-        ran = round(time.monotonic() - begun, 1)
-        return {"units": count, "run": ran, "status": _fastest(one, rounds, "status"), **_kept(one)}
+    """Copy, follow and clean up tables cut into ``count`` units; what each command takes, and what is kept."""
+    tables = -(-count // ranges.MOST_PARTS)
+    copy = "{jobs: 4, split_above: 1B}"
+    with _database(pair, folder, f"units{count}", tables, rows=_ROWS_OF_UNITS, width=24, copy=copy) as one:
+        found: dict[str, object] = {"units": tables * ranges.MOST_PARTS, "tables": tables}
+        for verb in (("preview",), ("run", "--until", "copy"), ("run", "--until", "follow")):
+            found[" ".join(verb)] = _used(one, *verb)
+        found["status"] = min((_used(one, "status") for _ in range(rounds)), key=lambda used: used["wall"])
+        found |= {**_on_record(one), **_kept(one)}
+        assert found["ledger_units"] == found["units"]
+        return {**found, "cleanup": _used(one, "cleanup", "--yes")}
+
+
+def _on_record(one: Migration) -> dict[str, object]:
+    """The ledger's units, of which there is one for each range; and that all their rows are there."""
+    with psycopg.connect(one.theirs) as session:
+        row = session.execute(
+            "SELECT count(*), sum(rows)::bigint, pg_total_relation_size('planrunner.unit') FROM planrunner.unit"
+        ).fetchone()
+    assert row is not None
+    assert contents(one.ours) == contents(one.theirs)
+    return {"ledger_units": row[0], "rows": row[1], "ledger_bytes": row[2]}
+
+
+def _used(one: Migration, *words: str) -> dict[str, float]:
+    """Seconds and memory of a command that succeeds."""
+    log = one.folder / "told.log"
+    secrets = {"SOURCE_PASSWORD": one.source.password, "TARGET_PASSWORD": one.target.password}
+    used = measured(
+        [sys.executable, "-m", "planrunner", words[0], "plan.yaml", *words[1:]],
+        environment={**os.environ, **secrets},
+        log=log,
+        timeout=_PATIENCE_SECONDS,
+    )
+    assert used.code == 0, log.read_text()[-4000:]
+    return {"wall": round(used.wall, 2), "cpu": round(used.cpu, 2), "peak_mb": used.peak_bytes >> 20}
 
 
 def _kept(one: Migration) -> dict[str, object]:
@@ -173,7 +204,7 @@ def _server(server: PostgresServer, database: str) -> Iterator[Server]:
 
 @contextmanager
 def _database(
-    pair: Pair, folder: Path, name: str, count: int, *, rows: int, copy: str = "{}"
+    pair: Pair, folder: Path, name: str, count: int, *, rows: int, width: int = 700, copy: str = "{}"
 ) -> Iterator[Migration]:
     place = folder / name
     place.mkdir()
@@ -181,11 +212,7 @@ def _database(
         with psycopg.connect(one.ours, autocommit=True) as session:
             for first in range(0, count, _AT_ONCE):
                 last = min(first + _AT_ONCE, count) - 1
-                session.execute(
-                    sql.SQL(TABLES).format(
-                        first=sql.Literal(first), last=sql.Literal(last), rows=sql.Literal(rows)
-                    )
-                )
+                session.execute(TABLES.format(first=first, last=last, rows=rows, width=width).encode())
             session.execute("ANALYZE")
         yield one
 

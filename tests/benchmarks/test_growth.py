@@ -36,7 +36,7 @@ def asked(pair: Pair, folder: Path, count: int) -> dict[str, int]:
     found = {}
     with migration(pair, folder, f"grown{count}", "SELECT 1") as one:
         with psycopg.connect(one.ours, autocommit=True) as session:
-            session.execute(TABLES.format(first=0, last=count - 1, rows=20).encode())
+            session.execute(TABLES.format(first=0, last=count - 1, rows=20, width=700).encode())
             session.execute("ANALYZE")
         for words in (("validate",), ("preview",), ("run", "--until", "copy"), ("status",)):
             verb, *options = words

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -58,6 +60,9 @@ SPLIT_MOVES = [
     "UPDATE big SET id = id + 100000 WHERE id = %(a)s AND NOT EXISTS (SELECT FROM big WHERE id = %(a)s + 100000)",
 ]
 WHOLE_MOVES[0] = WHOLE_MOVES[0].replace(" % ", " %% ")
+
+
+WAITING = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'other'::regclass"
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +165,30 @@ def test_a_snapshot_lost_inside_a_split_table_costs_no_finished_range(
         assert churn.done > 0
         assert_equal(pair)
         generations.clear_all(space)
+        assert not ranges.made(space)
+
+
+def test_a_table_that_waits_to_be_split_holds_no_writes_to_those_that_are(
+    servers: tuple[PostgresServer, PostgresServer],
+) -> None:
+    pair = Pair(*servers, name="unheld")
+    pair.create(SPLIT + re.sub(r"\bbig\b", "other", SPLIT))
+    with pair.workspace() as space, ThreadPoolExecutor(1) as pool, psycopg.connect(pair.ours) as holder:
+        holder.execute("INSERT INTO other VALUES (-1, -1, 'written by somebody who has not ended')")
+        tables = verify.followed_tables(space)
+        preparing = pool.submit(ranges.prepare, space, tables, above=1_250_000)
+        with psycopg.connect(pair.ours, autocommit=True) as writer:
+            deadline = space.clock.monotonic() + 60
+            while not writer.execute(WAITING).fetchall():
+                assert not preparing.done()
+                assert space.clock.monotonic() < deadline
+                space.clock.sleep(0.02)
+            writer.execute("SET lock_timeout = '5s'")
+            writer.execute("UPDATE big SET t = 'written meanwhile' WHERE id = 1")
+        holder.rollback()
+        preparing.result()
+        assert set(ranges.counts(space)) == {"public.big", "public.other"}
+        ranges.drop(space)
         assert not ranges.made(space)
 
 
