@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planrunner.cli.fleet_opening import FleetFile, known, loaded, opened
+from planrunner.cli.fleet_opening import FleetFile, known, loaded, opened, refuse_unknown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,6 +26,12 @@ def approve(
     step: Annotated[
         str | None, typer.Option(metavar="STEP", help="Approve this step of members, such as cutover.")
     ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STEP", help="Approve waves for `fleet run --until STEP` only, and not what follows."
+        ),
+    ] = None,
     because: Annotated[str, typer.Option(metavar="REASON", help="Why, for the record.")] = "no reason given",
 ) -> None:
     """Approve that a wave begins, with the members that it has now; or a step of members, as it stands in their plans."""
@@ -33,20 +39,33 @@ def approve(
     from planrunner.fleet.folder import folder_of
 
     if step is not None:
+        _refuse_both(until)
         found, folder, _ = known(fleet)
         out(_approve_step(found, folder, who_or_what or [], step, because))
         return
     # As the next run will see it: an approval is bound to the members that a wave has.
     folder = folder_of(fleet)
-    waves = _waves(loaded(fleet), folder, who_or_what or [])
+    found = loaded(fleet)
+    refuse_unknown(found, until)
+    waves = _waves(found, folder, who_or_what or [], until)
     folder.make()
+    far = "" if until is None else f" up to {until}"
     for wave in waves:
-        _approve_wave(wave, folder, because)
-        out(f"wave {wave.name} ({len(wave.members)} members) is approved.")
-    out(f"Go on with: planrunner fleet run {fleet}")
+        _approve_wave(wave, folder, because, until)
+        out(f"wave {wave.name} ({len(wave.members)} members) is approved{far}.")
+    out(f"Go on with: planrunner fleet run {fleet}{'' if until is None else f' --until {until}'}")
 
 
-def _waves(fleet: "Fleet", folder: "Folder", names: "Sequence[str]") -> "list[Wave]":
+def _refuse_both(until: str | None) -> None:
+    from planrunner.errors import UsageError
+
+    if until is not None:
+        raise UsageError(
+            "--until is for waves, --step for a step of members", remedy="Approve one after the other."
+        )
+
+
+def _waves(fleet: "Fleet", folder: "Folder", names: "Sequence[str]", until: str | None) -> "list[Wave]":
     from planrunner.errors import UsageError
     from planrunner.fleet.journal import chronicle
 
@@ -59,7 +78,7 @@ def _waves(fleet: "Fleet", folder: "Folder", names: "Sequence[str]") -> "list[Wa
     if names:
         return [wave for wave in fleet.waves if wave.name in names]
     known_ones = chronicle(folder.journal)
-    left = [wave for wave in manual if not known_ones.approves(wave.name, wave.digest)]
+    left = [wave for wave in manual if not known_ones.approves(wave.name, wave.digest, until)]
     if not left:
         raise UsageError(
             "no wave of the fleet waits for approval", remedy="With --step a member's step is approved."
@@ -67,7 +86,7 @@ def _waves(fleet: "Fleet", folder: "Folder", names: "Sequence[str]") -> "list[Wa
     return left[:1]
 
 
-def _approve_wave(wave: "Wave", folder: "Folder", because: str) -> None:
+def _approve_wave(wave: "Wave", folder: "Folder", because: str, until: str | None) -> None:
     from planrunner.cli.opening import person
     from planrunner.clock import SystemClock
     from planrunner.fleet.journal import Entry, What, append
@@ -79,6 +98,7 @@ def _approve_wave(wave: "Wave", folder: "Folder", because: str) -> None:
         digest=wave.digest,
         who=person(),
         why=because,
+        until=until,
     )
     append(folder.journal, entry)
 

@@ -55,6 +55,19 @@ def loaded(path: Path, listing: Callable[[Wish], Known | None] | None = None) ->
     return found.fleet
 
 
+def refuse_unknown(fleet: Fleet, until: str | None) -> None:
+    """UsageError when members' plans have no step ``until``."""
+    from planrunner.errors import UsageError
+
+    without = [] if until is None else [member for member in fleet.members if until not in member.steps]
+    if without:
+        more = f" and of {len(without) - 1} more members" if len(without) > 1 else ""
+        raise UsageError(
+            f"the plan of {without[0].name}{more} has no step {until!r}",
+            remedy=f"Its steps are: {', '.join(without[0].steps)}.",
+        )
+
+
 def known(path: Path) -> tuple[Fleet, Folder, tuple[str, ...]]:
     """The fleet as it was last run, as it stands in its file when it never was; and what there is to say of that."""
     from planrunner.fleet.folder import folder_of

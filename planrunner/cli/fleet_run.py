@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planrunner.cli.fleet_opening import FleetFile, asked, kept, loaded, strays
+from planrunner.cli.fleet_opening import FleetFile, asked, kept, loaded, refuse_unknown, strays
 from planrunner.cli.options import Output, OutputFormat, Yes
 
 if TYPE_CHECKING:
@@ -21,6 +21,12 @@ def run(
     fleet: FleetFile,
     *,
     yes: Yes = False,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STEP", help="Let each member stop after this step; one that has counts as done."
+        ),
+    ] = None,
     rediscover: Annotated[
         bool,
         typer.Option("--rediscover", help="Ask AWS anew who the members are, and tell what has changed."),
@@ -36,31 +42,36 @@ def run(
 ) -> None:
     """Bring each member's plan about, wave by wave; run it again to go on where it stopped.
 
-    Exit codes: 0 all are done, 1 members failed (resumable), 2 invalid fleet, 4 a wave or a member waits for approval,
-    5 another run is at work on the fleet, 130 interrupted (resumable).
+    With --until STEP all members go as far as that step, wave by wave; a run without it goes on from there, canary and
+    waves again.
+
+    Exit codes: 0 all are done (up to STEP), 1 members failed (resumable), 2 invalid fleet, 4 a wave or a member waits for
+    approval, 5 another run is at work on the fleet, 130 interrupted (resumable).
     """
     from planrunner.cli.fleet_crew import crew, with_pool
     from planrunner.cli.fleet_homes import homes
     from planrunner.cli.screen import note
     from planrunner.clock import SystemClock
-    from planrunner.fleet.course import Course
+    from planrunner.fleet.course import Course, Means
     from planrunner.fleet.folder import folder_of
 
     folder = folder_of(fleet)
     found = loaded(fleet, lambda wish: _listing(fleet, folder, wish, anew=rediscover))
     if pool is not None:
         found = with_pool(found, pool)
+    refuse_unknown(found, until)
     folder.make()
     with _alone(folder):
         _refuse_moved(found, folder)
         folder.keep(found)
         for line in strays(found, folder):
             note(line)
-        words = ("--yes",) if yes else ()
+        words = (*(("--yes",) if yes else ()), *(("--until", until) if until is not None else ()))
         tell = _stamped if output is Output.TEXT else _unheard
         with crew(found, folder, words, tell) as begin:
             try:
-                Course(found, folder, SystemClock(), tell=tell, homes=homes(found, folder), begin=begin).go()
+                means = Means(tell=tell, homes=homes(found, folder), begin=begin)
+                Course(found, folder, SystemClock(), means, until=until).go()
             finally:
                 _show(found, folder, output)
 

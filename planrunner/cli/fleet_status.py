@@ -1,6 +1,7 @@
 """``planrunner fleet status``: one table for all members, from their states; asks no server but those that keep them."""
 
 import json
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from planrunner.cli.fleet_opening import FleetFile, command, known
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 
     from planrunner.fleet.folder import Folder
     from planrunner.fleet.journal import Chronicle
-    from planrunner.fleet.model import Fleet
+    from planrunner.fleet.model import Fleet, Wave
     from planrunner.fleet.standing import MemberView
 
 
@@ -53,12 +54,25 @@ def _as_text(
     work = f"a run is at work ({at_work})" if at_work else "no run is at work"
     lines = [f"fleet {fleet.name}: {work}", table(HEAD, rows(views, SystemClock().now())), summary(views)]
     gates = [wave for wave in fleet.waves if wave.manual and not journal.approves(wave.name, wave.digest)]
-    lines += [f"wave {wave.name} begins once it is approved" for wave in gates]
+    lines += [_gate(wave, journal) for wave in gates]
+    if any(view.standing is Standing.REACHED for view in views):
+        lines.append(
+            f"Those that are done up to a step go on with: planrunner fleet run {quote(str(fleet.path))}"
+        )
     failed = next((view for view in views if view.standing is Standing.FAILED), None)
     member = fleet.member(failed.name) if failed else None
     if member is not None:
         lines.append(f"One member alone, such as {member.name}: {command('status', fleet, member, folder)}")
     return "\n".join((*lines, *notes))
+
+
+def _gate(wave: "Wave", journal: "Chronicle") -> str:
+    far = journal.approved_until(wave.name, wave.digest)
+    if far:
+        return (
+            f"wave {wave.name} is approved up to {', '.join(far)}; it goes on from there once it is approved"
+        )
+    return f"wave {wave.name} begins once it is approved"
 
 
 def _as_json(
@@ -75,6 +89,7 @@ def _as_json(
             "canary": wave.canary,
             "manual": wave.manual,
             "approved": not wave.manual or journal.approves(wave.name, wave.digest),
+            "approved_until": list(journal.approved_until(wave.name, wave.digest)),
         }
         for wave in fleet.waves
     ]

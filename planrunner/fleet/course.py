@@ -48,11 +48,24 @@ class Tally:
     gate: Wave | None = None
 
 
-class Course:
-    """One run of a fleet. The caller holds the fleet's lock.
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """How a course is heard of, and how it comes to its members.
 
     ``tell`` hears a line for each member that begins or ends, ``begin`` begins the run of one, whose state ``homes``
     knows.
+    """
+
+    tell: Callable[[str], None]
+    homes: HomeOf
+    begin: Callable[[Member], Hand | Errand]
+
+
+class Course:
+    """One run of a fleet. The caller holds the fleet's lock.
+
+    With ``until`` each member goes as far as that step, and counts as done when it is; the runs that ``means`` begin
+    know of it.
     """
 
     def __init__(
@@ -60,17 +73,17 @@ class Course:
         fleet: Fleet,
         folder: Folder,
         clock: Clock,
+        means: Means,
         *,
-        tell: Callable[[str], None],
-        homes: HomeOf,
-        begin: Callable[[Member], Hand | Errand],
+        until: str | None = None,
     ) -> None:
         self._fleet = fleet
         self._folder = folder
         self._clock = clock
-        self._tell = tell
-        self._homes = homes
-        self._start = begin
+        self._tell = means.tell
+        self._homes = means.homes
+        self._start = means.begin
+        self._until = until
         self._tally = Tally()
         self._working: list[Hand | Errand | Stranger] = []
         self._signals = 0
@@ -83,6 +96,7 @@ class Course:
         signal came; whatever it is, no run of ours is at work any more, and the next call goes on. PoolLost when nobody
         knows of those at work: the next call waits for them.
         """
+        self._append(Entry(at=self._clock.now(), what=What.ASKED, about=self._fleet.name, until=self._until))
         with self._listening():
             try:
                 for wave in self._fleet.waves:
@@ -106,10 +120,12 @@ class Course:
         left = deque(member for member in self._fleet.of(wave) if not self._done(member))
         if not left:
             return
-        if wave.manual and not chronicle(self._folder.journal).approves(wave.name, wave.digest):
+        if wave.manual and not chronicle(self._folder.journal).approves(wave.name, wave.digest, self._until):
             self._tally.gate = wave
             return
-        self._tell(f"wave {wave.name}: {len(left)} of {len(wave.members)} members are to be done")
+        self._tell(
+            f"wave {wave.name}: {len(left)} of {len(wave.members)} members are to be {self._all_that_is_asked}"
+        )
         while (left and not self._enough()) or self._working:
             self._heed_signals()
             while left and len(self._working) < self._fleet.max_parallel and not self._enough():
@@ -117,10 +133,14 @@ class Course:
             left.extend(self._ended())
             self._clock.sleep(_LOOK_SECONDS)
 
+    @property
+    def _all_that_is_asked(self) -> str:
+        return "done" if self._until is None else f"done up to {self._until}"
+
     def _done(self, member: Member) -> bool:
         try:
             with self._homes(member) as home:
-                return is_done(member, home.load())
+                return is_done(member, home.load(), self._until)
         except PlanrunnerError:
             # Its own run says what is wrong with the state, or with the way to it; the others go on.
             return False
@@ -164,7 +184,7 @@ class Course:
     def _judge(self, member: Member, ended: Ended) -> None:
         match ended.code:
             case 0:
-                self._tell(f"{member.name}: done")
+                self._tell(f"{member.name}: {self._all_that_is_asked}")
             case DecisionNeeded.exit_code:
                 self._tally.waiting.append(member.name)
                 self._tell(f"{member.name}: waits: {_head(ended)}")
@@ -187,7 +207,11 @@ class Course:
             about=member.name,
             code=ended.code if ended else None,
             told=ended.told if ended else None,
+            until=self._until if what is What.BEGUN else None,
         )
+        self._append(entry)
+
+    def _append(self, entry: Entry) -> None:
         append(self._folder.journal, entry)
 
     def _wind_up(self) -> None:
@@ -203,16 +227,17 @@ class Course:
 
     def _conclude(self) -> None:
         tally, path = self._tally, shlex.quote(str(self._fleet.path))
+        until = "" if self._until is None else f" --until {shlex.quote(self._until)}"
         if self._signals:
             raise Interrupted(
                 "interrupted; what was finished stays finished",
-                remedy=f"Go on with: planrunner fleet run {path}",
+                remedy=f"Go on with: planrunner fleet run {path}{until}",
             )
         if tally.failed:
             raise StepFailed(
                 f"failed: {_named(tally.failed)}",
                 remedy=f"Each says why in: planrunner fleet status {path}\n"
-                f"Once mended, go on with: planrunner fleet run {path}",
+                f"Once mended, go on with: planrunner fleet run {path}{until}",
             )
         if tally.waiting:
             raise DecisionNeeded(
@@ -223,7 +248,7 @@ class Course:
         if tally.gate is not None:
             raise DecisionNeeded(
                 f"wave {tally.gate.name} ({len(tally.gate.members)} members) waits for approval",
-                remedy=f"planrunner fleet approve {path} {tally.gate.name}",
+                remedy=f"planrunner fleet approve {path} {tally.gate.name}{until}",
             )
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""What became of a fleet, a line each, only ever appended to: begun, ended, approved."""
+"""What became of a fleet, a line each, only ever appended to: asked, begun, ended, approved."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 class What(Enum):
     """What a line tells."""
 
+    ASKED = "asked"
     BEGUN = "begun"
     ENDED = "ended"
     APPROVED = "approved"
@@ -30,8 +31,9 @@ class What(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One line. ``about`` is a member, or the wave that was approved.
+    """One line. ``about`` is a member, the wave that was approved, or the fleet of which a run was asked.
 
+    ``until`` is the step up to which a run was asked, begun or approved; None means to the end.
     ``code`` is the exit code of a run that ended, negative for the signal that ended it; ``told`` its error.
     ``digest`` is the wave's when it was approved, by ``who`` and why.
     """
@@ -44,6 +46,7 @@ class Entry:
     digest: str | None = None
     who: str | None = None
     why: str | None = None
+    until: str | None = None
 
     def to_json(self) -> str:
         """The entry as one line without its newline; what is None is left out."""
@@ -52,16 +55,17 @@ class Entry:
             "what": self.what.value,
             "about": self.about,
         }
-        rest = {name: getattr(self, name) for name in ("code", "told", "digest", "who", "why")}
+        rest = {name: getattr(self, name) for name in ("code", "told", "digest", "who", "why", "until")}
         tree |= {name: value for name, value in rest.items() if value is not None}
         return visible(hushed(json.dumps(tree, ensure_ascii=False)))
 
 
 @dataclass(kw_only=True)
 class Past:
-    """What the journal says of one member."""
+    """What the journal says of one member; ``until`` is how far its last run was to go, None to the end."""
 
     begun: int = 0
+    until: str | None = None
     last_begun: datetime | None = None
     last_ended: datetime | None = None
     code: int | None = None
@@ -76,18 +80,26 @@ class Past:
 
 @dataclass(kw_only=True)
 class Chronicle:
-    """The journal, folded: what it says of each member, and which waves were approved as they stood."""
+    """The journal, folded: what it says of each member, and which waves were approved as they stood, and how far.
+
+    ``until`` is how far the fleet's last run was to go, None to the end.
+    """
 
     members: dict[str, Past] = field(default_factory=dict)
-    approved: set[tuple[str, str]] = field(default_factory=set)
+    approved: dict[tuple[str, str], set[str | None]] = field(default_factory=dict)
+    until: str | None = None
 
     def of(self, member: str) -> Past:
         """What is known of a member."""
         return self.members.get(member) or Past()
 
-    def approves(self, wave: str, digest: str) -> bool:
-        """True when the wave was approved with these members."""
-        return (wave, digest) in self.approved
+    def approves(self, wave: str, digest: str, until: str | None = None) -> bool:
+        """True when the wave was approved with these members, wholly or up to ``until``."""
+        return not self.approved.get((wave, digest), set()).isdisjoint({None, until})
+
+    def approved_until(self, wave: str, digest: str) -> tuple[str, ...]:
+        """The steps up to which the wave was approved with these members, in alphabetical order."""
+        return tuple(sorted(step for step in self.approved.get((wave, digest), ()) if step is not None))
 
 
 def append(path: Path, entry: Entry) -> None:
@@ -144,11 +156,15 @@ def _parsed(lines: Iterable[bytes]) -> Iterator[Entry]:
 
 def _fold(found: Chronicle, entry: Entry) -> None:
     if entry.what is What.APPROVED:
-        found.approved.add((entry.about, entry.digest or ""))
+        found.approved.setdefault((entry.about, entry.digest or ""), set()).add(entry.until)
+        return
+    if entry.what is What.ASKED:
+        found.until = entry.until
         return
     past = found.members.setdefault(entry.about, Past())
     if entry.what is What.BEGUN:
         past.begun += 1
+        past.until = entry.until
         past.last_begun, past.last_ended = entry.at, None
         past.code = past.told = None
         return

@@ -79,6 +79,10 @@ class Member:
     steps: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
 
+    def up_to(self, last: str | None) -> tuple[str, ...]:
+        """The ids of its steps up to ``last``, all of them where that is None; ValueError when it has no such step."""
+        return self.steps if last is None else self.steps[: self.steps.index(last) + 1]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fleet:

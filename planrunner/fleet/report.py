@@ -103,5 +103,5 @@ def _cells(line: MemberLine, safe: Callable[[str], str]) -> tuple[str, ...]:
         "" if view.bytes is None else human_bytes(view.bytes),
         str(view.attempts or ""),
         human_seconds(view.seconds) if view.seconds else "",
-        safe(table.head_of(view.told)),
+        safe(table.head_of(view.remark)),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,7 @@ class Standing(Enum):
     WAITING = "waiting"
     FAILED = "failed"
     STOPPED = "stopped"
+    REACHED = "reached"
     DONE = "done"
 
 
@@ -42,6 +43,7 @@ class Standing(Enum):
 class MemberView:
     """One line of the table. ``step`` is the one it is at, ``told`` why it failed or what it waits for.
 
+    ``until`` is the step up to which it was to go and is done, where it goes on from there once it is asked to.
     ``rows`` and ``bytes`` are what its copy has moved, ``lag_bytes`` how far its target was behind when a step last
     told; None where nothing is known. ``since`` is when its standing began.
     """
@@ -59,31 +61,46 @@ class MemberView:
     attempts: int = 0
     seconds: float = 0.0
     told: str | None = None
+    until: str | None = None
+
+    @property
+    def remark(self) -> str | None:
+        """What there is to say of it besides the figures."""
+        return f"done up to {self.until}" if self.until is not None else self.told
 
 
 def look(fleet: Fleet, homes: HomeOf, known: Chronicle) -> tuple[MemberView, ...]:
     """Every member, in the order of the waves."""
     if fleet.state is None:
-        return tuple(view_of(member, homes, known.of(member.name)) for member in fleet.members)
+        return tuple(view_of(member, homes, known) for member in fleet.members)
     with ThreadPoolExecutor(_LOOKS_AT_ONCE) as threads:
-        return tuple(threads.map(lambda one: view_of(one, homes, known.of(one.name)), fleet.members))
+        return tuple(threads.map(lambda one: view_of(one, homes, known), fleet.members))
 
 
-def view_of(member: Member, homes: HomeOf, past: Past) -> MemberView:
+def view_of(member: Member, homes: HomeOf, known: Chronicle) -> MemberView:
     """One member."""
+    past = known.of(member.name)
     try:
         with homes(member) as home:
             running = home.holder() is not None
             state = home.load()
     except PlanrunnerError as error:
         return _view(member, past, None, standing=Standing.FAILED, told=error.message)
-    standing = Standing.RUNNING if running else _standing(member, state, past)
-    return _view(member, past, state, standing=standing, told=_told(standing, member, state, past))
+    until = _reached(member, state, past.until, known.until)
+    standing = Standing.RUNNING if running else _standing(member, state, past, until)
+    view = _view(member, past, state, standing=standing, told=_told(standing, member, state, past))
+    return replace(view, until=until) if standing is Standing.REACHED else view
 
 
-def is_done(member: Member, state: State | None) -> bool:
-    """True when every step of the member's plan has ended well."""
-    return state is not None and all(state.status(step) in _ENDED for step in member.steps)
+def is_done(member: Member, state: State | None, until: str | None = None) -> bool:
+    """True when every step of the member's plan has ended well, or every one up to ``until``."""
+    return state is not None and all(state.status(step) in _ENDED for step in member.up_to(until))
+
+
+def _reached(member: Member, state: State | None, *asked: str | None) -> str | None:
+    """The last of the steps up to which it was ``asked`` to go, by itself or with the fleet, and is done."""
+    known = [step for step in member.steps if step in asked and is_done(member, state, step)]
+    return known[-1] if known else None
 
 
 def words_of(code: int) -> str:
@@ -93,14 +110,25 @@ def words_of(code: int) -> str:
     return f"ended with exit code {code}"
 
 
-def _standing(member: Member, state: State | None, past: Past) -> Standing:
+def _standing(member: Member, state: State | None, past: Past, until: str | None) -> Standing:
+    return _by_state(member, state, until) or _by_last_run(member, state, past)
+
+
+def _by_state(member: Member, state: State | None, until: str | None) -> Standing | None:
+    """What the state alone says, however the last run ended that the fleet saw: another may have brought it so far."""
     if is_done(member, state):
         return Standing.DONE
-    if _at(member, state, StepStatus.WAITING) or past.code == DecisionNeeded.exit_code:
+    if _at(member, state, StepStatus.WAITING):
         return Standing.WAITING
-    if _at(member, state, StepStatus.FAILED):
-        return Standing.FAILED
-    if past.ended and past.code not in {0, *INTERRUPTED}:
+    further = _at(member, state, StepStatus.RUNNING) or _at(member, state, StepStatus.FAILED)
+    return Standing.REACHED if until is not None and not further else None
+
+
+def _by_last_run(member: Member, state: State | None, past: Past) -> Standing:
+    if past.code == DecisionNeeded.exit_code:
+        return Standing.WAITING
+    ended_badly = past.ended and past.code not in {0, *INTERRUPTED}
+    if ended_badly or _at(member, state, StepStatus.FAILED):
         return Standing.FAILED
     # Begun, and nobody is at work any more: interrupted, or killed together with its fleet.
     return Standing.STOPPED if past.begun or (state is not None and state.steps) else Standing.PENDING

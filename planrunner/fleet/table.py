@@ -36,7 +36,7 @@ def _row(view: MemberView, now: datetime) -> tuple[str, ...]:
         "" if view.rows is None else f"{view.rows:,}",
         "" if view.lag_bytes is None else human_bytes(view.lag_bytes),
         since,
-        head_of(view.told),
+        head_of(view.remark),
     )
 
 
@@ -73,4 +73,5 @@ def as_json(view: MemberView) -> dict[str, Json]:
         "attempts": view.attempts,
         "seconds": round(view.seconds, 1),
         "error": view.told,
+        "until": view.until,
     }

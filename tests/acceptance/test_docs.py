@@ -194,6 +194,7 @@ NOT_RUN = {
         (
             "planrunner fleet lint fleet.yaml",
             "planrunner fleet run fleet.yaml",
+            "planrunner fleet run fleet.yaml --until follow",
             "planrunner fleet preview fleet.yaml",
             "planrunner fleet preview fleet.yaml --format markdown --out preview.md",
             "planrunner fleet report fleet.yaml --format html --out fleet.html",

@@ -92,6 +92,55 @@ def test_a_fleet_comes_through_what_breaks_in_it(fleet: Fleet) -> None:
     fleet.assert_moved(fleet.names)
 
 
+@pytest.mark.timeout(400)
+def test_all_members_follow_wave_by_wave_and_are_cut_over_wave_by_wave(fleet: Fleet) -> None:
+    # Killed in the first wave: who is at work goes on by itself, up to the step that he was begun for.
+    first = fleet.start("run", "--until", "follow")
+    wait_for(lambda: bool(fleet.runs().keys() - {"shop-1"}))
+    first.kill()
+    first.communicate()
+    code, said = fleet.run("run", "--until", "follow")
+    assert code == 4, said
+    assert "planrunner fleet approve fleet.yaml second --until follow" in said
+    assert fleet.run("approve", "second", "--until", "follow")[0] == 0
+    code, said = fleet.run("run", "--until", "follow")
+    assert code == 0, said
+    assert set(fleet.standings().values()) == {"reached"}
+    assert {member["until"] for member in fleet.status()["members"]} == {"follow"}
+    for name in fleet.names:
+        steps = fleet.steps(name)
+        assert {step for step, how in steps.items() if how == "done"} == {"copy", "follow"}
+
+    # All of them follow, while nobody runs.
+    for name in fleet.names:
+        with psycopg.connect(fleet.dsn(fleet.source, name)) as session:
+            session.execute("INSERT INTO orders VALUES (9000, %s, 'followed')", [name])
+    for name in fleet.names:
+        wait_for(lambda name=name: has_followed(fleet, name))  # type: ignore[misc]
+
+    # The cutover goes in waves again, and is killed in the first of them.
+    last = fleet.start("run")
+    wait_for(lambda: bool(fleet.runs().keys() - {"shop-1"}))
+    assert fleet.steps("shop-1")["over"] == "done", "the canary is cut over before the first wave"
+    last.kill()
+    last.communicate()
+    code, said = fleet.run("run")
+    assert code == 4, said
+    assert "approve fleet.yaml second\n" in said, "the approval to follow is none to cut over"
+    assert fleet.standings()["shop-6"] == "reached"
+    assert fleet.run("approve", "second")[0] == 0
+    code, said = fleet.run("run")
+    assert code == 0, said
+    assert set(fleet.standings().values()) == {"done"}
+    fleet.assert_moved(fleet.names)
+
+
+def has_followed(fleet: Fleet, name: str) -> bool:
+    with psycopg.connect(fleet.dsn(fleet.target, name)) as session:
+        row = session.execute("SELECT note FROM orders WHERE id = 9000").fetchone()
+    return row == ("followed",)
+
+
 POINTS = {
     "fleet.before_replace": "the roster is not there yet",
     "fleet.journalled": "a member is begun by the journal alone",

@@ -103,6 +103,47 @@ def test_members_wait_for_their_steps_and_waves_for_a_person(fleet: Path, cli: C
 
 
 @pytest.mark.server
+def test_a_fleet_goes_as_far_as_it_is_told_and_says_so(fleet: Path, cli: Cli) -> None:
+    plan = fleet.parent / "shop.yaml"
+    plan.write_text(
+        plan.read_text()
+        .replace("steps:\n", "steps:\n  - {id: check, uses: validate}\n")
+        .replace(", approval: manual", "")
+    )
+    refused = cli("fleet", "run", "fleet.yaml", "--until", "follow")
+    assert refused.returncode == 2
+    assert "the plan of cli-1 and of 1 more members has no step 'follow'" in refused.stderr
+    assert "Its steps are: check, copy." in refused.stderr
+    assert cli("fleet", "approve", "fleet.yaml", "--step", "copy", "--until", "check").returncode == 2
+
+    ended = cli("fleet", "run", "fleet.yaml", "--until", "check")
+    assert ended.returncode == 4, ended.stdout + ended.stderr
+    assert "cli-1: done up to check" in ended.stdout
+    assert "planrunner fleet approve fleet.yaml two --until check" in ended.stderr
+    approved = cli("fleet", "approve", "fleet.yaml", "--until", "check")
+    assert "wave two (1 members) is approved up to check" in approved.stdout
+    ended = cli("fleet", "run", "fleet.yaml", "--until", "check", "--output", "json")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    told = json.loads(ended.stdout)
+    assert told["counts"] == {"reached": 2}
+    assert [(wave["approved"], wave["approved_until"]) for wave in told["waves"]] == [
+        (True, []),
+        (False, ["check"]),
+    ]
+    said = cli("fleet", "status", "fleet.yaml").stdout
+    assert "2 members: 2 reached" in said
+    assert "wave two is approved up to check; it goes on from there once it is approved" in said
+    assert "go on with: planrunner fleet run fleet.yaml" in said
+    assert "done up to check" in cli("fleet", "report", "fleet.yaml").stdout
+
+    assert cli("fleet", "run", "fleet.yaml").returncode == 4
+    assert cli("fleet", "approve", "fleet.yaml").returncode == 0
+    ended = cli("fleet", "run", "fleet.yaml")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "2 members: 2 done" in ended.stdout
+
+
+@pytest.mark.server
 def test_a_preview_sums_up_what_the_members_are_and_a_report_leads_to_theirs(
     fleet: Path, cli: Cli, old: PostgresServer
 ) -> None:
