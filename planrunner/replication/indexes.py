@@ -81,7 +81,8 @@ class Builder:
                 self._own[table_of(entry)].append(entry)
         self._pool = ThreadPoolExecutor(max(terms.jobs, _MOST_BUILDERS), thread_name_prefix="index")
         self._places = Places(self._limit, self._refuse_stopped)
-        self._begun: list[Future[None]] = []
+        self._begun: set[Future[None]] = set()
+        self._failed: Future[None] | None = None
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._onlooker = Onlooker(workspace, workspace.target)
@@ -107,20 +108,18 @@ class Builder:
     def wait(self) -> None:
         """Wait for everything begun so far; the first error is raised."""
         while True:
-            self.refuse_failed()
             with self._lock:
-                waiting = [future for future in self._begun if not future.done()]
-            if not waiting:
+                waiting = next(iter(self._begun), None)
+            self.refuse_failed()
+            if waiting is None:
                 return
-            waiting[0].exception()
+            waiting.exception()
 
     def refuse_failed(self) -> None:
-        """Raise what a builder has failed with, if one has."""
-        with self._lock:
-            failed = next((f for f in self._begun if f.done() and f.exception() is not None), None)
-        if failed is not None:
+        """Raise what a builder has failed with, if one has; cheap to call often."""
+        if self._failed is not None:
             self._stopped.set()
-            failed.result()
+            self._failed.result()
 
     def ready(self, tables: Sequence[Table]) -> None:
         """Begin what belongs to ``tables``, whose rows are all in."""
@@ -173,8 +172,16 @@ class Builder:
 
     def _submit(self, work: Callable[[], None]) -> None:
         self._refuse_stopped()
+        future = self._pool.submit(work)
         with self._lock:
-            self._begun.append(self._pool.submit(work))
+            self._begun.add(future)
+        future.add_done_callback(self._ended)
+
+    def _ended(self, future: Future[None]) -> None:
+        with self._lock:
+            if self._failed is None and not future.cancelled() and future.exception() is not None:
+                self._failed = future
+            self._begun.discard(future)
 
     def _limit(self) -> int:
         steer = self._workspace.steering()

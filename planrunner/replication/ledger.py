@@ -120,6 +120,14 @@ class Ledger:
         )
         return tuple(row[0] for row in rows)
 
+    def generations_of(self, units: Sequence[str]) -> frozenset[int]:
+        """The generations of those of ``units`` that are finished."""
+        rows = self._target.rows(
+            "SELECT DISTINCT generation FROM planrunner.unit WHERE plan_id = %s AND unit_id = ANY (%s)",
+            [self._plan_id, list(units)],
+        )
+        return frozenset(row[0] for row in rows)
+
     def effects(self, step: str) -> dict[str, Any]:
         """What a kind of step has done once, by name, with the detail it recorded."""
         if not self.exists():

@@ -355,8 +355,4 @@ def dropping_function(names: Names) -> sql.Composed:
 
 def generations_of(workspace: Workspace, name: str) -> frozenset[int]:
     """The generations that have copied ranges of the table ``name``; empty for a table that was not split."""
-    return frozenset(
-        unit.generation
-        for unit_id, unit in workspace.ledger.units().items()
-        if unit_id.startswith(f"{name}#")
-    )
+    return workspace.ledger.generations_of([f"{name}#{number}" for number in range(1, MOST_PARTS + 1)])
