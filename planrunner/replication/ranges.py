@@ -337,11 +337,13 @@ def drop(workspace: Workspace) -> None:
         [f"^{names.plan_prefix}[rs][0-9]"],
     )
     drops = [sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(row[0])) for row in found]
-    for place in range(0, len(drops), _DROPPED_AT_ONCE):
-        workspace.source.execute(sql.SQL("; ").join(drops[place : place + _DROPPED_AT_ONCE]))
-        failpoint("ranges.some_dropped")
-    # Last, for by it the rest is found again where this is broken off.
-    workspace.source.execute(dropping_function(names))
+    # One session for all: whoever takes over ends it, and nothing more is dropped.
+    with workspace.source.session() as session:
+        for place in range(0, len(drops), _DROPPED_AT_ONCE):
+            session.execute(sql.SQL("; ").join(drops[place : place + _DROPPED_AT_ONCE]))
+            failpoint("ranges.some_dropped")
+        # Last, for by it the rest is found again where this is broken off.
+        session.execute(dropping_function(names))
     failpoint("ranges.dropped")
 
 
