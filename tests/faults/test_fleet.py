@@ -143,7 +143,8 @@ def has_followed(fleet: Fleet, name: str) -> bool:
 
 POINTS = {
     "fleet.before_replace": "the roster is not there yet",
-    "fleet.journalled": "a member is begun by the journal alone",
+    "fleet.journalled": "it is known how far the run is to go, and nothing more",
+    "fleet.journalled#2": "a member is begun by the journal alone",
     "fleet.before_start": "the same, with a log",
     "fleet.started": "a member is at work, and nobody looks after it",
 }
