@@ -266,13 +266,13 @@ def test_transactions_that_are_prepared_outlive_a_crash_stop_the_cutover_and_com
         events = one.folder / "plan.yaml.events.jsonl"
         wait_for(lambda: events.exists() and "round over" in events.read_text())
         pair[0].stop("immediate")
+        wait_for(lambda: "the round goes on after" in events.read_text())
         pair[0].start()
         # Whoever writes goes on: only the two are in doubt.
         with psycopg.connect(one.ours, autocommit=True) as session:
             session.execute("UPDATE parent SET n = 5 WHERE id = 50")
         said, _ = run.communicate(timeout=PATIENCE_SECONDS)
         assert run.returncode == 0, said
-        assert "the round goes on after" in said
         assert "prepared transaction 'kept' of postgres" in said
         assert doubtful(one.theirs) == []
 
