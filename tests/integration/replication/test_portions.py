@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from planrunner.clock import SystemClock
 from planrunner.pools import worker
 from planrunner.replication import comparison, differences, portions, surveys, verify
 from planrunner.replication.lanes import lane
@@ -37,6 +38,7 @@ BIG = (
     f" INSERT INTO big SELECT i, repeat('w', 100) FROM generate_series(1, {ROWS}) i;"
     " CREATE TABLE few (id int PRIMARY KEY); INSERT INTO few SELECT generate_series(1, 10); ANALYZE;"
 )
+CLOCK = SystemClock()
 _numbers = itertools.count(1)
 
 
@@ -297,4 +299,8 @@ def test_the_view_is_given_back(pair: Pair) -> None:
             assert parts.survey(surveyors, 1, moving=False) is None
             assert [server.value(held) for server in (space.source, space.target)] == [1, 1]
             parts.close()
-            assert [server.value(held) for server in (space.source, space.target)] == [0, 0]
+            # A server notices a moment later that a session has ended.
+            give_up = CLOCK.monotonic() + 30
+            while [server.value(held) for server in (space.source, space.target)] != [0, 0]:
+                assert CLOCK.monotonic() < give_up, "it is held still"
+                CLOCK.sleep(0.05)
