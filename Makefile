@@ -1,7 +1,8 @@
 # The two commands of the README are `make demo` and `make test`; `make check` is the fast loop.
 PYTHON ?= python3
 VENV ?= .venv
-# Server tests wait more than they compute: three at a time fill two cores.
+# Server tests wait more than they compute: three at a time fill two cores. The longest go first, and nobody is idle at
+# the end.
 WORKERS ?= 3
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -17,7 +18,7 @@ demo: $(VENV)/.sandbox
 test: check servers
 	PLANRUNNER_FUZZED_PLANS=20000 $(BIN)/python -m pytest -q -n 2 tests/unit/loading/test_fuzz_plans.py \
 	  tests/unit/loading/test_dialects.py
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup tests/contract tests/faults tests/integration tests/acceptance tests/benchmarks
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup tests/faults tests/acceptance tests/benchmarks tests/contract tests/integration
 
 test: test-release
 .PHONY: lock release executable image release-notes test-release test-pythons

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 CASES = {**dict.fromkeys(range(1, 7), (16, 18)), **dict.fromkeys((7, 8), (15, 17))}
 if "PLANRUNNER_SEED" in os.environ:
     CASES = {int(os.environ["PLANRUNNER_SEED"]): (16, 18)}
-FAULTS = int(os.environ.get("PLANRUNNER_FAULTS", "28"))
+FAULTS = int(os.environ.get("PLANRUNNER_FAULTS", "26"))
 
 
 @pytest.fixture(scope="module")
