@@ -259,6 +259,15 @@ QUERY_CAUSES: tuple[Cause, ...] = (
         ),
     ),
     Cause(
+        sqlstate="40001",
+        words=r"conflict with recovery",
+        message="the standby's replay needed what the query reads",
+        remedy=(
+            "Let the standby wait longer for queries (max_standby_streaming_delay; where it is fed from an archive"
+            " max_standby_archive_delay), then run again."
+        ),
+    ),
+    Cause(
         sqlstate="55P03",
         message="a lock was not free in time",
         remedy=(

@@ -69,6 +69,8 @@ PINNED: Mapping[str, str] = {
 }
 # Tells this process's sessions from those of another one that works on the same plan.
 _PROCESS = secrets.token_hex(3)
+# A single query that only reads fails to serialize for one reason alone: a standby's replay needs its rows.
+_TRIES_BESIDE_REPLAY = 10
 # Joined with pg_settings, so that a setting younger than the server is passed over. Tells by the way who answers.
 _PIN = """
 SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()), pg_catalog.pg_is_in_recovery(),
@@ -296,19 +298,32 @@ class Server:
             raise self._told(error, what) from error
 
     def rows(self, query: Query, params: Sequence[Any] | Mapping[str, Any] | None = None) -> list[Row]:
-        """All rows of a read-only query, on a session kept for such queries; reopened once if lost."""
+        """All rows of a read-only query, on a session kept for such queries; reopened once if lost.
+
+        Asked again where a standby's replay has cancelled it, which says nothing of the query.
+        """
         asked = self.clock.monotonic()
         with self._lock:
-            reader = self._live_reader(asked)
-            try:
-                return reader.execute(query, params).fetchall()
-            except psycopg.OperationalError as error:
-                if not reader.closed:
+            for _ in range(_TRIES_BESIDE_REPLAY):
+                try:
+                    return self._asked(asked, query, params)
+                except psycopg.errors.SerializationFailure:
+                    continue
+                except psycopg.Error as error:
                     raise self._told(error, None) from error
-            except psycopg.Error as error:
-                raise self._told(error, None) from error
             with self.translated():
-                return self._live_reader(asked).execute(query, params).fetchall()
+                return self._asked(asked, query, params)
+
+    def _asked(
+        self, asked: float, query: Query, params: Sequence[Any] | Mapping[str, Any] | None
+    ) -> list[Row]:
+        reader = self._live_reader(asked)
+        try:
+            return reader.execute(query, params).fetchall()
+        except psycopg.OperationalError:
+            if not reader.closed:
+                raise
+        return self._live_reader(asked).execute(query, params).fetchall()
 
     def row(self, query: Query, params: Sequence[Any] | Mapping[str, Any] | None = None) -> Row | None:
         """The first row, None when there is none."""

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 PAUSE_SINCE = 140000
 PAUSE = "SELECT pg_wal_replay_pause()"
 RESUME = "SELECT pg_wal_replay_resume()"
-PROMOTE = "SELECT pg_promote(true, 60)"
+# Not with the function's own wait: its snapshot would hold up, and be cancelled by, the replay that comes before.
+PROMOTE = "SELECT pg_promote(false)"
 _PATIENCE_SECONDS = 120.0
 _POLL_SECONDS = 0.05
 _LOOK: LiteralString = """

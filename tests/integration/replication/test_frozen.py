@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -9,6 +12,7 @@ import pytest
 
 from planrunner.errors import SnapshotLost, StepBlocked, StepConflict
 from planrunner.model import Mark, Side
+from planrunner.postgres.lsn import Lsn
 from planrunner.replication import freezing, frozen, frozen_checks, standby
 from planrunner.replication.workspace import Freezing, Way
 from tests.faults.standbys import standby as streaming
@@ -25,6 +29,10 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.server
 PHYSICAL = "physical_of_the_standby"
+ASLEEP = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+CANCELLED = """
+SELECT confl_snapshot FROM pg_stat_database_conflicts WHERE datname = current_database()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -167,3 +175,45 @@ def test_the_source_keeps_no_wal_for_a_standby_that_is_paused(pair: Streams) -> 
     received = standby.received(pair.space.bulk)
     assert received is not None
     assert received - now.end > 35 << 20
+
+
+def test_a_query_that_replay_cancels_is_asked_again(pair: Streams) -> None:
+    with impatient(pair, "0"):
+        pair.source("INSERT INTO lines SELECT n, 0 FROM generate_series(1, 10) n")
+        pair.wait_until(lambda: on_replica(pair, "SELECT id FROM public.lines"))
+        query = "SELECT count(*) FROM public.lines, (SELECT pg_sleep(2)) AS slept"
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            asked = pool.submit(pair.space.bulk.value, query)
+            pair.wait_until(lambda: on_replica(pair, ASLEEP) == [(1,)])
+            pair.source("DELETE FROM lines", "VACUUM lines")
+            assert asked.result() == 0
+        pair.wait_until(lambda: on_replica(pair, CANCELLED)[0][0] > 0)
+
+
+def test_rows_that_were_removed_meanwhile_do_not_keep_it_from_its_promotion(
+    pair: Streams, source_server: PostgresServer
+) -> None:
+    with streaming(source_server) as other:
+        server = connected(other, pair.space.source.identity().database, Side.REPLICA)
+        assert pair.space.freezing is not None
+        pair.space.freezing = replace(pair.space.freezing, server=server)
+        with impatient(pair, "100ms"):
+            standby.pause(server, pair.space.clock)
+            # What its replay does first is to remove what every older snapshot still sees.
+            pair.source("INSERT INTO lines VALUES (1, 1)", "DELETE FROM lines", "VACUUM lines")
+            written = freezing.written(pair.space.source)
+            pair.wait_until(lambda: (standby.received(server) or Lsn(0)) >= written)
+
+            standby.promote(server, pair.space.clock)
+            assert not standby.look(server).recovering
+        server.close()
+
+
+@contextmanager
+def impatient(pair: Streams, delay: str) -> Iterator[None]:
+    """The replica waits no longer than that for a query that needs what its replay removes."""
+    on_replica(pair, f"ALTER SYSTEM SET max_standby_streaming_delay = '{delay}'")
+    on_replica(pair, "SELECT pg_reload_conf()")
+    yield
+    on_replica(pair, "ALTER SYSTEM RESET max_standby_streaming_delay")
+    on_replica(pair, "SELECT pg_reload_conf()")
