@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import psycopg
 
 from planrunner import remains
-from planrunner.errors import DifferencesFound, PlanrunnerError, ServerError, StepFailed
+from planrunner.errors import DifferencesFound, LeaseLost, PlanrunnerError, ServerError, StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.model import Side
 from planrunner.postgres.lsn import Lsn
@@ -130,6 +130,19 @@ class Pause:
                 remedy="Raise write_pause_budget, set verify: changed, or cut over at a quieter hour.",
             )
         return remaining
+
+    @contextmanager
+    def waiting(self, name: str) -> Iterator[float]:
+        """Time a part that waits for the other side, for the seconds that are left; what fails there says what became."""
+        left = self.left()
+        try:
+            with self.part(name):
+                yield left
+        except StepFailed as error:
+            raise type(error)(
+                f"{error.message.rstrip('.')}; everything was rolled back and writers go on",
+                remedy=error.remedy,
+            ) from error
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -350,15 +363,34 @@ def open_target(workspace: Workspace) -> None:
                 session.execute(fence.opening(workspace.names))
             workspace.ledger.record_effect(session, STEP, OPENED, {})
 
-    outcome.persistently(opened, workspace.clock)
+    with _between(Side.SOURCE, Side.TARGET):
+        outcome.persistently(opened, workspace.clock)
     failpoint("cutover.opened")
 
 
 def open_source(workspace: Workspace) -> None:
     """Open the source to writers again; a line that breaks is tried again for a while."""
     workspace.lease  # noqa: B018  # nobody but the holder opens a side
-    outcome.persistently(lambda: workspace.source.execute(fence.opening(workspace.names)), workspace.clock)
+    with _between(Side.TARGET, Side.SOURCE):
+        outcome.persistently(
+            lambda: workspace.source.execute(fence.opening(workspace.names)), workspace.clock
+        )
     failpoint("rollback.opened")
+
+
+@contextmanager
+def _between(closed: Side, closed_too: Side) -> Iterator[None]:
+    """Tell of an opening that fails that nobody can write anywhere until then."""
+    try:
+        yield
+    except LeaseLost:
+        raise
+    except ServerError as error:
+        raise StepFailed(
+            f"{error.message}. The {closed.value} is closed and the {closed_too.value} is not open yet: nobody can write"
+            " on either side before the next run",
+            remedy=f"Make the {closed_too.value} reachable and run again at once, which opens it. {error.remedy or ''}",
+        ) from error
 
 
 def aligned_at(workspace: Workspace) -> Lsn | None:

@@ -249,8 +249,8 @@ class _Settling:
                 return polling_following.last(
                     workspace, timeout=pause.left(), jobs=self.terms.gate.effort.jobs
                 )
-        with pause.part("barrier"):
-            barrier.wait(workspace, workspace.ledger.generations(), timeout=pause.left(), poll=0.002)
+        with pause.waiting("barrier") as left:
+            barrier.wait(workspace, workspace.ledger.generations(), timeout=left, poll=0.002)
         return None
 
     def _compared(self, pause: Pause, polled: Verification | None) -> Verification:

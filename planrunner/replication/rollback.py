@@ -134,8 +134,8 @@ def _settle(  # what the pause is about
     *,
     rehearse: bool,
 ) -> None:
-    with pause.part("barrier"):
-        return_streams.wait_back(workspace, pause.left())
+    with pause.waiting("barrier") as left:
+        return_streams.wait_back(workspace, left)
     failpoint("rollback.barrier_passed")
     with pause.part("verification"):
         found = verify.still(

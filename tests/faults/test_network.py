@@ -250,8 +250,6 @@ def test_a_black_hole_that_stays_ends_the_run_with_a_clear_error(scene: Broken) 
         pytest.param("stream", "cutover.fenced", marks=soak),
         pytest.param("source", "cutover.barrier_passed", marks=soak),
         pytest.param("target", "cutover.barrier_passed", marks=soak),
-        pytest.param("source", "cutover.before_commit", marks=soak),
-        pytest.param("target", "cutover.before_commit", marks=soak),
     ],
 )
 @pytest.mark.parametrize("scene", [{"over": "{write_pause_budget: 10s}"}], indirect=True)
@@ -268,6 +266,41 @@ def test_a_black_hole_inside_the_fence_costs_the_writers_their_budget_and_no_mor
     assert "rolled back" in said
     assert "writers go on" in said
     assert not scene.clerk.fenced.is_set()
+    scene.heal()
+    scene.finishes()
+    scene.assert_moved()
+
+
+@soak
+@pytest.mark.parametrize("scene", [{"over": "{write_pause_budget: 10s}"}], indirect=True)
+def test_a_commit_of_the_fence_that_is_swallowed_is_not_known_until_the_source_can_be_asked(
+    scene: Broken,
+) -> None:
+    with swallowed(scene, "source", "cutover.before_commit") as child:
+        # The source has ended the fence by itself, as it would have if the COMMIT had never been sent.
+        assert scene.clerk.writes_on()
+        said, _ = child.communicate(timeout=RUN_SECONDS)
+    assert child.returncode == 1, said
+    scene.assert_clear(said)
+    assert "whether it took effect is not known yet" in said
+    assert not scene.clerk.fenced.is_set()
+    scene.heal()
+    scene.finishes()
+    scene.assert_moved()
+
+
+@soak
+@pytest.mark.parametrize("scene", [{"over": "{write_pause_budget: 10s}"}], indirect=True)
+def test_a_target_that_is_swallowed_behind_the_fences_commit_is_opened_by_the_next_run(
+    scene: Broken,
+) -> None:
+    with swallowed(scene, "target", "cutover.before_commit") as child:
+        said, _ = child.communicate(timeout=RUN_SECONDS)
+    assert child.returncode == 1, said
+    scene.assert_clear(said)
+    # The source is closed, and nobody writes anywhere until the target is opened.
+    assert scene.clerk.fenced.is_set()
+    assert "nobody can write" in said
     scene.heal()
     scene.finishes()
     scene.assert_moved()

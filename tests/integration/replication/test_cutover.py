@@ -17,6 +17,7 @@ from planrunner.errors import (
     StepBlocked,
     StepFailed,
 )
+from planrunner.model import Side
 from planrunner.replication import (
     choices,
     crossing,
@@ -27,7 +28,7 @@ from planrunner.replication import (
     return_streams,
     subscriptions,
 )
-from planrunner.replication.crossing import Position
+from planrunner.replication.crossing import NoSwitch, Position
 from planrunner.replication.generations import Division
 from planrunner.replication.terms import Pace, Terms
 from planrunner.sandbox.binaries import wheel_bin
@@ -38,7 +39,6 @@ from tests.integration.replication.stage import Pair, assert_equal, copy_all, fo
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from planrunner.model import Side
     from planrunner.replication.workspace import Workspace
 
 
@@ -146,6 +146,26 @@ def test_over_the_budget_everything_is_rolled_back_and_the_time_is_accounted_for
         assert not takes_writes(pair.theirs)
         cutover.cut_over(space, terms())
         assert crossing.position(space) is Position.TARGET
+
+
+def test_a_stream_that_stops_behind_the_gate_costs_the_budget_and_says_that_writers_go_on(pair: Pair) -> None:
+    class Stopping(NoSwitch):
+        def __bool__(self) -> bool:
+            return True
+
+        @contextmanager
+        def held(self, to: Side) -> Iterator[None]:
+            assert to is Side.TARGET
+            space.target.execute(subscriptions.dropping(space.names.stream(1))[0])
+            while subscriptions.existing(space.target, space.names)[1].pid is not None:
+                space.clock.sleep(0.05)
+            yield
+
+    with following(pair) as space:
+        with pytest.raises(StepFailed, match="; everything was rolled back and writers go on"):
+            cutover.cut_over(space, terms(switch=Stopping(), budget=3))
+        assert crossing.position(space) is Position.SOURCE
+        assert takes_writes(pair.ours)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -314,6 +334,19 @@ def test_a_target_whose_fence_somebody_took_away_is_noted_as_open(pair: Pair) ->
         fence.lower(space, space.target)
         crossing.open_target(space)
         assert "opened" in space.ledger.effects(cutover.STEP)
+        assert takes_writes(pair.theirs)
+
+
+def test_a_target_that_can_not_be_opened_is_told_with_what_that_means(pair: Pair) -> None:
+    with following(pair) as space:
+        with pytest.raises(StepFailed):
+            cutover.cut_over(space, terms(switch=Breaking(at="to target")))
+        space.target.execute("ALTER TABLE planrunner.effect RENAME TO elsewhere")
+        with pytest.raises(StepFailed, match="nobody can write on either side before the next run") as told:
+            crossing.open_target(space)
+        assert "run again at once" in (told.value.remedy or "")
+        space.target.execute("ALTER TABLE planrunner.elsewhere RENAME TO effect")
+        crossing.open_target(space)
         assert takes_writes(pair.theirs)
 
 
