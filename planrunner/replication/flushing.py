@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from planrunner.replication.health import Health
     from planrunner.replication.workspace import Workspace
 
-WINDOW_SECONDS = 16.0
+_WINDOW_SECONDS = 16.0
 # It would take so long to catch up at the pace of the window.
-LONG_SECONDS = 600.0
+_LONG_SECONDS = 600.0
 # The share of looks at which a worker waits for its disk, where that is what holds it up.
 _SHARE = 0.5
 # WALSync before 17, WalSync since.
@@ -68,9 +68,9 @@ class Flushing:
     def _hopeless(self) -> bool:
         first, last = self._looks[0], self._looks[-1]
         passed = last.at - first.at
-        if passed < WINDOW_SECONDS:
+        if passed < _WINDOW_SECONDS:
             return False
         shrunk = (first.behind - last.behind) / passed
         waits = sum(look.waits for look in self._looks) >= _SHARE * len(self._looks)
         self._looks.popleft()
-        return waits and last.behind > shrunk * LONG_SECONDS
+        return waits and last.behind > shrunk * _LONG_SECONDS

@@ -47,7 +47,7 @@ class Watch:
     they serve commands that change nothing. ``flushing`` is told of each look, where it may act on it.
     """
 
-    def __init__(  # what is watched and what may be done about it, each by its name
+    def __init__(
         self,
         workspace: Workspace,
         generations: Sequence[int],

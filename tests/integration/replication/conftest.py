@@ -128,6 +128,16 @@ def target_server() -> Iterator[PostgresServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def servers() -> Iterator[tuple[PostgresServer, PostgresServer]]:
+    """A source of PostgreSQL 16 and a target of 18, of the module alone, where it makes none of its own."""
+    with (
+        PostgresServer(wheel_bin(16), settings={"wal_level": "logical"}) as source,
+        PostgresServer(wheel_bin(18)) as target,
+    ):
+        yield source, target
+
+
 @pytest.fixture
 def streams() -> Iterator[Callable[..., Streams]]:
     """Makes Streams between two servers: tables on both sides, generation 1 copied, ``following`` or not."""

@@ -21,13 +21,13 @@ from planrunner.replication.courier import mendable
 from planrunner.replication.generations import Division
 from planrunner.replication.schema_dump import Wishes
 from planrunner.sandbox.binaries import wheel_bin
-from planrunner.sandbox.servers import PostgresServer
 from tests.integration.replication.stage import Pair, assert_equal, copy_all, follow_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from planrunner.replication.workspace import Workspace
+    from planrunner.sandbox.servers import PostgresServer
 
 WIDE = """
 CREATE TABLE wide (id int PRIMARY KEY, t text, n numeric, at timestamptz DEFAULT now());
@@ -43,15 +43,6 @@ CHUNKS = Division(chunk_above=4 << 20)
 
 
 _numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[tuple[PostgresServer, PostgresServer]]:
-    with (
-        PostgresServer(wheel_bin(16), settings={"wal_level": "logical"}) as source,
-        PostgresServer(wheel_bin(18)) as target,
-    ):
-        yield source, target
 
 
 @pytest.fixture

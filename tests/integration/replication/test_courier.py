@@ -17,29 +17,19 @@ from planrunner.replication.generations import Division
 from planrunner.replication.handing import here
 from planrunner.replication.schema_dump import Wishes
 from planrunner.replication.units import Unit
-from planrunner.sandbox.binaries import wheel_bin
-from planrunner.sandbox.servers import PostgresServer
 from tests.integration.replication.stage import Pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from planrunner.replication.workspace import Workspace
+    from planrunner.sandbox.servers import PostgresServer
 
 BIG = """
 CREATE TABLE big (id int PRIMARY KEY, t text);
 INSERT INTO big SELECT i, repeat('w', 900) FROM generate_series(1, 30000) i;
 """
 _numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[tuple[PostgresServer, PostgresServer]]:
-    with (
-        PostgresServer(wheel_bin(16), settings={"wal_level": "logical"}) as source,
-        PostgresServer(wheel_bin(18)) as target,
-    ):
-        yield source, target
 
 
 @pytest.fixture

@@ -18,18 +18,16 @@ from planrunner.replication.portions import Portions
 from planrunner.replication.regions import Tract
 from planrunner.replication.tasks import SurveyTask
 from planrunner.replication.throttle import Effort
-from planrunner.sandbox.binaries import wheel_bin
-from planrunner.sandbox.servers import PostgresServer
 from planrunner.verification import VerifyTerms
 from tests.integration.replication.beside import Beside, Losing, workspace
 from tests.integration.replication.stage import Pair
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from concurrent.futures import Future
 
     from planrunner.replication.regions import Survey
     from planrunner.replication.workspace import Workspace
+    from planrunner.sandbox.servers import PostgresServer
     from planrunner.verification import Verification
 
 ROWS = 30_000
@@ -40,12 +38,6 @@ BIG = (
 )
 CLOCK = SystemClock()
 _numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[tuple[PostgresServer, PostgresServer]]:
-    with PostgresServer(wheel_bin(16)) as source, PostgresServer(wheel_bin(18)) as target:
-        yield source, target
 
 
 @pytest.fixture

@@ -25,8 +25,6 @@ from planrunner.replication.shift import Kind
 from planrunner.replication.tasks import BuildTask, CopyTask, SurveyTask
 from planrunner.replication.throttle import Effort
 from planrunner.replication.units import Unit
-from planrunner.sandbox.binaries import wheel_bin
-from planrunner.sandbox.servers import PostgresServer
 from planrunner.verification import VerifyTerms
 from tests.integration.replication.beside import Beside, Losing, workspace
 from tests.integration.replication.stage import Pair, assert_equal, copy_all
@@ -36,6 +34,7 @@ if TYPE_CHECKING:
 
     from planrunner.replication.tasks import LeasedSite
     from planrunner.replication.workspace import Workspace
+    from planrunner.sandbox.servers import PostgresServer
     from planrunner.verification import Verification
 
 CLOCK = SystemClock()
@@ -52,15 +51,6 @@ SOME = (
     + "CREATE INDEX w5 ON s5 (w);"
 )
 _numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[tuple[PostgresServer, PostgresServer]]:
-    with (
-        PostgresServer(wheel_bin(16), settings={"wal_level": "logical"}) as source,
-        PostgresServer(wheel_bin(18)) as target,
-    ):
-        yield source, target
 
 
 @pytest.fixture

@@ -21,8 +21,6 @@ from planrunner.replication.ledger import Lease
 from planrunner.replication.selection import Selection
 from planrunner.replication.takeover import end_stale_sessions
 from planrunner.replication.workspace import Freezing, Way
-from planrunner.sandbox.binaries import wheel_bin
-from planrunner.sandbox.servers import PostgresServer
 from tests.integration.replication.stage import Pair
 
 if TYPE_CHECKING:
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
 
     from planrunner.postgres.connection import Server
     from planrunner.replication.workspace import Workspace
+    from planrunner.sandbox.servers import PostgresServer
 
 SCHEMA = """
 CREATE TABLE item (id int PRIMARY KEY, at timestamptz);
@@ -53,15 +52,6 @@ class Hurrying(SystemClock):
         assert 0 < seconds < 1
         self.slept += 1
         super().sleep(seconds)
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[tuple[PostgresServer, PostgresServer]]:
-    with (
-        PostgresServer(wheel_bin(16), settings={"wal_level": "logical"}) as source,
-        PostgresServer(wheel_bin(18)) as target,
-    ):
-        yield source, target
 
 
 @pytest.fixture
