@@ -21,7 +21,7 @@ EXCEPTIONS = {
     "planrunner.cli.init._create": "a new plan, written under another name and renamed; no server is touched",
     "planrunner.cli.screen.out": "what was asked for with --out; printed otherwise, read by no run",
     "planrunner.engine.interrupts.Interruption._stop_at_once": "the process ends at once, and our tools with it",
-    "planrunner.postgres.connection.Server.rows": "a session that the server holds read-only",
+    "planrunner.postgres.connection.Server._asked": "a session that the server holds read-only",
     "planrunner.postgres.connection.Server.execute": "each call of it is judged by what it is given",
     "planrunner.postgres.preflight_line._probe_by_subscription": "always rolled back",
     "planrunner.postgres.scripts.holds": "a session and a transaction that the server holds read-only",
