@@ -6,7 +6,7 @@ import ipaddress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from planrunner import cloud_requests
+from planrunner import cloud_requests, cloud_target
 from planrunner.cloud_jobs import Noted
 from planrunner.errors import PlanrunnerError
 from planrunner.loading.seren import untold
@@ -98,7 +98,7 @@ def before_copy(run: Run) -> Sequence[Finding]:
     """Whether the job of a copy can be made; nothing once one is made, or may be."""
     if not Noted.of(run.noted(run.spec.id)).to_make:
         return ()
-    return [_key(run), *_told(run), *_reached(run), *_empty(run)]
+    return [_key(run), *_told(run), *_reached(run), *cloud_target.findings(run), *_empty(run)]
 
 
 def before_cutover(plan: Plan) -> Sequence[Finding]:

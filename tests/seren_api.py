@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import conninfo, sql
@@ -42,10 +43,11 @@ class Fault:
 
 @dataclass(kw_only=True)
 class MadeJob:
-    """A job as the API keeps it. ``gate`` is closed while it is being provisioned."""
+    """A job as the API keeps it. ``gate`` is closed while it is being provisioned, ``target`` is where it writes."""
 
     id: str
     body: dict[str, Any]
+    target: str
     gate: threading.Event
     status: str = "provisioning"
     error: str | None = None
@@ -77,7 +79,8 @@ class SerenApi:
     """The API at ``url``, for the key ``key``.
 
     ``faults`` are taken one for each request of their method, ``failing`` lets every job fail after its copy, ``hold``
-    keeps new jobs in provisioning until ``release``. ``on_patch`` is what a changed project's server does.
+    keeps new jobs in provisioning until ``release``. ``on_patch`` is what a changed project's server does. A project's
+    ``branches`` are by their ids, each with its ``name`` and the addresses of its ``databases`` by their names.
     """
 
     def __init__(self, key: str) -> None:
@@ -117,8 +120,8 @@ class SerenApi:
         return [job for job in self.jobs.values() if job.body["command"] == command]
 
     def answer(self, method: str, path: str, headers: Any, body: bytes) -> tuple[int, Any]:
-        if path.startswith("/api/projects/"):
-            return self._project(method, path.rpartition("/")[2], headers, body)
+        if path.startswith("/api/projects"):
+            return self._project(method, urlsplit(path).path.split("/")[3:], headers, body)
         if headers.get("x-api-key") != self.key:
             return 401, {"error": f"the key {headers.get('x-api-key')} is not valid"}
         if method == "POST" and path == "/jobs":
@@ -130,40 +133,56 @@ class SerenApi:
         return 200, job.told()
 
     def _make(self, body: dict[str, Any]) -> tuple[int, Any]:
-        lacking = {"schema_version", "command", "source_url", "target_url"} - body.keys()
+        lacking = {"schema_version", "command", "source_url"} - body.keys()
         if lacking or body["command"] not in {"init", "sync"}:
             return 400, {"error": f"missing: {sorted(lacking)}"}
+        try:
+            target = str(body.get("target_url") or self._place(body))
+        except KeyError as error:
+            return 400, {"error": f"missing or not there: {error}"}
         unknown = body["options"].keys() - {"drop_existing", "enable_sync"}
         if unknown:
             return 400, {"error": f"Unknown option: {sorted(unknown)}"}
-        job = MadeJob(id=str(uuid.uuid4()), body=body, gate=self._open)
+        job = MadeJob(id=str(uuid.uuid4()), body=body, target=target, gate=self._open)
         self.jobs[job.id] = job
         worker = threading.Thread(target=self._work, args=(job,), daemon=True)
         self._threads.append(worker)
         worker.start()
         return 201, {"job_id": job.id, "status": job.status}
 
-    def _project(self, method: str, name: str, headers: Any, body: bytes) -> tuple[int, Any]:
+    def _place(self, body: dict[str, Any]) -> str:
+        """Where a job goes that is told a project, a branch and one database."""
+        (database,) = body["target_databases"]
+        branch = self.projects[body["target_project_id"]]["branches"][body["target_branch_id"]]
+        if body["seren_api_key"] != self.key:
+            raise KeyError("seren_api_key")
+        return str(branch["databases"][database])
+
+    def _project(self, method: str, path: list[str], headers: Any, body: bytes) -> tuple[int, Any]:
         if headers.get("Authorization") != f"Bearer {self.key}":
             return 401, {"error": "unauthorized"}
-        project = self.projects.get(name)
+        if not path:
+            return 200, _page([{"id": name, **_plain(one)} for name, one in self.projects.items()])
+        project = self.projects.get(path[0])
         if project is None:
             return 404, {"error": "no such project"}
+        if path[1:]:
+            return _in_project(project.get("branches", {}), path[2:])
         if method == "PATCH":
             project.update(json.loads(body))
             worker = threading.Thread(target=self.on_patch, daemon=True)
             self._threads.append(worker)
             worker.start()
-        return 200, {"data": {"id": name, **project}}
+        return 200, {"data": {"id": path[0], **_plain(project)}}
 
     def _work(self, job: MadeJob) -> None:
         job.gate.wait(300)
         job.status = "running"
         try:
             job.logs.append(f"source {job.body['source_url']}")
-            _copy(job.body) if job.body["command"] == "init" else _follow(job.body)
+            _copy(job) if job.body["command"] == "init" else _follow(job)
             if self.failing:
-                raise RuntimeError(f"could not go on with {job.body['target_url']}")
+                raise RuntimeError(f"could not go on with {job.target}")
         except Exception as error:  # noqa: BLE001  # whatever it is, the job has failed
             job.error, job.exit_code = str(error), 1
             job.logs.append(f"error: {error}")
@@ -171,6 +190,25 @@ class SerenApi:
             return
         job.exit_code = 0
         job.status = "completed"
+
+
+def _plain(project: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in project.items() if name != "branches"}
+
+
+def _page(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"data": entries, "pagination": {"total": len(entries), "page": 1, "per_page": 100}}
+
+
+def _in_project(branches: dict[str, Any], path: list[str]) -> tuple[int, Any]:
+    if not path:
+        return 200, _page([{"id": name, "name": one["name"]} for name, one in branches.items()])
+    branch = branches.get(path[0])
+    if branch is None or path[1:] not in (["databases"], ["connection-string"]):
+        return 404, {"error": "not found"}
+    if path[1:] == ["databases"]:
+        return 200, _page([{"id": f"db-{name}", "name": name} for name in branch["databases"]])
+    return 200, {"connection_string": next(iter(branch["databases"].values()))}
 
 
 def _handler(api: SerenApi) -> type[BaseHTTPRequestHandler]:
@@ -222,10 +260,10 @@ def _tables(body: dict[str, Any]) -> list[tuple[str, str]]:
     return [("public", parts[0]) if len(parts) == 1 else (parts[0], parts[1]) for parts in named]
 
 
-def _copy(body: dict[str, Any]) -> None:
+def _copy(job: MadeJob) -> None:
     """Publication, slot with its snapshot, and everything as of it by pg_dump and psql."""
-    source, target = _dialled(body["source_url"]), _dialled(body["target_url"])
-    tables = _tables(body)
+    source, target = _dialled(job.body["source_url"]), _dialled(job.target)
+    tables = _tables(job.body)
     named = sql.SQL(", ").join(sql.Identifier(*table) for table in tables)
     which = sql.SQL("FOR TABLE {}").format(named) if tables else sql.SQL("FOR ALL TABLES")
     with psycopg.connect(source, autocommit=True) as session:
@@ -251,8 +289,8 @@ def _copy(body: dict[str, Any]) -> None:
         )
 
 
-def _follow(body: dict[str, Any]) -> None:
-    source, target = _dialled(body["source_url"]), _dialled(body["target_url"])
+def _follow(job: MadeJob) -> None:
+    source, target = _dialled(job.body["source_url"]), _dialled(job.target)
     with psycopg.connect(target, autocommit=True) as session:
         session.execute(
             sql.SQL(

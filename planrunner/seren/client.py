@@ -1,11 +1,11 @@
-"""The client of SerenAI's public API: make a job, ask how far it is, and a project's settings in the console."""
+"""The client of SerenAI's public API: make a job, ask how far it is; the console's projects, branches and settings."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import stamina
 from stamina.instrumentation import set_on_retry_hooks
@@ -26,6 +26,7 @@ _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,199}")
 # A made-up job by which a key is tried: the API looks at the key first.
 _NOBODY = "planrunner-asks-whether-this-key-is-taken"
 _GONE = "HTTP 404"
+_LISTED = 8
 
 
 def is_job_id(text: str) -> bool:
@@ -96,8 +97,24 @@ class Project:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Listing:
+    """What the console lists, its names by their ids. ``more`` are those that it did not tell of."""
+
+    what: str
+    names: Mapping[str, str]
+    more: int
+
+    def __str__(self) -> str:
+        """For people: which there are."""
+        shown = [name if name == id_ else f"{name} ({id_})" for id_, name in self.names.items()]
+        rest = self.more + len(shown[_LISTED:])
+        words = [*shown[:_LISTED], *([f"{rest} more"] if rest else [])]
+        return f"{self.what} there are: {', '.join(words)}" if words else f"there are no {self.what}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Console:
-    """The console's API of projects."""
+    """The console's API of projects, their branches, and the databases of these."""
 
     line: Line
 
@@ -108,8 +125,40 @@ class Console:
         return cls(line=Line(base=console, headers=headers, hidden=(key,)))
 
     def project(self, project_id: str) -> Project:
-        """The project; CloudError."""
-        return self._read(project_id, _again(self.line, "GET", _path(project_id)))
+        """The project; CloudError, which names those that the key sees where it does not see this one."""
+        try:
+            told = _again(self.line, "GET", _path(project_id))
+        except CloudError as error:
+            if error.code != _GONE:
+                raise
+            raise CloudError(
+                f"seren: the key sees no project {project_id}; {self.projects()}",
+                remedy="Write the id of the target's project as connections.target.seren.project.",
+                code=_GONE,
+            ) from error
+        return self._read(project_id, told)
+
+    def projects(self) -> Listing:
+        """The projects that the key sees; CloudError."""
+        return self._listed("projects", "/api/projects")
+
+    def branches(self, project_id: str) -> Listing:
+        """The branches of a project; CloudError."""
+        return self._listed("branches", f"{_path(project_id)}/branches")
+
+    def databases(self, project_id: str, branch_id: str) -> Listing:
+        """The databases of a branch; CloudError."""
+        return self._listed("databases", f"{_branch(project_id, branch_id)}/databases")
+
+    def host(self, project_id: str, branch_id: str) -> str:
+        """The host by which the console's users dial a branch; CloudError."""
+        path = f"{_branch(project_id, branch_id)}/connection-string?pooled=false"
+        told = _again(self.line, "GET", path).get("connection_string")
+        host = urlsplit(told).hostname if isinstance(told, str) else None
+        if not host:
+            # Not what it said: a password is in there.
+            raise self._unreadable(path, "names no host")
+        return host
 
     def enable_logical(self, project_id: str) -> Project:
         """Turn logical replication on, for good; a second time changes nothing. CloudError."""
@@ -122,16 +171,35 @@ class Console:
         data = told.get("data", told)
         logical = data.get("enable_logical_replication") if isinstance(data, dict) else None
         if not isinstance(data, dict) or not isinstance(logical, bool):
-            raise CloudError(
-                f"seren: {self.line.base}{_path(project_id)}: the answer does not say enable_logical_replication",
-                remedy="Look at the project's settings in SerenDB's console.",
-                code=UNREADABLE,
-            )
+            raise self._unreadable(_path(project_id), "does not say enable_logical_replication")
         return Project(id=project_id, name=str(data.get("name", project_id)), logical=logical)
+
+    def _listed(self, what: str, path: str) -> Listing:
+        told = _again(self.line, "GET", path)
+        data, pages = told.get("data"), told.get("pagination")
+        if not isinstance(data, list) or not all(isinstance(e, dict) and "id" in e for e in data):
+            raise self._unreadable(path, f"lists no {what}")
+        total = pages.get("total") if isinstance(pages, dict) else None
+        return Listing(
+            what=what,
+            names={str(each["id"]): str(each.get("name", each["id"])) for each in data},
+            more=max(total - len(data), 0) if isinstance(total, int) else 0,
+        )
+
+    def _unreadable(self, path: str, what: str) -> CloudError:
+        return CloudError(
+            f"seren: {self.line.base}{path}: the answer {what}",
+            remedy="Look at the project in SerenDB's console.",
+            code=UNREADABLE,
+        )
 
 
 def _path(project_id: str) -> str:
     return f"/api/projects/{quote(project_id, safe='')}"
+
+
+def _branch(project_id: str, branch_id: str) -> str:
+    return f"{_path(project_id)}/branches/{quote(branch_id, safe='')}"
 
 
 def _again(

@@ -128,6 +128,42 @@ def test_a_job_whose_reply_is_lost_is_not_made_again_before_somebody_says_so(
         assert_secret(it, said)
 
 
+def test_a_target_that_is_named_by_its_branch_is_looked_for_and_filled(pair: Pair, tmp_path: Path) -> None:
+    with scene(pair, tmp_path, "named", seren=", project: pr-1, branch: br-2") as it:
+        server = it.one.target
+        url = f"postgresql://postgres:{server.password}@orders.serendb.com:{server.port}/named"
+        elsewhere = url.replace("orders.", "billing.")
+        code, said = it.one.run("validate", "--code", "PR1407")
+        assert code == FAILED
+        assert "the key sees no project pr-1; there are no projects" in said
+
+        branches = {"br-1": {"name": "main", "databases": {"named": elsewhere}}}
+        it.api.projects["pr-1"] = {
+            "name": "orders",
+            "enable_logical_replication": True,
+            "branches": branches,
+        }
+        code, said = it.one.run("run", "--until", "copy")
+        assert code == FAILED
+        assert "Project orders has no branch br-2; branches there are: main (br-1)" in said
+        assert it.api.jobs == {}
+
+        branches["br-2"] = {"name": "staging", "databases": {"named": elsewhere}}
+        code, said = it.one.run("run", "--until", "copy")
+        assert code == FAILED
+        assert "The job would fill billing.serendb.com" in said
+        assert it.api.jobs == {}
+
+        branches["br-2"]["databases"] = {"named": url}
+        said += it.one.succeeds("run")
+        assert "The target is branch staging of project orders, database named" in said
+        assert contents(it.one.ours) == contents(it.one.theirs)
+        for job in it.api.jobs.values():
+            assert "target_url" not in job.body
+            assert it.one.target.password not in str(job.body)
+        assert_secret(it, said)
+
+
 @pytest.mark.soak
 def test_a_job_that_was_not_made_is_made_once_somebody_says_so(pair: Pair, tmp_path: Path) -> None:
     with scene(pair, tmp_path, "none") as it:

@@ -130,6 +130,7 @@ def test_the_step_that_makes_a_check_follows_from_its_code(entry: Listed) -> Non
         "planrunner.replication.filter_checks": "snapshot",
         "planrunner.postgres.preflight_back": "cutover_verify",
         "planrunner.cloud_checks": "snapshot",
+        "planrunner.cloud_target": "snapshot",
     }
     switching = "cutover_verify" if entry.module.startswith("planrunner.switching") else "validate"
     by_code = {"PR1203": "sync", "PR0921": "cutover_verify", "PR1404": "cutover_verify", "PR1405": "validate"}

@@ -253,3 +253,37 @@ def test_a_project_that_does_not_say_whether_it_decodes_is_refused(api: Api) -> 
     api.answers = [(200, b'{"data": {"id": "p"}}')]
     with pytest.raises(CloudError, match="does not say enable_logical_replication"):
         Console.at(api.url, KEY).project("p")
+
+
+def test_what_the_console_lists_is_told_by_name_and_id_and_what_it_leaves_out_is_counted(api: Api) -> None:
+    page = {"data": [{"id": "br-1", "name": "main"}, {"id": "dev"}], "pagination": {"total": 5}}
+    api.answers = [(200, json.dumps(page).encode())]
+    found = Console.at(api.url, KEY).branches("p/1")
+    assert dict(found.names) == {"br-1": "main", "dev": "dev"}
+    assert str(found) == "branches there are: main (br-1), dev, 3 more"
+    ((method, path, _, _),) = api.seen
+    assert (method, path) == ("GET", "/api/projects/p%2F1/branches")
+
+
+@pytest.mark.parametrize(
+    "body", [b"{}", b'{"data": {}}', b'{"data": ["main"]}', b'{"data": [{"name": "main"}]}']
+)
+def test_a_list_that_can_not_be_read_is_refused(api: Api, body: bytes) -> None:
+    api.answers = [(200, body)]
+    with pytest.raises(CloudError, match="the answer lists no projects"):
+        Console.at(api.url, KEY).projects()
+
+
+def test_a_project_that_is_not_there_is_told_with_those_that_are(api: Api) -> None:
+    api.answers = [(404, b"{}"), (200, b'{"data": [{"id": "pr-1", "name": "orders"}]}')]
+    with pytest.raises(CloudError, match=r"sees no project pr-9; projects there are: orders \(pr-1\)"):
+        Console.at(api.url, KEY).project("pr-9")
+
+
+def test_the_host_of_a_branch_is_told_and_its_password_is_not(api: Api) -> None:
+    api.answers = [(200, b'{"connection_string": "postgresql://u:s3cret@ep-1.serendb.com/app"}')]
+    assert Console.at(api.url, KEY).host("p", "b") == "ep-1.serendb.com"
+    api.answers = [(200, b'{"connection_string": "s3cret"}')]
+    with pytest.raises(CloudError, match="names no host") as raised:
+        Console.at(api.url, KEY).host("p", "b")
+    assert "s3cret" not in str(raised.value) + str(raised.value.remedy)
