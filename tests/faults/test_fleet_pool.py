@@ -133,6 +133,10 @@ def test_members_run_on_workers_and_are_seen_and_approved_from_here(fleet: Fleet
     assert child.returncode == 130, said
     assert not any(map(runs, workers.workers.values()))
 
+    code, said = fleet.run("run", "--until", "follow")
+    assert code == 0, said
+    assert [(m["status"], m["step"]) for m in fleet.status()["members"]] == [("reached", "over")] * 3
+
     code, said = fleet.run("run")
     assert code == 4, said
     assert f"pool: 2 workers with 4 threads at {workers.address}" in said
