@@ -111,7 +111,7 @@ class Table:
 class AdvisoryLock:
     """A session's lock, freed by PostgreSQL when that session ends; its holder's signature is a row of the table.
 
-    With ``take_over`` the session of whoever holds it is ended, once.
+    With ``take_over`` the session of whoever holds it is ended, once, the first time that it is taken.
     """
 
     def __init__(self, server: Server, table: Table, name: str, *, take_over: bool = False) -> None:
@@ -171,6 +171,7 @@ class AdvisoryLock:
         while True:
             row = session.execute("SELECT pg_try_advisory_lock(%s)", [self._key]).fetchone()
             if row is not None and row[0]:
+                self._take_over = False
                 return
             if self._take_over:
                 self._take_over = False

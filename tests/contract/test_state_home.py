@@ -359,5 +359,9 @@ def test_a_holder_whose_lock_is_taken_over_may_not_save(place: Place) -> None:
 def test_who_takes_over_does_it_once(place: Place) -> None:
     if isinstance(place, Files):
         pytest.skip("a file's lock is freed with its process")
-    with place.home(take_over=True).locked(CLOCK), pytest.raises(LockedByAnother), place.home().locked(CLOCK):
+    told = place.home(take_over=True)
+    with told.locked(CLOCK), pytest.raises(LockedByAnother), place.home().locked(CLOCK):
+        pass
+    # Whoever comes after it is another one, which nobody told it to take over from.
+    with place.home().locked(CLOCK), pytest.raises(LockedByAnother), told.locked(CLOCK):
         pass
