@@ -10,6 +10,7 @@ from psycopg import conninfo, sql
 
 from planrunner.errors import QueryFailed
 from planrunner.model import Mark
+from planrunner.postgres.dialled import bounded, place_of
 from planrunner.postgres.preflight_network import is_local, one_database
 from planrunner.postgres.preflight_section import FROM_TARGET, Check
 from planrunner.postgres.tls import VERIFYING, is_socket
@@ -129,7 +130,7 @@ class Line:
     @property
     def place(self) -> str:
         """Where it is dialled."""
-        return f"{self.dial.get('host') or 'localhost'}:{self.dial.get('port') or '5432'}"
+        return place_of(self.dial)
 
 
 def from_target(source: Server, target: Server, needs: Needs) -> Iterator[Finding]:
@@ -214,10 +215,13 @@ def _probe(line: Line, schema: str, *, superuser: bool) -> Finding:
     query = sql.SQL("SELECT answer FROM {}(%s, 'SELECT 1') AS probe(answer int)").format(
         sql.Identifier(schema, "dblink")
     )
+    dial = conninfo.make_conninfo("", **{**line.dial, "password": _NOT_A_PASSWORD})
     try:
-        line.subscriber.rows(
-            query, [conninfo.make_conninfo("", **{**line.dial, "password": _NOT_A_PASSWORD})]
-        )
+        with (
+            line.subscriber.session(read_only=True) as session,
+            bounded(line.subscriber, session, line.place),
+        ):
+            session.execute(query, [dial])
     except QueryFailed as error:
         return _probe_verdict(error, line)
     if superuser:
@@ -238,7 +242,10 @@ def _probe_by_subscription(line: Line, *, superuser: bool) -> Finding:
     command = probing(conninfo.make_conninfo("", **{**line.dial, "password": _NOT_A_PASSWORD}))
     session = line.subscriber.open(read_only=False, autocommit=False)
     try:
-        with line.subscriber.translated(f"dial the {line.whom}"):
+        with (
+            line.subscriber.translated(f"dial the {line.whom}"),
+            bounded(line.subscriber, session, line.place),
+        ):
             session.execute(command)
     except QueryFailed as error:
         if error.sqlstate in {"42501", "25006"}:
@@ -258,7 +265,8 @@ def _probe_verdict(error: QueryFailed, line: Line) -> Finding:
     if _WITHOUT_PASSWORD.search(error.message):
         return _passwordless(line)
     if error.sqlstate in {"08001", "08006"}:
-        words = error.message.partition("could not establish connection; ")[2] or error.message
+        told = error.message.removeprefix(f"{line.who}: ")
+        words = told.partition("could not establish connection; ")[2] or told
         remedy = _line_remedy(line) if _CERTIFICATE.search(words) else error.remedy
         return line.checks.reached.failed(f"{who} can't dial the {whom} at {line.place}: {words}", remedy)
     return line.checks.unprobed.warned(

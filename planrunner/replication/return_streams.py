@@ -16,6 +16,7 @@ from psycopg import conninfo, sql
 from planrunner.errors import StepBlocked, StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.postgres import quiet
+from planrunner.postgres.dialled import bounded, place_of
 from planrunner.replication import (
     barrier,
     generations,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from planrunner.postgres.catalog import Table
-    from planrunner.postgres.connection import Server
     from planrunner.postgres.lsn import Lsn
     from planrunner.replication.workspace import Workspace
 
@@ -81,7 +81,7 @@ class Back:
         failpoint("back.published")
         slots.create_named(space, space.target, space.names.back)
         failpoint("back.slot_made")
-        _try(space.source, _subscription(space))
+        _try(space, _subscription(space))
 
     def align(self, timeout: float) -> Lsn:
         """As ``ReturnStream`` says."""
@@ -109,7 +109,7 @@ class Back:
             origins.made(space, session, name)
         with space.writing_to(space.source) as session:
             session.execute("SET LOCAL client_min_messages = warning")
-            with quiet.unrecorded(session):
+            with bounded(space.source, session, _dialled(space)), quiet.unrecorded(session):
                 session.execute(made)
             session.execute(subscriptions.owning(space.names, name))
             failpoint("back.before_subscribe")
@@ -206,13 +206,18 @@ def subscription_statement(workspace: Workspace, known: Mapping[str, str]) -> sq
     )
 
 
-def _try(server: Server, statement: sql.Composed) -> None:
+def _dialled(workspace: Workspace) -> str:
+    return place_of(subscriptions.dial_parameters(workspace.target))
+
+
+def _try(workspace: Workspace, statement: sql.Composed) -> None:
     """Execute a statement in a transaction that is rolled back: what it would be refused for is known beforehand."""
+    server = workspace.source
     session = server.open(read_only=False, autocommit=False)
     try:
         with server.translated("subscribe to the other side"):
             session.execute("SET LOCAL client_min_messages = error")
-            with quiet.unrecorded(session):
+            with bounded(server, session, _dialled(workspace)), quiet.unrecorded(session):
                 session.execute(statement)
     finally:
         # Rolls back too, and minds no session that is broken.

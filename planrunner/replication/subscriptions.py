@@ -11,6 +11,7 @@ from planrunner import remains
 from planrunner.errors import StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.postgres import quiet
+from planrunner.postgres.dialled import bounded, place_of
 from planrunner.replication import logins, origins, slots
 from planrunner.replication.names import SCHEMA, STOP_TRIGGER
 
@@ -172,15 +173,16 @@ def create_in(
     session.execute("SET LOCAL client_min_messages = warning")
     for trigger in owned.truncating(workspace.names, generation):
         session.execute(trigger)
+    dial = dial_parameters(workspace.source)
     made = statement(
-        {**dial_parameters(workspace.source), **known},
+        {**dial, **known},
         workspace.names,
         generation,
         others=(*owned.publications(workspace.names), *also),
         failover=slot is not None and slot.failover,
         synchronous=workspace.terms.synchronous is not False,
     )
-    with quiet.unrecorded(session):
+    with bounded(workspace.target, session, place_of(dial)), quiet.unrecorded(session):
         session.execute(made)
     session.execute(owning(workspace.names, workspace.names.stream(generation)))
     origins.made(workspace, session, workspace.names.stream(generation))
