@@ -24,6 +24,7 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from planrunner.sandbox import cloudwatch_api, rds_events
 from planrunner.sandbox.ec2_network import Ec2Network
 from planrunner.sandbox.rds_certificates import CertificateAuthority, described
+from planrunner.sandbox.rds_clones import Clones, tell_start
 from planrunner.sandbox.rds_restores import Restores
 from planrunner.sandbox.rds_rules import Params, Rules
 from planrunner.sandbox.rds_script import Fault, Script
@@ -92,7 +93,8 @@ class RdsApi:
         self.world = World(self._backend, server, stand_in, phase=phase)
         self.world.note = self.events.note
         self.restores = Restores(world=self.world, make=lambda one, name: _instance(self._backend, one, name))
-        self._rules = Rules(self.world, self.restores)
+        self.clones = Clones(world=self.world, make=lambda one, name: _instance(self._backend, one, name))
+        self._rules = Rules(self.world, self.restores, self.clones)
         self._http: BaseWSGIServer = make_server(HOST, 0, self, threaded=True, request_handler=_Quiet)
         self._thread = threading.Thread(target=self._http.serve_forever, name="rds api", daemon=True)
 
@@ -123,6 +125,8 @@ class RdsApi:
         self, name: str, *, engine: str = "aurora-postgresql", readers: Iterable[str] = ()
     ) -> StandInCluster:
         """Make the instance the writer of a cluster, Aurora's or (``engine="postgres"``) a Multi-AZ DB cluster."""
+        if engine.startswith("aurora") and self.world.server.running:
+            tell_start(self.world.server, "pg_current_wal_lsn()")
         return self._rules.add_cluster(name, engine, *(self.add_instance(reader) for reader in readers))
 
     def certify(self, identifier: str) -> None:
@@ -136,6 +140,7 @@ class RdsApi:
             self._thread.join(30)
         self._http.server_close()
         self.restores.close()
+        self.clones.close()
         self.world.close()
         self._backend.reset()
         self.network.close()

@@ -8,6 +8,8 @@ from xml.sax.saxutils import escape
 
 from moto.rds.exceptions import DBParameterGroupNotFoundError, RDSClientError
 
+from planrunner.clock import SystemClock
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -28,7 +30,11 @@ class Clusters:
         """DescribeDBClusters."""
         named = params.get("DBClusterIdentifier")
         found = [self._named(params)] if named else list(self.world.clusters.values())
-        return f"<DBClusters>{''.join(map(_worded, found))}</DBClusters>"
+        told = f"<DBClusters>{''.join(map(_worded, found))}</DBClusters>"
+        for cluster in found:
+            if cluster.status == "gone" and not cluster.passing:
+                del self.world.clusters[cluster.identifier]
+        return told
 
     def modified(self, params: Params) -> str:
         """ModifyDBCluster, of the parameter group."""
@@ -82,6 +88,8 @@ def _inner(cluster: StandInCluster) -> str:
         "DBClusterParameterGroup": cluster.group,
         "PreferredMaintenanceWindow": cluster.window,
         "Endpoint": host,
+        "LatestRestorableTime": (SystemClock().now() - cluster.lag).isoformat(),
+        **({"DBSubnetGroup": cluster.subnets} if cluster.subnets else {}),
         **({"ReplicationSourceIdentifier": cluster.copies} if cluster.copies else {}),
     }
     members = "".join(
@@ -91,4 +99,15 @@ def _inner(cluster: StandInCluster) -> str:
         for place, member in enumerate(cluster.members)
     )
     told = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in facts.items())
-    return f"{told}<DBClusterMembers>{members}</DBClusterMembers>"
+    groups = "".join(
+        f"<VpcSecurityGroupMembership><VpcSecurityGroupId>{group}</VpcSecurityGroupId></VpcSecurityGroupMembership>"
+        for group in cluster.security_groups
+    )
+    tags = "".join(
+        f"<Tag><Key>{escape(tag['Key'])}</Key><Value>{escape(tag['Value'])}</Value></Tag>"
+        for tag in cluster.tags
+    )
+    return (
+        f"{told}<DBClusterMembers>{members}</DBClusterMembers>"
+        f"<VpcSecurityGroups>{groups}</VpcSecurityGroups><TagList>{tags}</TagList>"
+    )

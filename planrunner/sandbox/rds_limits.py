@@ -110,10 +110,12 @@ def hide_replication(session: psycopg.Connection[Any]) -> None:
 
 
 def _close_doors(session: psycopg.Connection[Any], server: PostgresServer, *, force_ssl: bool) -> None:
-    """No way into rdsadmin's database, none for physical replication, and none without TLS under ``force_ssl``."""
+    """No way into rdsadmin's database, none to replicate files from elsewhere, none without TLS where it is forced."""
     kind = "hostssl" if force_ssl else "host"
     lines = (
         "local all all scram-sha-256",
+        # Who takes a snapshot of the storage is on the machine itself.
+        "local replication all scram-sha-256",
         "host rdsadmin all all reject",
         f"{kind} all all all scram-sha-256",
     )

@@ -7,7 +7,9 @@ import subprocess
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from moto.rds.exceptions import RDSClientError
 
 from planrunner.sandbox.account import unprivileged
 from planrunner.sandbox.servers import PostgresServer
@@ -32,38 +34,17 @@ class Restores:
 
     def taken(self, params: Mapping[str, str]) -> None:
         """Copy the files as they are now, and what was logged meanwhile."""
-        name, server = params["DBSnapshotIdentifier"].lower(), self.world.server
-        account = unprivileged()
-        folder = Path(tempfile.mkdtemp(prefix="planrunner-snapshot-"))
-        account.own(folder)
-        data = folder / "data"
-        words = ["-d", server.superuser_dsn, "-D", str(data), "-X", "stream", "-c", "fast"]
-        subprocess.run(
-            [server.bin_dir / "pg_basebackup", *words],
-            check=True,
-            capture_output=True,
-            cwd=folder,
-            **account.popen(),
-        )
-        self.files[name] = data
+        self.files[params["DBSnapshotIdentifier"].lower()] = copied(self.world.server, "snapshot")
 
     def restored(self, params: Mapping[str, str]) -> str:
         """Run a server on a snapshot's files: it recovers, and writes WAL of its own from then on."""
-        name, source = params["DBInstanceIdentifier"].lower(), self.world.server
-        server = PostgresServer(source.bin_dir, settings=source.settings, password=source.password)
+        name = params["DBInstanceIdentifier"].lower()
+        if name in self.world.backend.databases:
+            raise RDSClientError("DBInstanceAlreadyExists", "DB instance already exists")
+        server = recovered(self.world.server, self.files[params["DBSnapshotIdentifier"].lower()])
         self.servers[name] = server
-        shutil.rmtree(server.data)
-        shutil.copytree(self.files[params["DBSnapshotIdentifier"].lower()], server.data)
-        account = unprivileged()
-        for path in (server.data, *server.data.rglob("*")):
-            account.own(path)
-        server.data.chmod(0o700)
-        server.start()
-        instance: Any = self.make(server, name)
-        tags = [k for k in params if k.startswith("Tags.") and k.endswith(".Key")]
-        instance.tags = [
-            {"Key": params[key], "Value": params[key.removesuffix(".Key") + ".Value"]} for key in tags
-        ]
+        instance = self.make(server, name)
+        instance.tags = tags_of(params)
         instance.passing = ["creating"]
         return f"<DBInstance><DBInstanceIdentifier>{name}</DBInstanceIdentifier></DBInstance>"
 
@@ -85,3 +66,39 @@ class Restores:
             self.deleted({"DBInstanceIdentifier": name})
         for name in list(self.files):
             self.dropped({"DBSnapshotIdentifier": name})
+
+
+def copied(server: PostgresServer, what: str) -> Path:
+    """The running server's files as they are now, with what was logged meanwhile, in a folder of their own."""
+    account = unprivileged()
+    folder = Path(tempfile.mkdtemp(prefix=f"planrunner-{what}-"))
+    account.own(folder)
+    data = folder / "data"
+    words = ["-d", server.local_dsn, "-D", str(data), "-X", "stream", "-c", "fast"]
+    subprocess.run(
+        [server.bin_dir / "pg_basebackup", *words],
+        check=True,
+        capture_output=True,
+        cwd=folder,
+        **account.popen(),
+    )
+    return data
+
+
+def recovered(source: PostgresServer, data: Path) -> PostgresServer:
+    """A server like ``source`` that has recovered from a copy of its files."""
+    server = PostgresServer(source.bin_dir, settings=source.settings, password=source.password)
+    shutil.rmtree(server.data)
+    shutil.copytree(data, server.data)
+    account = unprivileged()
+    for path in (server.data, *server.data.rglob("*")):
+        account.own(path)
+    server.data.chmod(0o700)
+    server.start()
+    return server
+
+
+def tags_of(params: Mapping[str, str]) -> list[dict[str, str]]:
+    """The tags that a call gives to what it makes."""
+    keys = [k for k in params if k.startswith("Tags.") and k.endswith(".Key")]
+    return [{"Key": params[key], "Value": params[key.removesuffix(".Key") + ".Value"]} for key in keys]

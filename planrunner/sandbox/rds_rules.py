@@ -14,6 +14,7 @@ from planrunner.sandbox.rds_world import StandInCluster, StandInInstance, World
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from planrunner.sandbox.rds_clones import Clones
     from planrunner.sandbox.rds_restores import Restores
 
 Params: TypeAlias = Mapping[str, str]
@@ -27,7 +28,7 @@ class Rules:
     what AWS refuses they refuse with moto's errors.
     """
 
-    def __init__(self, world: World, restores: Restores) -> None:
+    def __init__(self, world: World, restores: Restores, clones: Clones) -> None:
         self.world = world
         self.groups, self.cluster_groups = (Groups(world=world, kind=kind) for kind in _KINDS)
         clusters = Clusters(world=world)
@@ -37,16 +38,20 @@ class Rules:
         }
         self._after: dict[str, Callable[[Params], None]] = {
             "ModifyDBInstance": self._group_attached,
-            "DescribeDBInstances": self._looked_at,
+            "DescribeDBInstances": self._all_looked_at(clones),
             "CreateDBSnapshot": restores.taken,
             "DeleteDBInstance": restores.deleted,
             "DeleteDBSnapshot": restores.dropped,
         }
-        self._answers: dict[str, Callable[[Params], str]] = {
+        self._answers: dict[str, Callable[[Params], str | None]] = {
             "DescribeDBClusters": clusters.described,
             "ModifyDBCluster": clusters.modified,
             "RebootDBCluster": clusters.rebooted,
             "RestoreDBInstanceFromDBSnapshot": restores.restored,
+            "RestoreDBClusterToPointInTime": clones.cloned,
+            "CreateDBInstance": clones.populated,
+            "DeleteDBInstance": clones.unmanned,
+            "DeleteDBCluster": clones.dropped,
         }
         for kind, groups in zip(_KINDS, (self.groups, self.cluster_groups), strict=True):
             self._before |= {
@@ -87,6 +92,8 @@ class Rules:
             engine_version=str(main.engine_version),
             group=f"default.{engine}{major}",
             members=[main, *readers],
+            subnets=str(main.db_subnet_group.name),
+            security_groups=list(main.vpc_security_group_ids),
         )
         for member in cluster.members:
             member.engine = engine
@@ -122,6 +129,13 @@ class Rules:
     def _group_attached(self, params: Params) -> None:
         if "DBParameterGroupName" in params:
             self.world.apply_later(self._named(params))
+
+    def _all_looked_at(self, clones: Clones) -> Callable[[Params], None]:
+        def look(params: Params) -> None:
+            self._looked_at(params)
+            clones.looked_at(params)
+
+        return look
 
     def _looked_at(self, params: Params) -> None:
         for instance in self._seen(params):

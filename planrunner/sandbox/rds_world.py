@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from moto.rds.exceptions import RDSClientError
@@ -64,7 +65,10 @@ class StandInInstance(DBInstance):  # pyright: ignore[reportImplicitAbstractClas
 
 @dataclass(kw_only=True)
 class StandInCluster:
-    """A cluster of instances by name, the writer first; ``passing`` as an instance's."""
+    """A cluster of instances by name, the writer first; ``passing`` as an instance's.
+
+    ``lag``: how far what can be restored of it is behind what it has committed.
+    """
 
     identifier: str
     engine: str
@@ -75,6 +79,10 @@ class StandInCluster:
     window: str = "sun:03:00-sun:04:00"
     copies: str = ""
     passing: list[str] = field(default_factory=list)
+    tags: list[dict[str, str]] = field(default_factory=list)
+    subnets: str = ""
+    security_groups: list[str] = field(default_factory=list)
+    lag: timedelta = timedelta(0)
 
     @property
     def told(self) -> str:

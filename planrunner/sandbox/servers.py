@@ -103,6 +103,17 @@ class PostgresServer:
         return self.dsn(self.superuser, "postgres", password=self.password)
 
     @property
+    def local_dsn(self) -> str:
+        """The same over the socket in its folder; over TCP where that one's path would be too long."""
+        return conninfo.make_conninfo(
+            self.superuser_dsn, **({"host": str(self.folder)} if self._has_socket else {})
+        )
+
+    @property
+    def _has_socket(self) -> bool:
+        return len(str(self.folder)) + len("/.s.PGSQL.65535") < _SOCKET_PATH_LIMIT
+
+    @property
     def version(self) -> tuple[int, int]:
         """Major and minor version of the programs: (16, 14); UsageError when they do not tell."""
         told = self._run("postgres", "--version")
@@ -232,8 +243,7 @@ class PostgresServer:
         return ended.stdout.decode("utf-8", "replace").strip()
 
     def _write_settings(self) -> None:
-        fits = len(str(self.folder)) + len("/.s.PGSQL.65535") < _SOCKET_PATH_LIMIT
-        sockets = str(self.folder) if fits else ""
+        sockets = str(self.folder) if self._has_socket else ""
         own = {"port": str(self.port), "unix_socket_directories": sockets}
         quoted = {k: v.replace("'", "''") for k, v in {**self._settings, **own}.items()}
         config = self.data / "sandbox.conf"
