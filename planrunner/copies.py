@@ -75,6 +75,7 @@ def capture(run: Run, todo: Sequence[Unit]) -> Action:
     divided = division(run)
     now = generations.outlook(space, divided.streams)
     groups = generations.grouped(todo, now.next, generations.writes(run.source))
+    way = thawing.known(run)
     version, failover = run.source.version(), space.terms.failover
     made = Capture(
         names=space.names,
@@ -82,13 +83,13 @@ def capture(run: Run, todo: Sequence[Unit]) -> Action:
         slots=tuple(
             slots.exporting(space.names.stream(g), version, failover=failover).as_string() for g in groups
         )
-        if space.freezing is None
+        if way is None
         else thawing.capturing(
             space.names,
-            space.freezing.way,
+            way,
             [slots.creating(space.names.stream(g), version, failover=failover).as_string() for g in groups],
         ),
-        way=None if space.freezing is None else space.freezing.way,
+        way=way,
         before=(
             *(s for g in now.useless for s in described.clearing(space.names, g)),
             *described.all_told(
@@ -167,6 +168,8 @@ def _holding(made: Capture) -> str:
             return "promote the standby behind it"
         case Way.RESTORE:
             return "restore a snapshot of the source's instance that is taken behind it"
+        case Way.CLONE:
+            return "clone the source's cluster behind it"
         case _:
             assert_never(made.way)
 
@@ -209,7 +212,7 @@ def capturing_anyhow(draft: Draft) -> Action:
         else thawing.capturing(names, way, [thawing.anyhow(names.stream(n)) for n in groups]),
         way=way,
     )
-    return capturing(made, tables="the selected")
+    return thawing.unseen(capturing(made, tables="the selected"), way)
 
 
 def _perform_capture(run: Run) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, assert_never
 
-from planrunner.aws import restores
+from planrunner.aws import clones, restores
 from planrunner.model import Side
 from planrunner.postgres import needs
 from planrunner.replication import barrier, described, freezing, frozen, standby
@@ -32,6 +33,17 @@ def way(draft: Draft) -> Way | None:
     return Way(draft.option("freeze", Way.PAUSE.value))
 
 
+def known(run: Run) -> Way | None:
+    """How the server is frozen for this run, None where it reads on the source; AWS is asked which copy it makes."""
+    space = workspace(run)
+    if space.freezing is None:
+        return None
+    begun = freezing.begun(space)
+    if begun is None and space.freezing.restorer is not None:
+        return space.freezing.restorer.way()
+    return begun or space.freezing.way
+
+
 def capturing(names: Names, how: Way, slots: Sequence[str]) -> tuple[str, ...]:
     """What is executed once the publications are there: the slots, then what freezes the standby."""
     freezes: tuple[str, ...]
@@ -48,6 +60,14 @@ def capturing(names: Names, how: Way, slots: Sequence[str]) -> tuple[str, ...]:
                 "-- aws rds create-db-snapshot --db-snapshot-identifier planrunner-… --db-instance-identifier …",
                 "-- aws rds restore-db-instance-from-db-snapshot --db-instance-identifier planrunner-…, like the source's"
                 " in class, subnets, security groups and parameter group",
+            )
+        case Way.CLONE:
+            freezes = (
+                "-- aws rds restore-db-cluster-to-point-in-time --restore-type copy-on-write --use-latest-restorable-time"
+                " --source-db-cluster-identifier … --db-cluster-identifier planrunner-…, like the source's in subnets,"
+                " security groups and parameter group, once what is committed now can be restored",
+                "-- aws rds create-db-instance --db-cluster-identifier planrunner-… --db-instance-identifier"
+                " planrunner-…, of the source's class and parameter group",
             )
         case _:
             assert_never(how)
@@ -66,7 +86,7 @@ def missing(run: Run, todo: Sequence[Unit]) -> Sequence[Action]:
     space = workspace(run)
     if space.freezing is None or not (todo or freezing.begun(space)):
         return ()
-    if space.freezing.way is Way.RESTORE:
+    if space.freezing.way in (Way.RESTORE, Way.CLONE):
         return ()  # cleanup removes it
     return [thawing(space.freezing.way)]
 
@@ -89,7 +109,17 @@ def thawing(how: Way) -> Action:
                 (f"-- none {_ON_REPLICA}",),
             )
         case Way.RESTORE:
-            return _removing()
+            return _removing(
+                "delete the instances that were restored for the copy, and their snapshots",
+                "aws rds delete-db-snapshot --db-snapshot-identifier planrunner-…",
+                (*restores.LOOKING, *restores.REMOVING),
+            )
+        case Way.CLONE:
+            return _removing(
+                "delete the clones of the source's cluster that were made for the copy",
+                "aws rds delete-db-cluster --db-cluster-identifier planrunner-… --skip-final-snapshot",
+                (*clones.LOOKING, *clones.REMOVING),
+            )
         case _:
             assert_never(how)
     return Action(
@@ -105,17 +135,17 @@ def thawing(how: Way) -> Action:
     )
 
 
-def _removing() -> Action:
+def _removing(summary: str, last: str, rights: tuple[str, ...]) -> Action:
     return Action(
         name="thaw",
-        summary="delete the instances that were restored for the copy, and their snapshots",
+        summary=summary,
         where=Side.AWS,
         statements=(
             "aws rds delete-db-instance --db-instance-identifier planrunner-… --skip-final-snapshot",
-            "aws rds delete-db-snapshot --db-snapshot-identifier planrunner-…",
+            last,
         ),
         locks=NO_LOCKS,
-        needs=(*restores.LOOKING, *restores.REMOVING, *needs.on(Side.TARGET, needs.CREATE)),
+        needs=(*rights, *needs.on(Side.TARGET, needs.CREATE)),
         undo=f"{IRREVERSIBLE}: it was a copy",
         lasting=NOTHING_STAYS,
         destructive=True,
@@ -127,4 +157,17 @@ def needed(how: Way) -> tuple[str, ...]:
     """What freezing needs beside the rights on the source."""
     if how is Way.RESTORE:
         return needs.on(Side.AWS, *restores.LOOKING, *restores.MAKING)
+    if how is Way.CLONE:
+        return needs.on(Side.AWS, *clones.LOOKING, *clones.MAKING)
     return needs.on(Side.REPLICA, needs.FREEZING)
+
+
+def unseen(capture: Action, how: Way | None) -> Action:
+    """The same where nobody has asked AWS yet which copy it makes: what either needs."""
+    if how is not Way.RESTORE:
+        return capture
+    return replace(
+        capture,
+        summary=f"{capture.summary}; or clone its cluster, where that is Aurora's",
+        needs=tuple(dict.fromkeys((*capture.needs, *needed(Way.CLONE)))),
+    )

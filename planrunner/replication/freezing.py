@@ -8,6 +8,7 @@ it has come.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, assert_never
 from uuid import UUID
 
@@ -32,6 +33,7 @@ PATIENCE_SECONDS = 600.0
 _NEWS_SECONDS = 5.0
 _POLL_SECONDS = 0.1
 _RECEIVED_SECONDS = 10.0
+_COPY = {Way.RESTORE: "restored server", Way.CLONE: "clone"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +75,7 @@ class Stand:
                 found = self._went_on(now)
             case Way.PROMOTE:
                 found = self._written(now, strangers=now.next_xid != self.next_xid)
-            case Way.RESTORE:
+            case Way.RESTORE | Way.CLONE:
                 # The service itself writes to databases of its own, so transaction ids go on.
                 found = self._written(now, strangers=now.written != self.written)
             case _:
@@ -99,15 +101,20 @@ def begun(workspace: Workspace) -> Way | None:
     return None if found is None else Way(found["way"])
 
 
-def remove_restored(workspace: Workspace) -> None:
-    """Take away what was restored for this plan; StepBlocked where the plan does not say any more where that was."""
+def look(server: Server, way: Way | None) -> Standing:
+    """Where a server stands now that was brought to a stand in that way."""
+    return standby.look(server, clone=way is Way.CLONE)
+
+
+def remove_restored(workspace: Workspace, way: Way) -> None:
+    """Take away what was made for this plan; StepBlocked where the plan does not say any more of what."""
     known = workspace.ledger.effects(STEP).get(BEGUN, {})
     if workspace.freezing is None or workspace.freezing.restorer is None:
         raise StepBlocked(
             "aws: instances were restored for this plan, and it names no instance of the source any more",
             remedy="Name it again as connections.source.rds, then clean up.",
         )
-    workspace.freezing.restorer.remove(int(known.get("generation", 1)))
+    workspace.freezing.restorer.remove(way, int(known.get("generation", 1)))
 
 
 def ended(workspace: Workspace) -> None:
@@ -118,9 +125,13 @@ def ended(workspace: Workspace) -> None:
 
 
 def refuse_strange(workspace: Workspace) -> None:
-    """StepBlocked where the replica is no copy of the source's cluster."""
+    """StepBlocked where the replica is no copy of the source's cluster.
+
+    Whether the clone of an Aurora cluster keeps its identifier is not documented: there the markers alone prove it.
+    """
     ours, theirs = workspace.source.identity(), workspace.bulk.identity()
-    if ours.system_identifier != theirs.system_identifier or ours.database != theirs.database:
+    strange = ours.system_identifier != theirs.system_identifier and begun(workspace) is not Way.CLONE
+    if strange or ours.database != theirs.database:
         raise StepBlocked(
             f"replica: it is {theirs.system_identifier}/{theirs.database}, the source is"
             f" {ours.system_identifier}/{ours.database}: not a standby of it",
@@ -141,8 +152,8 @@ def freeze(workspace: Workspace, generation: int, least: Lsn) -> Stand:
             end = _paused(workspace, generation, least)
         case Way.PROMOTE:
             end = _promoted(workspace, generation, least)
-        case Way.RESTORE:
-            end = _restored(workspace, generation)
+        case Way.RESTORE | Way.CLONE:
+            way, end = _restored(workspace, generation)
         case _:
             assert_never(way)
     if end < least:
@@ -151,7 +162,7 @@ def freeze(workspace: Workspace, generation: int, least: Lsn) -> Stand:
             remedy="`planrunner cleanup` this plan, and run again with a standby that follows.",
         )
     _refuse_later(workspace, generation, end)
-    now = standby.look(workspace.bulk)
+    now = look(workspace.bulk, way)
     stand = Stand(way=way, end=end, next_xid=now.next_xid, written=now.written)
     if (difference := stand.difference(now)) != "":
         raise StepFailed(f"replica: it was to stand still at {end}: {difference}", remedy="Run again.")
@@ -218,29 +229,47 @@ def _promoted(workspace: Workspace, generation: int, least: Lsn) -> Lsn:
     return end
 
 
-def _restored(workspace: Workspace, generation: int) -> Lsn:
+def _restored(workspace: Workspace, generation: int) -> tuple[Way, Lsn]:
     assert workspace.freezing is not None
     if workspace.freezing.restorer is None:
         raise StepBlocked(
             "replica: the plan names no instance that could be restored",
             remedy="Name the source's RDS instance as connections.source.rds: {instance: NAME}.",
         )
-    table = workspace.names.barrier(generation)
     known = workspace.ledger.effects(STEP).get(BEGUN, {})
-    token = str(known.get("token", "")) if known.get("generation") == generation else ""
-    if not token:
-        # Committed before anybody can have asked for the snapshot.
-        token = str(barrier.mark(workspace.source, table))
-        workspace.done(STEP, BEGUN, {"way": Way.RESTORE.value, "generation": generation, "token": token})
-    server = workspace.freezing.restorer.make(generation)
+    if known.get("generation") != generation or "since" not in known:
+        known = _marked(workspace, generation, workspace.freezing.restorer.way())
+        workspace.done(STEP, BEGUN, known)
+    way, since = Way(known["way"]), datetime.fromisoformat(known["since"])
+    server = workspace.freezing.restorer.make(way, generation, since)
     workspace.freezing = replace(workspace.freezing, server=server)
     refuse_strange(workspace)
-    if not _shows(server, table, UUID(token)):
+    if not _shows(server, workspace.names.barrier(generation), UUID(known["token"])):
         raise StepFailed(
-            "replica: the restored server lacks what the source had committed before the snapshot was taken",
+            f"replica: the {_COPY[way]} lacks what the source had committed before it was asked for",
             remedy="`planrunner cleanup` removes it; then run again.",
         )
-    return standby.recovered_to(server)
+    end = standby.cloned_at(server) if way is Way.CLONE else standby.recovered_to(server)
+    if end < (least := Lsn.parse(known["after"])):
+        raise StepFailed(
+            f"replica: it says that it stands at {end}, and shows what the source committed after {least}",
+            remedy="`planrunner cleanup` removes it; then run again, or read on the source (from: primary).",
+        )
+    return way, end
+
+
+def _marked(workspace: Workspace, generation: int, way: Way) -> Mapping[str, Any]:
+    """What is known of a copy before anybody can have asked for it: a marker that it has to show, when and after what."""
+    after = written(workspace.source)
+    token = barrier.mark(workspace.source, workspace.names.barrier(generation))
+    since: datetime = workspace.source.value("SELECT clock_timestamp()")
+    return {
+        "way": way.value,
+        "generation": generation,
+        "token": str(token),
+        "after": str(after),
+        "since": since.isoformat(),
+    }
 
 
 def server_of(workspace: Workspace, generation: int) -> Server | None:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from planrunner.replication.workspace import Workspace
 
 STEP = "frozen"
+_CALLED = {Way.PAUSE: "standby", Way.PROMOTE: "standby", Way.RESTORE: "restored server", Way.CLONE: "clone"}
+# What a server is that replays nothing.
+_STOOD = {Way.PAUSE: "promoted", Way.PROMOTE: "promoted", Way.RESTORE: "restored", Way.CLONE: "cloned"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +88,9 @@ def _serves(workspace: Workspace, generation: int, record: Record) -> bool:
     if server is None:
         # It may still be restored.
         return record.stand is None
-    now = standby.look(server)
     if record.stand is not None:
-        return record.stand.is_of(now)
+        return record.stand.is_of(freezing.look(server, record.stand.way))
+    now = freezing.look(server, freezing.begun(workspace))
     return now.recovering or freezing.begun(workspace) is not None
 
 
@@ -126,8 +129,7 @@ def hold(workspace: Workspace, groups: Mapping[int, Sequence[Unit]]) -> Round:
         _record(workspace, mine)
         failpoint("frozen.recorded")
         workspace.tell(
-            f"the {'restored server' if stand.way is Way.RESTORE else 'standby'} stands still at {stand.end}:"
-            f" {len(groups)} slots go on from there",
+            f"the {_CALLED[stand.way]} stands still at {stand.end}: {len(groups)} slots go on from there",
             {"lsn": str(stand.end), "way": stand.way.value},
         )
     stands = {g: record.stand for g, record in mine.items() if record.stand is not None}
@@ -192,7 +194,7 @@ class Still:
     def alive(self) -> bool:
         """False where it has moved on, or is away."""
         try:
-            return self._stand.is_of(standby.look(self._server))
+            return self._stand.is_of(freezing.look(self._server, self._stand.way))
         except ServerError:
             return False
 
@@ -211,7 +213,7 @@ class Still:
 
     def confirm(self) -> None:
         """SnapshotLost where it has moved on: it never comes back, so until now it had not."""
-        now = standby.look(self._server)
+        now = freezing.look(self._server, self._stand.way)
         if not self._stand.is_of(now):
             raise SnapshotLost(
                 f"{self._server.side.value}: it stood still at {self._stand.end} and does so no more:"
@@ -236,8 +238,8 @@ def let_go(workspace: Workspace) -> None:
             standby.resume(workspace.bulk)
         case Way.PROMOTE:
             pass
-        case Way.RESTORE:
-            freezing.remove_restored(workspace)
+        case Way.RESTORE | Way.CLONE:
+            freezing.remove_restored(workspace, way)
         case _:
             assert_never(way)
     freezing.ended(workspace)
@@ -248,17 +250,18 @@ def state(workspace: Workspace) -> Mapping[str, Json]:
     if workspace.freezing is None:
         return {}
     ends = sorted({str(r.stand.end) for r in recorded(workspace).values() if r.stand is not None})
-    figures: dict[str, Json] = {"way": workspace.freezing.way.value, "ends": ends}
+    way = freezing.begun(workspace) or workspace.freezing.way
+    figures: dict[str, Json] = {"way": way.value, "ends": ends}
     try:
         held = recorded(workspace)
         server = freezing.server_of(workspace, max(held, default=1))
         if server is None:
             return {**figures, "state": "not restored"}
-        now = standby.look(server)
+        now = freezing.look(server, way)
     except ServerError as error:
         return {**figures, "state": f"away: {error.message}"}
     return {
         **figures,
-        "state": now.state or ("restored" if workspace.freezing.way is Way.RESTORE else "promoted"),
+        "state": now.state or _STOOD[way],
         "replayed": str(now.end),
     }

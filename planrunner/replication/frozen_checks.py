@@ -84,11 +84,25 @@ ROOM = Check(
 RESTORABLE = Check(
     code="PR1609",
     section=REPLICA,
-    title="The source's instance can be restored",
-    why="The rows are read from an instance that is restored from a snapshot of the source's own.",
-    mend="Name the source's RDS instance as connections.source.rds: {instance: NAME}; a member of a cluster has other"
-    " snapshots, which are not carried: use a standby (from: replica).",
+    title="The source's instance can be restored, or its cluster cloned",
+    why="The rows are read from an instance that is restored from a snapshot of the source's own, or from a clone of the"
+    " source's Aurora cluster; where a clone begins its release of Aurora has to tell.",
+    mend="Name the source's RDS instance, or its Aurora cluster's writer, as connections.source.rds: {instance: NAME};"
+    " elsewhere read on the source (from: primary) or on a standby (from: replica).",
     never_ignored="nothing could be copied",
+)
+SUBSCRIBES = Check(
+    code="PR1610",
+    section=REPLICA,
+    title="The source subscribes to nobody",
+    why="A copy of its storage has its subscriptions, too, and takes from their publishers' slots what is then never"
+    " sent to the source.",
+    mend="Disable them on the source for as long as the copy takes (ALTER SUBSCRIPTION … DISABLE), or read on the source"
+    " (from: primary).",
+    never_ignored="the source would miss changes for good",
+)
+_SUBSCRIBED = (
+    "SELECT string_agg(quote_ident(subname), ', ' ORDER BY subname) FROM pg_subscription WHERE subenabled"
 )
 _FEEDBACK = "SELECT current_setting('hot_standby_feedback')::boolean"
 _MAY = """
@@ -100,6 +114,7 @@ _FUNCTIONS = {
     Way.PAUSE: ["pg_wal_replay_pause", "pg_wal_replay_resume"],
     Way.PROMOTE: ["pg_promote"],
     Way.RESTORE: [],
+    Way.CLONE: [],
 }
 
 
@@ -109,20 +124,36 @@ def findings(workspace: Workspace) -> list[Finding]:
         return []
     server, way = workspace.freezing.server, workspace.freezing.way
     if server is None:
-        return [_restorable(workspace.freezing), _origin(workspace.target)]
+        return [
+            _restorable(workspace, workspace.freezing),
+            _subscribes(workspace.source),
+            _origin(workspace.target),
+        ]
     try:
         return [*_of_standby(workspace, server, way), _origin(workspace.target)]
     except ServerError as error:
         return [REACHED.failed(error.message, error.remedy)]
 
 
-def _restorable(wished: Freezing) -> Finding:
+def _restorable(workspace: Workspace, wished: Freezing) -> Finding:
     if wished.restorer is None:
         return RESTORABLE.failed("The plan names no instance of the source", RESTORABLE.mend)
     lacking = wished.restorer.lacking()
     if lacking is not None:
         return RESTORABLE.failed(lacking[0].upper() + lacking[1:], RESTORABLE.mend)
-    return RESTORABLE.passed("The source's instance can be restored from a snapshot")
+    if wished.restorer.way() is not Way.CLONE:
+        return RESTORABLE.passed("The source's instance can be restored from a snapshot")
+    if not standby.tells_where_cloned(workspace.source):
+        said = standby.NO_WORD_OF_CLONES
+        return RESTORABLE.failed(said[0].upper() + said[1:], standby.WORD_OF_CLONES_SINCE)
+    return RESTORABLE.passed("The source's cluster can be cloned")
+
+
+def _subscribes(source: Server) -> Finding:
+    names = source.value(_SUBSCRIBED)
+    if names is None:
+        return SUBSCRIBES.passed("The source subscribes to nobody")
+    return SUBSCRIBES.failed(f"The source subscribes to others: {names}", SUBSCRIBES.mend)
 
 
 def _of_standby(workspace: Workspace, server: Server, way: Way) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, LiteralString
 
 from psycopg import sql
 
-from planrunner.errors import StepFailed
+from planrunner.errors import QueryFailed, StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.postgres.lsn import Lsn
 
@@ -20,13 +20,25 @@ PAUSE = "SELECT pg_wal_replay_pause()"
 RESUME = "SELECT pg_wal_replay_resume()"
 # Not with the function's own wait: its snapshot would hold up, and be cancelled by, the replay that comes before.
 PROMOTE = "SELECT pg_promote(false)"
+NO_WORD_OF_CLONES = (
+    "this release of Aurora lacks aurora_volume_logical_start_lsn(), which tells where a clone begins"
+)
+WORD_OF_CLONES_SINCE = (
+    "Update the cluster to Aurora PostgreSQL 12.10, 13.6, 14.3, 15.2 or later, which have it; or read on the source"
+    " (from: primary)."
+)
 _PATIENCE_SECONDS = 120.0
 _POLL_SECONDS = 0.05
 _LOOK: LiteralString = """
-SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn()::text, pg_snapshot_xmax(pg_current_snapshot())::text::bigint,
+SELECT pg_is_in_recovery(), {end}::text, pg_snapshot_xmax(pg_current_snapshot())::text::bigint,
        CASE WHEN pg_is_in_recovery() THEN {state} ELSE '' END,
        (SELECT tup_inserted + tup_updated + tup_deleted FROM pg_stat_database WHERE datname = current_database())
 """
+_REPLAYED: LiteralString = "pg_last_wal_replay_lsn()"
+# AWS: "Using logical replication to perform a major version upgrade for Aurora PostgreSQL". Whether Aurora takes the
+# other function is not documented.
+_CLONED: LiteralString = "aurora_volume_logical_start_lsn()"
+_UNDEFINED = "42883"
 _STATE: LiteralString = "pg_get_wal_replay_pause_state()"
 # Before 14 a server tells only that it was asked to pause.
 _OLD_STATE: LiteralString = "CASE WHEN pg_is_wal_replay_paused() THEN 'pause requested' ELSE 'not paused' END"
@@ -42,6 +54,8 @@ _TIMELINE = "SELECT ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit
 @dataclass(frozen=True, kw_only=True)
 class Standing:
     """Where a server stands: ``end`` is the end of the last record that it has replayed, None where it tells none.
+
+    Of an Aurora cluster's clone ``end`` is where the stream goes on from its volume as it was cloned.
 
     ``next_xid`` is the first transaction id that no session sees; ``state`` is that of the replay. ``written`` counts
     the rows that were written in this database, as far as its statistics have heard of them.
@@ -59,10 +73,11 @@ class Standing:
         return self.state == "paused"
 
 
-def look(server: Server) -> Standing:
-    """Where the server stands now."""
+def look(server: Server, *, clone: bool = False) -> Standing:
+    """Where the server stands now; ``clone``: it is an Aurora cluster's."""
     state = _STATE if server.version() >= PAUSE_SINCE else _OLD_STATE
-    row = server.row(sql.SQL(_LOOK).format(state=sql.SQL(state)))
+    end = _CLONED if clone else _REPLAYED
+    row = server.row(sql.SQL(_LOOK).format(state=sql.SQL(state), end=sql.SQL(end)))
     assert row is not None
     return Standing(
         recovering=row[0],
@@ -151,6 +166,41 @@ def recovered_to(server: Server) -> Lsn:
             remedy="`planrunner cleanup` removes it; then run again.",
         )
     return end
+
+
+def tells_where_cloned(server: Server) -> bool:
+    """Whether this release of Aurora has the function that tells where a volume was cloned.
+
+    It is called: not every function of Aurora's stands in the catalogue.
+    """
+    try:
+        server.value(sql.SQL("SELECT {}::text").format(sql.SQL(_CLONED)))
+    except QueryFailed as error:
+        if error.sqlstate != _UNDEFINED:
+            raise
+        return False
+    return True
+
+
+def cloned_at(server: Server) -> Lsn:
+    """Where the stream goes on from the volume that a clone was made of.
+
+    StepFailed where the server does not tell, or follows another one.
+    """
+    if not tells_where_cloned(server):
+        raise StepFailed(f"{server.side.value}: {NO_WORD_OF_CLONES}", remedy=WORD_OF_CLONES_SINCE)
+    now = look(server, clone=True)
+    if now.end is None or now.recovering:
+        raise StepFailed(
+            f"{server.side.value}: the clone "
+            + (
+                "does not tell where it was cloned"
+                if now.end is None
+                else "can only be read: its writer is another"
+            ),
+            remedy="`planrunner cleanup` removes it; then run again.",
+        )
+    return now.end
 
 
 def switched_at(server: Server) -> Lsn | None:

@@ -24,6 +24,7 @@ from planrunner.steering import unsteered
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
+    from datetime import datetime
 
     from planrunner.model import Json, Secret, Side
     from planrunner.ports import Clock, Pool
@@ -47,18 +48,27 @@ class Round:
 
 
 class Way(Enum):
-    """How a server comes to stand still: a standby is paused or promoted, or a snapshot of the storage restored."""
+    """How a server comes to stand still: a standby is paused or promoted, or the source's storage is copied.
+
+    A plan says ``restore`` of either copy; which one it is, a snapshot that is restored or an Aurora cluster's clone, is
+    the source's to tell.
+    """
 
     PAUSE = "pause"
     PROMOTE = "promote"
     RESTORE = "restore"
+    CLONE = "clone"
 
 
 class Restorer(Protocol):
     """Makes the server that rows are copied from."""
 
-    def make(self, generation: int) -> Server:
-        """Restore one for ``generation`` from a snapshot that is taken now; the same one when it is there."""
+    def way(self) -> Way:
+        """Whether a snapshot of the source is restored or its cluster cloned; reads only."""
+        ...
+
+    def make(self, way: Way, generation: int, since: datetime) -> Server:
+        """Make one for ``generation`` from the source as it is now, after ``since``; the same one when it is there."""
         ...
 
     def found(self, generation: int) -> Server | None:
@@ -69,8 +79,8 @@ class Restorer(Protocol):
         """Why none can be made; reads only."""
         ...
 
-    def remove(self, last: int) -> None:
-        """Take those of the generations up to ``last`` away."""
+    def remove(self, way: Way, last: int) -> None:
+        """Take those of the generations up to ``last`` away, which were made in that way."""
         ...
 
 

@@ -347,8 +347,11 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
             *("restore.before_restore_call", "restore.after_restore_call"),
             *("restore.before_delete_instance_call", "restore.after_delete_instance_call"),
             *("restore.before_delete_snapshot_call", "restore.after_delete_snapshot_call"),
+            *("clone.before_cluster_call", "clone.after_cluster_call"),
+            *("clone.before_instance_call", "clone.after_instance_call"),
+            *("clone.before_delete_cluster_call", "clone.after_delete_cluster_call"),
         ),
-        ("faults/test_frozen_restore.py", "a copy from a restored instance; killed at each"),
+        ("faults/test_frozen_restore.py", "a copy from a restored instance or a clone; killed at each"),
     ),
     "frozen.before_forget": (
         "faults/test_frozen_source.py",

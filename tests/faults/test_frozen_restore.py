@@ -1,9 +1,14 @@
-"""Rows that come from an instance which is restored from a snapshot of the source, while the source is written to."""
+"""Rows that come from a copy which AWS makes of the source, while the source is written to.
+
+A snapshot that is restored of an instance that stands alone, a clone of an Aurora cluster.
+"""
 
 from __future__ import annotations
 
 import signal
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from planrunner.sandbox.rds_clones import Clones
+    from planrunner.sandbox.rds_restores import Restores
     from planrunner.sandbox.servers import PostgresServer
     from tests.faults.scene import Migration
     from tests.faults.writing import Writing
@@ -28,15 +35,56 @@ if TYPE_CHECKING:
 
 REGION = "eu-central-1"
 RDS = "    rds: {{instance: shop-prod, region: eu-central-1, endpoint_url: '{url}'}}\n"
-KILLED = (
-    *("slot.created", "frozen.captured", "barrier.marked", "restore.before_snapshot_call"),
-    *("restore.after_snapshot_call", "restore.before_restore_call", "restore.after_restore_call"),
-    *("frozen.recorded", "copy.before_commit#2", "copy.after_commit#3", "origin.moved"),
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A kind of copy: the calls that make it, what a run passes with them, and what a removal passes."""
+
+    clone: bool
+    calls: tuple[str, ...]
+    made: tuple[str, ...]
+    removed: tuple[str, ...]
+
+    def of(self, api: RdsApi) -> Restores | Clones:
+        """What the stand-in has made of it."""
+        return api.clones if self.clone else api.restores
+
+    @property
+    def killed(self) -> tuple[str, ...]:
+        """Where a run is killed, in the order in which it comes by."""
+        return (
+            *("slot.created", "frozen.captured", "barrier.marked"),
+            *self.made,
+            *("frozen.recorded", "copy.before_commit#2", "copy.after_commit#3", "origin.moved"),
+        )
+
+
+SNAPSHOT = Kind(
+    clone=False,
+    calls=("CreateDBSnapshot", "RestoreDBInstanceFromDBSnapshot"),
+    made=(
+        *("restore.before_snapshot_call", "restore.after_snapshot_call"),
+        *("restore.before_restore_call", "restore.after_restore_call"),
+    ),
+    removed=(
+        *("restore.before_delete_instance_call", "restore.after_delete_instance_call"),
+        *("restore.before_delete_snapshot_call", "restore.after_delete_snapshot_call"),
+    ),
 )
-REMOVED = (
-    *("restore.before_delete_instance_call", "restore.after_delete_instance_call"),
-    *("restore.before_delete_snapshot_call", "restore.after_delete_snapshot_call"),
+CLONE = Kind(
+    clone=True,
+    calls=("RestoreDBClusterToPointInTime", "CreateDBInstance"),
+    made=(
+        *("clone.before_cluster_call", "clone.after_cluster_call"),
+        *("clone.before_instance_call", "clone.after_instance_call"),
+    ),
+    removed=(
+        *("restore.before_delete_instance_call", "restore.after_delete_instance_call"),
+        *("clone.before_delete_cluster_call", "clone.after_delete_cluster_call"),
+    ),
 )
+BOTH = pytest.mark.parametrize("kind", [SNAPSHOT, CLONE], ids=["snapshot", "clone"])
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +100,12 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def written(pair: Pair, folder: Path) -> Iterator[tuple[Migration, RdsApi, Writing]]:
-    """A migration that reads from a restored instance, while the referee's client writes to the source."""
+def written(pair: Pair, folder: Path, kind: Kind) -> Iterator[tuple[Migration, RdsApi, Writing]]:
+    """A migration that reads from a copy of that kind, while the referee's client writes to the source."""
     copy = "{jobs: 2, from: restore, without_replica_identity: full}"
     with (
-        RdsApi(pair[0], region=REGION) as api,
-        migration(pair, folder, "restored", SCRIPT, copy=copy, over=UNHURRIED) as one,
+        _cloud(pair[0], kind) as api,
+        migration(pair, folder, f"restored_{kind.made[0][:5]}", SCRIPT, copy=copy, over=UNHURRIED) as one,
     ):
         text = one.plan.read_text()
         rds = RDS.format(url=api.endpoint_url)
@@ -68,34 +116,61 @@ def written(pair: Pair, folder: Path) -> Iterator[tuple[Migration, RdsApi, Writi
             yield one, api, client
 
 
-def assert_removed(one: Migration, api: RdsApi) -> None:
+@contextmanager
+def _cloud(server: PostgresServer, kind: Kind) -> Iterator[RdsApi]:
+    with RdsApi(server, region=REGION) as api:
+        if kind.clone:
+            api.add_cluster("shop")
+        yield api
+
+
+def assert_removed(one: Migration, api: RdsApi, kind: Kind) -> None:
     one.succeeds("cleanup", "--yes", "--no-input")
-    assert not api.restores.servers
-    assert not api.restores.files
+    assert not kind.of(api).servers
+    assert not kind.of(api).files
+
+
+def assert_like_the_source(api: RdsApi) -> None:
+    """The clone lies where its source does, under the same rules."""
+    like, main = api.world.clusters["shop"], api.world.main
+    of_cluster, of_instance = (
+        next(call.params for call in api.calls if call.action == action) for action in CLONE.calls
+    )
+    assert of_cluster["DBSubnetGroupName"] == like.subnets
+    assert of_cluster["VpcSecurityGroupIds.VpcSecurityGroupId.1"] == like.security_groups[0]
+    assert of_cluster["DBClusterParameterGroupName"] == like.group
+    assert of_instance["DBInstanceClass"] == main.db_instance_class
+    assert of_instance["PubliclyAccessible"] == str(main.publicly_accessible).lower()
 
 
 @pytest.mark.server
-def test_kills_and_lost_replies_leave_one_snapshot_and_one_instance(pair: Pair, tmp_path: Path) -> None:
-    with written(pair, tmp_path) as (one, api, client):
-        for action in ("CreateDBSnapshot", "RestoreDBInstanceFromDBSnapshot"):
+@BOTH
+def test_kills_and_lost_replies_leave_one_copy_and_one_instance(
+    kind: Kind, pair: Pair, tmp_path: Path
+) -> None:
+    with written(pair, tmp_path, kind) as (one, api, client):
+        for action in kind.calls:
             api.script.disturbances.append(Disturbance(action=action, fault=Fault.LOST))
-        for point in ("restore.after_snapshot_call", "copy.after_commit#3"):
+        for point in (kind.made[1], "copy.after_commit#3"):
             code, said = one.run(
                 "run", "--yes", "--no-input", "--until", "follow", failpoints=f"{point}:kill"
             )
             assert code == -signal.SIGKILL, f"{point}: {said}"
         one.succeeds("run", "--yes", "--no-input", "--until", "follow")
         assert generations(one) == [1]
-        assert len(api.restores.servers) == len(api.restores.files) == 1
+        assert len(kind.of(api).servers) == len(kind.of(api).files) == 1
+        if kind.clone:
+            assert_like_the_source(api)
         assert_arrived(one, client)
-        assert_removed(one, api)
+        assert_removed(one, api, kind)
 
 
 @pytest.mark.server
 @pytest.mark.soak
-def test_a_kill_anywhere_costs_a_unit(pair: Pair, tmp_path: Path) -> None:
-    with written(pair, tmp_path) as (one, api, client):
-        for point in KILLED:
+@BOTH
+def test_a_kill_anywhere_costs_a_unit(kind: Kind, pair: Pair, tmp_path: Path) -> None:
+    with written(pair, tmp_path, kind) as (one, api, client):
+        for point in kind.killed:
             code, said = one.run(
                 "run", "--yes", "--no-input", "--until", "follow", failpoints=f"{point}:kill"
             )
@@ -103,27 +178,65 @@ def test_a_kill_anywhere_costs_a_unit(pair: Pair, tmp_path: Path) -> None:
         one.succeeds("run", "--yes", "--no-input", "--until", "follow")
         assert generations(one) == [1]
         assert_arrived(one, client)
-        for point in REMOVED:
+        for point in kind.removed:
             code, said = one.run("cleanup", "--yes", "--no-input", failpoints=f"{point}:kill")
             assert code == -signal.SIGKILL, f"{point}: {said}"
-        assert_removed(one, api)
+        assert_removed(one, api, kind)
 
 
 @pytest.mark.server
 @pytest.mark.soak
-def test_somebody_who_writes_to_the_restored_instance_costs_a_generation(pair: Pair, tmp_path: Path) -> None:
-    with written(pair, tmp_path) as (one, api, client):
+@BOTH
+def test_somebody_who_writes_to_the_copy_costs_a_generation(kind: Kind, pair: Pair, tmp_path: Path) -> None:
+    with written(pair, tmp_path, kind) as (one, api, client):
         code, said = one.run(
             "run", "--yes", "--no-input", "--until", "follow", failpoints="copy.after_commit#3:kill"
         )
         assert code == -signal.SIGKILL, said
-        (server,) = api.restores.servers.values()
+        (server,) = kind.of(api).servers.values()
         strange = server.dsn("postgres", one.name, password=server.password)
         execute(strange, "DELETE FROM ballast_1 WHERE id < 100")
         assert rows(strange, "SELECT pg_sleep(2)")
         one.succeeds("run", "--yes", "--no-input", "--until", "follow")
         # What was copied from both is joined into a third.
         assert generations(one) == [3]
-        assert len(api.restores.servers) == 2
+        assert len(kind.of(api).servers) == 2
         assert_arrived(one, client)
-        assert_removed(one, api)
+        assert_removed(one, api, kind)
+
+
+@pytest.mark.server
+@pytest.mark.soak
+def test_a_clone_is_asked_for_once_it_can_have_what_was_committed_before(pair: Pair, tmp_path: Path) -> None:
+    with written(pair, tmp_path, CLONE) as (one, api, client):
+        cluster, asked = api.world.clusters["shop"], list[datetime]()
+        cluster.lag = timedelta(seconds=8)
+        api.script.disturbances.append(
+            Disturbance(action=CLONE.calls[0], then=lambda: asked.append(datetime.now(UTC) - cluster.lag))
+        )
+        told = one.succeeds("preview")
+        assert "restore-db-cluster-to-point-in-time" in told
+        assert "create-db-snapshot" not in told
+        one.succeeds("run", "--yes", "--no-input", "--until", "follow")
+        (marked,) = rows(
+            one.theirs, "SELECT (detail->>'since')::timestamptz FROM planrunner.effect WHERE name = 'begun'"
+        )
+        assert asked[0] > marked[0]
+        assert_arrived(one, client)
+        assert_removed(one, api, CLONE)
+
+
+@pytest.mark.server
+@pytest.mark.soak
+def test_a_clone_that_is_started_again_still_tells_where_it_stands(pair: Pair, tmp_path: Path) -> None:
+    with written(pair, tmp_path, CLONE) as (one, api, client):
+        code, said = one.run(
+            "run", "--yes", "--no-input", "--until", "follow", failpoints="clone.after_instance_call:kill"
+        )
+        assert code == -signal.SIGKILL, said
+        (server,) = api.clones.servers.values()
+        server.restart()
+        one.succeeds("run", "--yes", "--no-input", "--until", "follow")
+        assert generations(one) == [1]
+        assert_arrived(one, client)
+        assert_removed(one, api, CLONE)

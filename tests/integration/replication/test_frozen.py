@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
-from planrunner.errors import SnapshotLost, StepBlocked, StepConflict
+from planrunner.errors import SnapshotLost, StepBlocked, StepConflict, StepFailed
 from planrunner.model import Mark, Side
 from planrunner.postgres.lsn import Lsn
 from planrunner.replication import freezing, frozen, frozen_checks, standby
@@ -21,7 +22,9 @@ from .conftest import Streams, connected, dsn_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from datetime import datetime
 
+    from planrunner.postgres.connection import Server
     from planrunner.replication.freezing import Stand
     from planrunner.sandbox.servers import PostgresServer
 
@@ -149,6 +152,73 @@ def test_another_cluster_is_refused(pair: Streams, target_server: PostgresServer
         freezing.refuse_strange(pair.space)
     assert [f.code for f in frozen_checks.findings(pair.space) if f.mark is Mark.FAIL] == ["PR1602"]
     other.close()
+
+
+class Aurora:
+    """What AWS tells of a source that is the writer of an Aurora cluster."""
+
+    def way(self) -> Way:
+        return Way.CLONE
+
+    def lacking(self) -> str | None:
+        return None
+
+    def make(self, way: Way, generation: int, since: datetime) -> Server:
+        raise AssertionError((way, generation, since))
+
+    def found(self, generation: int) -> Server | None:
+        raise AssertionError(generation)
+
+    def remove(self, way: Way, last: int) -> None:
+        raise AssertionError((way, last))
+
+
+def test_an_aurora_that_does_not_tell_where_a_clone_begins_is_refused_before_one_is_made(
+    pair: Streams,
+) -> None:
+    pair.space.freezing = Freezing(server=None, way=Way.RESTORE, restorer=Aurora())
+
+    found = {f.code: f for f in frozen_checks.findings(pair.space)}
+    assert {code: f.mark for code, f in found.items()} == {
+        "PR1609": Mark.FAIL,
+        "PR1610": Mark.PASS,
+        "PR1607": Mark.PASS,
+    }
+    assert "aurora_volume_logical_start_lsn()" in found["PR1609"].text
+    with pytest.raises(StepFailed, match="lacks aurora_volume_logical_start_lsn"):
+        standby.cloned_at(pair.space.source)
+
+
+def test_a_source_that_subscribes_is_not_copied_by_its_storage(pair: Streams) -> None:
+    pair.space.freezing = Freezing(server=None, way=Way.RESTORE, restorer=Aurora())
+    with psycopg.connect(dsn_of(pair.space.source), autocommit=True) as owner:
+        owner.execute("CREATE SUBSCRIPTION from_others CONNECTION '' PUBLICATION p WITH (connect = false)")
+        # With an address that refuses at once: the worker finds nobody.
+        owner.execute("ALTER SUBSCRIPTION from_others CONNECTION 'host=127.0.0.1 port=1 dbname=x'")
+        owner.execute("ALTER SUBSCRIPTION from_others ENABLE")
+        found = {f.code: f for f in frozen_checks.findings(pair.space)}
+        owner.execute("ALTER SUBSCRIPTION from_others DISABLE")
+        after = {f.code: f.mark for f in frozen_checks.findings(pair.space)}
+        owner.execute("ALTER SUBSCRIPTION from_others SET (slot_name = NONE)")
+        owner.execute("DROP SUBSCRIPTION from_others")
+
+    assert (found["PR1610"].mark, "from_others" in found["PR1610"].text) == (Mark.FAIL, True)
+    assert after["PR1610"] is Mark.PASS
+
+
+def test_of_a_clone_the_database_alone_must_be_the_same(pair: Streams, target_server: PostgresServer) -> None:
+    name = pair.space.source.identity().database
+    with psycopg.connect(target_server.superuser_dsn, autocommit=True) as session:
+        session.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    pair.space.done(freezing.STEP, freezing.BEGUN, {"way": "clone"})
+    for database, same in ((name, True), (pair.space.target.identity().database, False)):
+        other = connected(target_server, database, Side.REPLICA)
+        pair.space.freezing = Freezing(server=other, way=Way.RESTORE)
+        with nullcontext() if same else pytest.raises(StepBlocked, match="not a standby of it"):
+            freezing.refuse_strange(pair.space)
+        other.close()
+    with psycopg.connect(target_server.superuser_dsn, autocommit=True) as session:
+        session.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def test_the_checks_tell_what_is_there(pair: Streams) -> None:
