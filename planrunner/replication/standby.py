@@ -39,6 +39,8 @@ _REPLAYED: LiteralString = "pg_last_wal_replay_lsn()"
 # other function is not documented.
 _CLONED: LiteralString = "aurora_volume_logical_start_lsn()"
 _UNDEFINED = "42883"
+# What Aurora answers to functions of the WAL before rds.logical_replication is on.
+_NOT_LOGICAL = "55000"
 _STATE: LiteralString = "pg_get_wal_replay_pause_state()"
 # Before 14 a server tells only that it was asked to pause.
 _OLD_STATE: LiteralString = "CASE WHEN pg_is_wal_replay_paused() THEN 'pause requested' ELSE 'not paused' END"
@@ -176,9 +178,9 @@ def tells_where_cloned(server: Server) -> bool:
     try:
         server.value(sql.SQL("SELECT {}::text").format(sql.SQL(_CLONED)))
     except QueryFailed as error:
-        if error.sqlstate != _UNDEFINED:
+        if error.sqlstate not in (_UNDEFINED, _NOT_LOGICAL):
             raise
-        return False
+        return error.sqlstate == _NOT_LOGICAL
     return True
 
 

@@ -30,6 +30,7 @@ _BUSY = "InvalidDBClusterStateFault"
 _AMISS = "InvalidParameterCombination"
 # So many looks are told that something is being deleted before it is gone.
 _LOOKS = 2
+_SIZELESS = "db.serverless"
 
 
 @dataclass(kw_only=True)
@@ -67,6 +68,7 @@ class Clones:
             group=params.get("DBClusterParameterGroupName", source.group),
             passing=["creating"],
             tags=tags_of(params),
+            capacity=_capacity(params),
         )
         return f"<DBCluster><DBClusterIdentifier>{name}</DBClusterIdentifier></DBCluster>"
 
@@ -80,6 +82,10 @@ class Clones:
             raise RDSClientError("DBInstanceAlreadyExists", "DB instance already exists")
         if params.get("Engine") != cluster.engine:
             raise RDSClientError(_AMISS, f"The engine of cluster {cluster.identifier} is {cluster.engine}.")
+        if params.get("DBInstanceClass") == _SIZELESS and cluster.capacity is None:
+            raise RDSClientError(
+                _AMISS, f"Set the Serverless v2 scaling configuration of {cluster.identifier} first."
+            )
         # A look that has not seen it available yet has not waited for it.
         self.world.must_take_changes(*(cluster.passing[:1] or [cluster.status]), code=_BUSY)
         server = recovered(self.world.server, self.files[cluster.identifier])
@@ -146,6 +152,11 @@ class Clones:
             shutil.rmtree(data.parent, ignore_errors=True)
         self.servers.clear()
         self.files.clear()
+
+
+def _capacity(params: Params) -> tuple[str, str] | None:
+    bounds = [params.get(f"ServerlessV2ScalingConfiguration.{end}Capacity") for end in ("Min", "Max")]
+    return None if None in bounds else (str(bounds[0]), str(bounds[1]))
 
 
 def tell_start(server: PostgresServer, place: str) -> None:

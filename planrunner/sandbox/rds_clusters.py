@@ -107,6 +107,10 @@ def _inner(cluster: StandInCluster) -> str:
         f"<Tag><Key>{escape(tag['Key'])}</Key><Value>{escape(tag['Value'])}</Value></Tag>"
         for tag in cluster.tags
     )
+    if cluster.capacity is not None:
+        least, most = cluster.capacity
+        bounds = f"<MinCapacity>{least}</MinCapacity><MaxCapacity>{most}</MaxCapacity>"
+        told += f"<ServerlessV2ScalingConfiguration>{bounds}</ServerlessV2ScalingConfiguration>"
     return (
         f"{told}<DBClusterMembers>{members}</DBClusterMembers>"
         f"<VpcSecurityGroups>{groups}</VpcSecurityGroups><TagList>{tags}</TagList>"

@@ -67,7 +67,8 @@ class StandInInstance(DBInstance):  # pyright: ignore[reportImplicitAbstractClas
 class StandInCluster:
     """A cluster of instances by name, the writer first; ``passing`` as an instance's.
 
-    ``lag``: how far what can be restored of it is behind what it has committed.
+    ``lag``: how far what can be restored of it is behind what it has committed. ``capacity``: of its instances without a
+    size of their own, the least and the most.
     """
 
     identifier: str
@@ -83,6 +84,7 @@ class StandInCluster:
     subnets: str = ""
     security_groups: list[str] = field(default_factory=list)
     lag: timedelta = timedelta(0)
+    capacity: tuple[str, str] | None = None
 
     @property
     def told(self) -> str:

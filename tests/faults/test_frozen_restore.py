@@ -39,12 +39,13 @@ RDS = "    rds: {{instance: shop-prod, region: eu-central-1, endpoint_url: '{url
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """A kind of copy: the calls that make it, what a run passes with them, and what a removal passes."""
+    """A kind of copy: the calls that make it, what a run passes with them, what a removal passes and how it is told."""
 
     clone: bool
     calls: tuple[str, ...]
     made: tuple[str, ...]
     removed: tuple[str, ...]
+    taking: str
 
     def of(self, api: RdsApi) -> Restores | Clones:
         """What the stand-in has made of it."""
@@ -71,6 +72,7 @@ SNAPSHOT = Kind(
         *("restore.before_delete_instance_call", "restore.after_delete_instance_call"),
         *("restore.before_delete_snapshot_call", "restore.after_delete_snapshot_call"),
     ),
+    taking="delete the instances that were restored for the copy, and their snapshots",
 )
 CLONE = Kind(
     clone=True,
@@ -83,6 +85,7 @@ CLONE = Kind(
         *("restore.before_delete_instance_call", "restore.after_delete_instance_call"),
         *("clone.before_delete_cluster_call", "clone.after_delete_cluster_call"),
     ),
+    taking="delete the clones of the source's cluster that were made for the copy",
 )
 BOTH = pytest.mark.parametrize("kind", [SNAPSHOT, CLONE], ids=["snapshot", "clone"])
 
@@ -125,7 +128,8 @@ def _cloud(server: PostgresServer, kind: Kind) -> Iterator[RdsApi]:
 
 
 def assert_removed(one: Migration, api: RdsApi, kind: Kind) -> None:
-    one.succeeds("cleanup", "--yes", "--no-input")
+    said = one.succeeds("cleanup", "--yes", "--no-input")
+    assert kind.taking in " ".join(said.split())
     assert not kind.of(api).servers
     assert not kind.of(api).files
 

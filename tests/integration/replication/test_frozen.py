@@ -189,6 +189,18 @@ def test_an_aurora_that_does_not_tell_where_a_clone_begins_is_refused_before_one
         standby.cloned_at(pair.space.source)
 
 
+def test_an_aurora_that_does_not_replicate_logically_yet_has_the_function(pair: Streams) -> None:
+    name = "pg_catalog.aurora_volume_logical_start_lsn()"
+    body = "BEGIN RAISE 'wal_level must be set to logical' USING ERRCODE = '55000'; END"
+    with psycopg.connect(dsn_of(pair.space.source), autocommit=True) as owner:
+        owner.execute(f"CREATE FUNCTION {name} RETURNS pg_lsn LANGUAGE plpgsql AS $${body}$$".encode())
+        tells = standby.tells_where_cloned(pair.space.source)
+        owner.execute(f"DROP FUNCTION {name}".encode())
+
+    assert tells
+    assert not standby.tells_where_cloned(pair.space.source)
+
+
 def test_a_source_that_subscribes_is_not_copied_by_its_storage(pair: Streams) -> None:
     pair.space.freezing = Freezing(server=None, way=Way.RESTORE, restorer=Aurora())
     with psycopg.connect(dsn_of(pair.space.source), autocommit=True) as owner:

@@ -97,9 +97,11 @@ def test_aws_takes_calls_in_their_order_alone(strange: RdsApi, rds: Any) -> None
 
 @pytest.mark.soak
 def test_what_is_being_deleted_is_waited_for_and_made_anew(api: RdsApi, clones: Clones) -> None:
-    api.add_cluster("shop")
+    api.add_cluster("shop").capacity = ("0.5", "16.0")
+    api.world.main.db_instance_class = "db.serverless"
     first = clones.make(1, untold, datetime.now(UTC))
     assert clones.found(1) == first
+    assert api.world.clusters[NAME].capacity == ("0.5", "16.0")
     clones.remove([1])
     clones.remove([1])
     assert clones.found(1) is None
