@@ -37,11 +37,13 @@ _SIZELESS = "db.serverless"
 class Clones:
     """The files of every clone by its cluster, and the servers of their instances, by name.
 
-    ``make`` registers an instance over a server with the API.
+    ``make`` registers an instance over a server with the API. ``early``: files of an earlier moment, which the next
+    clone is made of.
     """
 
     world: World
     make: Callable[[PostgresServer, str], StandInInstance]
+    early: Path | None = None
     files: dict[str, Path] = field(default_factory=dict)
     servers: dict[str, PostgresServer] = field(default_factory=dict)
     _leaving: dict[str, int] = field(default_factory=dict)
@@ -60,7 +62,8 @@ class Clones:
         if not source.engine.startswith("aurora") or wished != ("copy-on-write", "true"):
             raise RDSClientError(_AMISS, "The stand-in clones Aurora's clusters as they are now.")
         self.world.must_take_changes(source.status, code=_BUSY)
-        self.files[name] = copied(self.world.server, "clone")
+        self.files[name] = self.early or copied(self.world.server, "clone")
+        self.early = None
         self.world.clusters[name] = StandInCluster(
             identifier=name,
             engine=source.engine,

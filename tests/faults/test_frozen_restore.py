@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from planrunner.sandbox.rds_api import CREDENTIALS, RdsApi
+from planrunner.sandbox.rds_clones import tell_start
+from planrunner.sandbox.rds_restores import copied
 from planrunner.sandbox.rds_script import Disturbance, Fault
 from tests.faults.breaking import execute, rows
 from tests.faults.referee.tables import prepare
@@ -244,3 +246,31 @@ def test_a_clone_that_is_started_again_still_tells_where_it_stands(pair: Pair, t
         assert generations(one) == [1]
         assert_arrived(one, client)
         assert_removed(one, api, CLONE)
+
+
+@pytest.mark.server
+@pytest.mark.soak
+def test_a_clone_that_is_older_or_says_that_it_is_gives_no_rows(pair: Pair, tmp_path: Path) -> None:
+    with written(pair, tmp_path, CLONE) as (one, api, client):
+        api.clones.early = copied(pair[0], "early")
+        refused(one, "the clone lacks what the source had committed before it was asked for")
+        assert_removed(one, api, CLONE)
+        code, said = one.run(
+            "run", "--yes", "--no-input", "--until", "follow", failpoints="clone.after_instance_call:kill"
+        )
+        assert code == -signal.SIGKILL, said
+        (server,) = api.clones.servers.values()
+        tell_start(server, "pg_lsn '0/1'")
+        refused(one, "it says that it stands at 0/1, and shows what the source committed after")
+        assert_removed(one, api, CLONE)
+        one.succeeds("run", "--yes", "--no-input", "--until", "follow")
+        assert_arrived(one, client)
+        assert_removed(one, api, CLONE)
+
+
+def refused(one: Migration, why: str) -> None:
+    """A run fails for that reason, before any row is copied."""
+    code, said = one.run("run", "--yes", "--no-input", "--until", "follow")
+    assert code == 1, said
+    assert why in " ".join(said.split())
+    assert rows(one.theirs, "SELECT count(*) FROM planrunner.unit") == [(0,)]
