@@ -40,7 +40,7 @@ class CopiedInstance:
         return self._server(self._restores.make(generation, self.run.tell))
 
     def found(self, generation: int) -> Server | None:
-        """The server that was made for ``generation``, None while it does not answer. Reads only."""
+        """The server that was made for ``generation``, None while it is not there. Reads only."""
         # Either way it is the instance of that name.
         there = self._restores.found(generation)
         return None if there is None else self._server(there)

@@ -25,6 +25,7 @@ REMOVING = ("rds:DeleteDBInstance on arn:aws:rds:*:*:db:planrunner-*",)
 _PATIENCE_SECONDS = 24 * 3600.0
 _NEWS_SECONDS = 60.0
 _REMEDY = "Look at its events in the RDS console; `planrunner cleanup` removes it, then run again."
+_UNSERVING = frozenset({"creating", "deleting"})
 _FAILED = frozenset(
     {
         *(
@@ -52,9 +53,18 @@ class Marked:
         return f"planrunner-{self._plan_id}-g{generation}"
 
     def found(self, generation: int) -> tuple[str, int] | None:
-        """Host and port of the instance; None while there is none that answers. Reads only."""
+        """Host and port of the instance; None while it is not made, or is taken away. Reads only.
+
+        Whatever else AWS does with it, such as a backup, it is there.
+        """
         there = self._instance(self.name(generation))
-        return None if there is None or there.get("DBInstanceStatus") != "available" else endpoint(there)
+        if (
+            there is None
+            or there.get("DBInstanceStatus") in _UNSERVING
+            or "Address" not in there.get("Endpoint", {})
+        ):
+            return None
+        return endpoint(there)
 
     @property
     def _tags(self) -> list[TagTypeDef]:
