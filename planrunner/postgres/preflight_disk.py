@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from planrunner.errors import QueryFailed
 from planrunner.postgres.preflight_parameters import changing, read
 from planrunner.postgres.preflight_section import CAPACITY, LOCAL, Check
 from planrunner.postgres.preflight_settings import KEPT_WAL
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from planrunner.model import Finding
-    from planrunner.postgres.connection import Server
+    from planrunner.postgres.connection import Row, Server
     from planrunner.postgres.preflight_section import Needs
 
 TARGET_DISK = Check(
@@ -61,6 +62,7 @@ SELECT wal_bytes::float8, extract(epoch FROM clock_timestamp() - stats_reset)::f
 _SHORTEST_LOOK_SECONDS = 60.0
 _HOURS_OF_ROOM = 6.0
 _STAT_WAL_SINCE = 140000
+_NOT_READY = "55000"
 
 
 def arriving(source: Server, needs: Needs) -> int:
@@ -145,13 +147,23 @@ def wal(source: Server) -> Iterator[Finding]:
 
 def _growth(source: Server) -> _Growth | None:
     """The rate since the last checkpoint began, else the average since the statistics were reset."""
-    looks = [source.row(_WAL)]
+    looks = [_since_checkpoint(source)]
     if source.version() >= _STAT_WAL_SINCE:
         looks.append(source.row(_AVERAGE))
     for row in looks:
         if row is not None and row[0] is not None and (row[1] or 0) >= _SHORTEST_LOOK_SECONDS:
             return _Growth(rate=row[0] / row[1], seen=f"seen over {human_seconds(row[1])}")
     return None
+
+
+def _since_checkpoint(source: Server) -> Row | None:
+    try:
+        return source.row(_WAL)
+    except QueryFailed as error:
+        # Aurora tells nothing of its WAL before its logical replication is on.
+        if error.sqlstate != _NOT_READY:
+            raise
+        return None
 
 
 def _hours(source: Server, growth: _Growth) -> Finding:

@@ -24,7 +24,7 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from planrunner.sandbox import cloudwatch_api, rds_events
 from planrunner.sandbox.ec2_network import Ec2Network
 from planrunner.sandbox.rds_certificates import CertificateAuthority, described
-from planrunner.sandbox.rds_clones import Clones, tell_start
+from planrunner.sandbox.rds_clones import Clones, tell_start, withhold_wal
 from planrunner.sandbox.rds_restores import Restores
 from planrunner.sandbox.rds_rules import Params, Rules
 from planrunner.sandbox.rds_script import Fault, Script
@@ -126,7 +126,8 @@ class RdsApi:
     ) -> StandInCluster:
         """Make the instance the writer of a cluster, Aurora's or (``engine="postgres"``) a Multi-AZ DB cluster."""
         if engine.startswith("aurora") and self.world.server.running:
-            tell_start(self.world.server, "pg_current_wal_lsn()")
+            withhold_wal(self.world.server)
+            tell_start(self.world.server, "pg_current_wal_lsn_of_postgresql()")
         return self._rules.add_cluster(name, engine, *(self.add_instance(reader) for reader in readers))
 
     def certify(self, identifier: str) -> None:

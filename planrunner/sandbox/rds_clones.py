@@ -31,6 +31,16 @@ _AMISS = "InvalidParameterCombination"
 # So many looks are told that something is being deleted before it is gone.
 _LOOKS = 2
 _SIZELESS = "db.serverless"
+_OF_THE_WAL = ("pg_current_wal_lsn", "pg_current_wal_flush_lsn", "pg_current_wal_insert_lsn")
+_REFUSING = """
+BEGIN
+  IF current_setting('wal_level') <> 'logical' THEN
+    RAISE 'wal_level must be set to ''logical''' USING ERRCODE = '55000',
+      HINT = 'WAL control functions cannot be executed when wal_level < logical.';
+  END IF;
+  RETURN {real}();
+END
+"""
 
 
 @dataclass(kw_only=True)
@@ -166,15 +176,39 @@ def tell_start(server: PostgresServer, place: str) -> None:
     """Let the server tell from now on, as Aurora does, where its volume begins: at what ``place`` is now."""
     with psycopg.connect(server.superuser_dsn, autocommit=True) as session:
         start = session.execute(f"SELECT {place}::text".encode()).fetchone()
-        # RDS lets nobody into its own.
-        listed = session.execute(
-            "SELECT datname FROM pg_database WHERE datallowconn AND datname <> 'rdsadmin'"
-        ).fetchall()
     body = sql.SQL("SELECT {}::pg_lsn").format(sql.Literal(start and start[0])).as_string()
     statement = sql.SQL(
         "CREATE OR REPLACE FUNCTION pg_catalog.aurora_volume_logical_start_lsn() RETURNS pg_lsn LANGUAGE sql AS {}"
     ).format(sql.Literal(body))
+    _everywhere(server, statement)
+
+
+def withhold_wal(server: PostgresServer) -> None:
+    """Let the server refuse, as Aurora does, to tell of its WAL before wal_level is logical; once is enough."""
+    with psycopg.connect(server.superuser_dsn) as session:
+        known = session.execute("SELECT FROM pg_proc WHERE proname LIKE '%_of_postgresql'").fetchone()
+    if known is not None:
+        return
+    for name in _OF_THE_WAL:
+        ours, kept = sql.Identifier("pg_catalog", name), f"{name}_of_postgresql"
+        body = _REFUSING.format(real=sql.Identifier("pg_catalog", kept).as_string())
+        _everywhere(
+            server,
+            sql.SQL("ALTER FUNCTION {}() RENAME TO {}").format(ours, sql.Identifier(kept)),
+            sql.SQL("CREATE FUNCTION {}() RETURNS pg_lsn LANGUAGE plpgsql AS {}").format(
+                ours, sql.Literal(body)
+            ),
+        )
+
+
+def _everywhere(server: PostgresServer, *statements: sql.Composed) -> None:
+    """In every database, those that are made later too; RDS lets nobody into its own."""
+    with psycopg.connect(server.superuser_dsn, autocommit=True) as session:
+        listed = session.execute(
+            "SELECT datname FROM pg_database WHERE datallowconn AND datname <> 'rdsadmin'"
+        ).fetchall()
     for (database,) in listed:
         dsn = server.dsn(server.superuser, database, password=server.password)
-        with psycopg.connect(dsn, autocommit=True) as session:
-            session.execute(statement)
+        with psycopg.connect(dsn) as session:
+            for statement in statements:
+                session.execute(statement)
