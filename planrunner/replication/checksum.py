@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psycopg import sql
+from psycopg.errors import LockNotAvailable
 
 from planrunner.model import Side
+from planrunner.replication import inside
 from planrunner.replication.identities import table_name
 from planrunner.replication.row_filters import predicate
 from planrunner.replication.row_hash import row_hash
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from planrunner.postgres.catalog import Table
-    from planrunner.postgres.connection import Server
+    from planrunner.postgres.connection import Server, Session
+    from planrunner.replication.inside import Inside
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +80,7 @@ def _hashes(table: Table, *, counts_only: bool, only: sql.Composed | None = None
     return sql.SQL("coalesce(sum({}){}, 0)::text").format(row_hash(table.columns), picked)
 
 
-def digests(
+def digests(  # noqa: PLR0913  # what is read and how, each by its name
     server: Server,
     tables: Sequence[Table],
     *,
@@ -85,8 +88,12 @@ def digests(
     jobs: int,
     timeout: float,
     strays: bool = False,
+    fence: Inside | None = None,
 ) -> dict[str, Digest]:
-    """Digest ``tables`` over ``jobs`` sessions; QueryFailed when one takes longer than ``timeout`` seconds."""
+    """Digest ``tables`` over ``jobs`` sessions; QueryFailed when one takes longer than ``timeout`` seconds.
+
+    ``fence`` is asked for those that somebody else waits for.
+    """
     lanes: list[list[Table]] = [[] for _ in range(min(jobs, len(tables)))]
     weights = [0] * len(lanes)
     for table in sorted(tables, key=lambda t: -t.bytes):
@@ -96,19 +103,33 @@ def digests(
     if not lanes:
         return {}
 
+    own = inside.of(server, fence)
+    waited_for: list[Table] = []
+
+    def digest(session: Session, table: Table) -> Digest:
+        row = session.execute(query(table, counts_only=counts_only, strays=strays)).fetchone()
+        assert row is not None
+        return Digest(rows=row[0], hashes=row[1], strays=row[2])
+
     def lane(mine: list[Table]) -> dict[str, Digest]:
         found: dict[str, Digest] = {}
         with server.session(read_only=True) as session:
-            session.execute("SELECT set_config('statement_timeout', %s, false)", [str(int(timeout * 1000))])
+            inside.limit(session, timeout, own)
             for table in mine:
-                asked = query(table, counts_only=counts_only, strays=strays)
-                row = session.execute(asked).fetchone()
-                assert row is not None
-                found[table.qualified] = Digest(rows=row[0], hashes=row[1], strays=row[2])
+                try:
+                    found[table.qualified] = digest(session, table)
+                except LockNotAvailable:
+                    if own is None:
+                        raise
+                    waited_for.append(table)
         return found
 
     with ThreadPoolExecutor(len(lanes)) as pool:
-        return {name: digest for part in pool.map(lane, lanes) for name, digest in part.items()}
+        found = {name: digest for part in pool.map(lane, lanes) for name, digest in part.items()}
+    if own is not None and waited_for:
+        with server.translated(), own.reading(timeout) as session:
+            found |= {table.qualified: digest(session, table) for table in waited_for}
+    return found
 
 
 def both_sides(  # noqa: PLR0913  # what is compared and how, each by its name
@@ -120,12 +141,15 @@ def both_sides(  # noqa: PLR0913  # what is compared and how, each by its name
     timeout: float,
     jobs: int = 2,
     strays: bool = True,
+    fence: Inside | None = None,
 ) -> tuple[dict[str, Digest], dict[str, Digest]]:
     """The digests of both sides, taken at the same time; ``strays``: the target holds nothing but what passes."""
 
     def one(server: Server) -> dict[str, Digest]:
         told = strays and server.side is Side.TARGET
-        return digests(server, tables, counts_only=counts_only, jobs=jobs, timeout=timeout, strays=told)
+        return digests(
+            server, tables, counts_only=counts_only, jobs=jobs, timeout=timeout, strays=told, fence=fence
+        )
 
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(one, (source, target))

@@ -29,6 +29,7 @@ from planrunner.replication import (
     verify,
 )
 from planrunner.replication.crossing import NoSwitch, Pause, Position, Switch
+from planrunner.replication.inside import Inside
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -232,7 +233,7 @@ class _Settling:
         failpoint("cutover.barrier_passed")
         brought = self._bring_rest(session, pause)
         with pause.part("verification"):
-            found = self._compared(pause, polled)
+            found = self._compared(session, pause, polled)
         failpoint("cutover.verified")
         with pause.part("sequences"):
             moved = self._carry_sequences()
@@ -253,7 +254,7 @@ class _Settling:
             barrier.wait(workspace, workspace.ledger.generations(), timeout=left, poll=0.002)
         return None
 
-    def _compared(self, pause: Pause, polled: Verification | None) -> Verification:
+    def _compared(self, session: Session, pause: Pause, polled: Verification | None) -> Verification:
         followed = self.cut.followed if polled is None else ()
         found = verify.still(
             self.workspace,
@@ -262,6 +263,7 @@ class _Settling:
             timeout=pause.left(),
             proven=self.entered.proven,
             jobs=self.terms.gate.effort.jobs,
+            inside=Inside(side=Side.SOURCE, session=session),
         )
         if polled is not None:
             both = sorted((*polled.tables, *found.tables), key=lambda v: v.table)
@@ -284,9 +286,12 @@ class _Settling:
         """Bring what no stream carries, now that nobody writes; tells how much, by its kind."""
         brought: dict[str, Mapping[str, Json]] = {}
         workspace, objects = self.workspace, self.terms.large_objects
+        inside = Inside(side=Side.SOURCE, session=session)
         if self.cut.late:
             with pause.part("late tables"):
-                brought["late tables"] = dict(late.bring(workspace, self.cut.late, timeout=pause.left()))
+                brought["late tables"] = dict(
+                    late.bring(workspace, inside, self.cut.late, timeout=pause.left())
+                )
         if objects is not None:
             within = session if _locks(workspace, self.terms) else None
             with pause.part("large objects"):

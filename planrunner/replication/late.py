@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from planrunner.postgres.catalog import Table
     from planrunner.postgres.connection import Server, Session
+    from planrunner.replication.inside import Inside
     from planrunner.replication.workspace import Workspace
 
 _TRIGGERS = """
@@ -41,19 +42,15 @@ def referenced(source: Server, tables: Sequence[Table]) -> tuple[str, ...]:
     return tuple(str(row[0]) for row in rows)
 
 
-def bring(workspace: Workspace, tables: Sequence[Table], *, timeout: float) -> dict[str, int]:
+def bring(workspace: Workspace, fenced: Inside, tables: Sequence[Table], *, timeout: float) -> dict[str, int]:
     """Copy ``tables`` whole, replacing what the target has; tells how many tables, rows and bytes.
 
-    Nobody may write to them on the source meanwhile. ``timeout`` in seconds bounds each statement.
+    Nobody may write to them on the source meanwhile; the session that keeps them from it reads them. ``timeout`` in
+    seconds bounds each statement.
     """
-    limit = [str(int(timeout * 1000))]
     rows = size = 0
-    with (
-        workspace.source.session(read_only=True, autocommit=False) as reader,
-        workspace.writing() as writer,
-    ):
-        for session in (reader, writer):
-            session.execute("SELECT set_config('statement_timeout', %s, true)", limit)
+    with fenced.reading(timeout) as reader, workspace.writing() as writer:
+        writer.execute("SELECT set_config('statement_timeout', %s, true)", [str(int(timeout * 1000))])
         enabling = _silence(writer, tables)
         writer.execute(emptying(tables))
         for table in tables:

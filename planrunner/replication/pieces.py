@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import sql
+from psycopg.errors import LockNotAvailable
 
 from planrunner.model import Side
-from planrunner.replication import checksum
+from planrunner.replication import checksum, inside
 from planrunner.replication.checksum import Digest
 from planrunner.replication.visible import NOTHING, Visible
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from planrunner.postgres.connection import Server, Session
     from planrunner.replication.buckets import Cut, Point
+    from planrunner.replication.inside import Inside
 
 # Single rows stand under a number that no bucket has.
 ROWS = 0
@@ -116,8 +118,13 @@ class Readers:
                 assert row is not None
                 self._seen[number] = Visible.of(row[0])
 
-    def read(self, pieces: Sequence[Piece], *, timeout: float) -> list[Reading]:
-        """Digest ``pieces``; QueryFailed when one takes longer than ``timeout`` seconds."""
+    def read(self, pieces: Sequence[Piece], *, timeout: float, fence: Inside | None = None) -> list[Reading]:
+        """Digest ``pieces``; QueryFailed when one takes longer than ``timeout`` seconds.
+
+        ``fence`` is asked for those that somebody else waits for.
+        """
+        own = inside.of(self._server, fence)
+        waited_for: list[list[int]] = []
         found: dict[int, Reading] = {}
         batches = deque(_batches(pieces))
         self._open(len(batches))
@@ -125,22 +132,28 @@ class Readers:
         def lane(number: int) -> None:
             session = self._sessions[number]
             with self._server.translated("digest"):
-                milliseconds = max(1, int(timeout * 1000))
-                session.execute(
-                    "SELECT set_config('statement_timeout', %s, false)", [f"{min(milliseconds, 2**31 - 1)}ms"]
-                )
+                inside.limit(session, timeout, own)
                 while True:
                     try:
                         batch = batches.popleft()
                     except IndexError:
                         break
-                    found.update(self._digested(session, pieces, batch, self._seen.get(number, NOTHING)))
+                    try:
+                        found.update(self._digested(session, pieces, batch, self._seen.get(number, NOTHING)))
+                    except LockNotAvailable:
+                        if own is None:
+                            raise
+                        waited_for.append(batch)
                 if number in self._seen:
                     session.execute("COMMIT")
 
         try:
             with ThreadPoolExecutor(max(1, len(self._sessions))) as pool:
                 list(pool.map(lane, range(len(self._sessions))))
+            if own is not None and waited_for:
+                with self._server.translated("digest"), own.reading(timeout) as session:
+                    for batch in waited_for:
+                        found.update(self._digested(session, pieces, batch, NOTHING))
         finally:
             self._seen.clear()
         return [found[place] for place in range(len(pieces))]

@@ -24,6 +24,7 @@ from planrunner.replication import (
 )
 from planrunner.replication.crossing import OPENED, RETURNED, SWITCHED, Pause, Position
 from planrunner.replication.cutover import STEP, Cut, evidence, guarded_tables
+from planrunner.replication.inside import Inside
 
 if TYPE_CHECKING:
     from planrunner.postgres.connection import Session
@@ -116,7 +117,9 @@ def _led(workspace: Workspace, terms: Terms, *, rehearse: bool) -> Pause:
             lock_timeout=terms.lock_timeout,
             dead_man=terms.budget + 1,
         ),
-        settle=lambda _, pause: _settle(workspace, cut, terms, proven, pause, rehearse=rehearse),
+        settle=lambda session, pause: _settle(
+            workspace, cut, terms, proven, session, pause, rehearse=rehearse
+        ),
         keep=lambda session: _keep(workspace, session, onward),
         arrive=lambda pause: arrive(workspace, terms, pause),
         way_back=onward,
@@ -125,11 +128,12 @@ def _led(workspace: Workspace, terms: Terms, *, rehearse: bool) -> Pause:
     return crossing.cross(made, terms.budget, rehearse=rehearse)
 
 
-def _settle(  # what the pause is about
+def _settle(  # noqa: PLR0913  # what the pause is about
     workspace: Workspace,
     cut: Cut,
     terms: Terms,
     proven: verify.Proven | None,
+    session: Session,
     pause: Pause,
     *,
     rehearse: bool,
@@ -146,6 +150,7 @@ def _settle(  # what the pause is about
             proven=proven,
             jobs=terms.gate.effort.jobs,
             strays=False,
+            inside=Inside(side=Side.TARGET, session=session),
         )
     when = "writes were stopped, then everything was rolled back and the target goes on"
     gate.refuse_differences(found, when)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from planrunner.replication.buckets import Cut, Point
     from planrunner.replication.checksum import Digest
     from planrunner.replication.ends import Ends
+    from planrunner.replication.inside import Inside
     from planrunner.replication.pieces import Reading
     from planrunner.replication.visible import Visible
     from planrunner.replication.workspace import Workspace
@@ -99,10 +100,12 @@ class Stage:
         self._ours.close()
         self._theirs.close()
 
-    def both(self, pieces: Sequence[Piece], *, timeout: float) -> tuple[list[Reading], list[Reading]]:
+    def both(
+        self, pieces: Sequence[Piece], *, timeout: float, fence: Inside | None = None
+    ) -> tuple[list[Reading], list[Reading]]:
         """What ``pieces`` have on the publisher and on the subscriber, read at the same time."""
         with ThreadPoolExecutor(2) as pool:
-            ours = pool.submit(self._ours.read, pieces, timeout=timeout)
+            ours = pool.submit(self._ours.read, pieces, timeout=timeout, fence=fence)
             theirs = pool.submit(self._theirs.read, pieces, timeout=timeout)
             return ours.result(), theirs.result()
 
@@ -153,9 +156,9 @@ class Stage:
         for readers in (self._ours, self._theirs):
             readers.fit(self.jobs if asked is None else min(asked, self.jobs))
 
-    def settled(self, pieces: Sequence[Piece], *, timeout: float) -> list[Found]:
+    def settled(self, pieces: Sequence[Piece], *, timeout: float, fence: Inside | None = None) -> list[Found]:
         """Compare ``pieces`` while nothing is written on either side: what differs now differs."""
-        found = zip(pieces, *self.both(pieces, timeout=timeout), strict=True)
+        found = zip(pieces, *self.both(pieces, timeout=timeout, fence=fence), strict=True)
         return [one for three in found for one in _compared(*three)]
 
 

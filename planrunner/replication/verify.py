@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from planrunner.postgres.catalog import Table
+    from planrunner.replication.inside import Inside
     from planrunner.replication.proof_book import Book
     from planrunner.replication.workspace import Workspace
     from planrunner.verification import TableVerdict
@@ -221,8 +222,11 @@ def still(  # noqa: PLR0913  # what is compared and how, each by its name
     proven: Proven | None = None,
     jobs: int = 2,
     strays: bool = True,
+    inside: Inside | None = None,
 ) -> Verification:
     """Compare every table while nothing is written on either side, and the barrier has been passed.
+
+    ``inside`` is the session that holds the fence's locks.
 
     ``strays``: rows of the target outside a table's filter are a difference, as long as it only follows.
 
@@ -234,7 +238,7 @@ def still(  # noqa: PLR0913  # what is compared and how, each by its name
     found: list[TableVerdict] = []
     if proven is not None and not counts_only:
         known = [t for t in present if t.qualified in proven.book.cuts]
-        found = _changed(workspace, known, proven, timeout=timeout, jobs=jobs)
+        found = _changed(workspace, known, proven, timeout=timeout, jobs=jobs, inside=inside)
         present = [t for t in present if t.qualified not in proven.book.cuts]
     left = max(0.001, timeout - (workspace.clock.monotonic() - begun))
     ours, theirs = checksum.both_sides(
@@ -245,6 +249,7 @@ def still(  # noqa: PLR0913  # what is compared and how, each by its name
         timeout=left,
         jobs=jobs,
         strays=strays,
+        fence=inside,
     )
     how = None if counts_only else verdicts.WHOLE
     found += [replace(checksum.verdict(t, ours[t.qualified], theirs[t.qualified]), how=how) for t in present]
@@ -256,7 +261,13 @@ def still(  # noqa: PLR0913  # what is compared and how, each by its name
 
 
 def _changed(
-    workspace: Workspace, tables: Sequence[Table], proven: Proven, *, timeout: float, jobs: int
+    workspace: Workspace,
+    tables: Sequence[Table],
+    proven: Proven,
+    *,
+    timeout: float,
+    jobs: int,
+    inside: Inside | None,
 ) -> list[TableVerdict]:
     # A copy: what the tracker tells now is not consumed, should the fence be rolled back.
     book, ends = proven.book.copy(), proven.ends
@@ -265,7 +276,7 @@ def _changed(
     left = max(0.001, timeout - (workspace.clock.monotonic() - begun))
     pieces = [piece for t in tables for piece in _left_over(book, t)]
     with Stage(workspace, ends, Effort(jobs=jobs)) as stage:
-        parts = stage.settled(pieces, timeout=left)
+        parts = stage.settled(pieces, timeout=left, fence=inside)
     found: dict[str, list[Found]] = {t.qualified: [] for t in tables}
     for one in parts:
         found[one.name].append(one)

@@ -15,6 +15,7 @@ from planrunner.replication import (
     gate,
 )
 from planrunner.replication.crossing import NoSwitch
+from planrunner.replication.verify import Mode
 
 if TYPE_CHECKING:
     from planrunner.model import Side
@@ -53,13 +54,17 @@ class Breaking(NoSwitch):
 
 
 def terms(
-    *, budget: float = 60.0, switch: crossing.Switch | None = None, reverse: bool = False
+    *,
+    budget: float = 60.0,
+    switch: crossing.Switch | None = None,
+    reverse: bool = False,
+    mode: Mode = Mode.AUTO,
 ) -> cutover.Terms:
     return cutover.Terms(
         budget=budget,
         lock_timeout=0.5,
         headroom=100,
-        gate=gate.Terms(),
+        gate=gate.Terms(mode=mode),
         switch=switch or NoSwitch(),
         reverse=reverse,
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -26,19 +27,22 @@ from planrunner.replication import (
     generations,
     large_objects,
     return_streams,
+    rollback,
     subscriptions,
 )
 from planrunner.replication.crossing import NoSwitch, Position
 from planrunner.replication.generations import Division
 from planrunner.replication.terms import Pace, Terms
+from planrunner.replication.verify import Mode
 from planrunner.sandbox.binaries import wheel_bin
 from planrunner.sandbox.servers import PostgresServer
 from tests.integration.replication.crossings import SCHEMA, Breaking, takes_writes, terms
 from tests.integration.replication.stage import Pair, assert_equal, copy_all, follow_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from planrunner.postgres.connection import Server
     from planrunner.replication.workspace import Workspace
 
 
@@ -165,6 +169,61 @@ def test_a_stream_that_stops_behind_the_gate_costs_the_budget_and_says_that_writ
         with pytest.raises(StepFailed, match="; everything was rolled back and writers go on"):
             cutover.cut_over(space, terms(switch=Stopping(), budget=3))
         assert crossing.position(space) is Position.SOURCE
+        assert takes_writes(pair.ours)
+
+
+class Truncating(NoSwitch):
+    """Somebody truncates a table as soon as the fence is up; what is streamed comes only once he waits for it."""
+
+    def __init__(self, space: Workspace, leaving: str, stream: str, reader: Server) -> None:
+        self.space, self.leaving, self.stream, self.reader = space, leaving, stream, reader
+        self.refused: str | None = None
+
+    def __bool__(self) -> bool:
+        return True
+
+    @contextmanager
+    def held(self, to: Side) -> Iterator[None]:
+        assert to is self.reader.side
+        self.reader.execute(subscriptions.dropping(self.stream)[0])
+        self.wait(lambda: subscriptions.shown(self.reader, self.stream)[self.stream].pid is None)
+        assert takes_writes(self.leaving)
+        with ThreadPoolExecutor(2) as pool:
+            told = pool.submit(self.truncated, pool)
+            yield
+            self.refused = told.result()
+
+    def truncated(self, pool: ThreadPoolExecutor) -> str:
+        with psycopg.connect(self.leaving) as app, psycopg.connect(self.leaving, autocommit=True) as watch:
+            there = "SELECT FROM pg_locks WHERE relation = 'item'::regclass AND (mode, granted) = ('{}', {})"
+            self.wait(lambda: watch.execute(there.format("ShareRowExclusiveLock", True).encode()).fetchone())
+            waiting = pool.submit(app.execute, "TRUNCATE item")
+            self.wait(lambda: watch.execute(there.format("AccessExclusiveLock", False).encode()).fetchone())
+            self.reader.execute(subscriptions.starting(self.stream))
+            return str(waiting.exception(60))
+
+    def wait(self, true: Callable[[], Any]) -> None:
+        end = self.space.clock.monotonic() + 30
+        while true() in (None, False):
+            assert self.space.clock.monotonic() < end
+            self.space.clock.sleep(0.005)
+
+
+@pytest.mark.parametrize("mode", [Mode.DIGESTS, Mode.CHANGED])
+def test_somebody_who_truncates_a_table_in_the_pause_waits_and_holds_nobody_up(
+    pair: Pair, mode: Mode
+) -> None:
+    with following(pair) as space:
+        switch = Truncating(space, pair.ours, space.names.stream(1), space.target)
+        cutover.cut_over(space, terms(switch=switch, mode=mode, reverse=True, budget=10))
+        assert "database has moved to" in str(switch.refused)
+        assert_equal(pair)
+        cutover.begin_way_back(space)
+        cutover.retire(space)
+
+        back = Truncating(space, pair.theirs, space.names.back, space.source)
+        rollback.roll_back(space, terms(switch=back, mode=mode, budget=10))
+        assert "database has moved to" in str(back.refused)
         assert takes_writes(pair.ours)
 
 
