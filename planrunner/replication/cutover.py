@@ -229,11 +229,12 @@ class _Settling:
 
     def _settled(self, session: Session, pause: Pause) -> None:
         workspace = self.workspace
-        polled = self._arrived(pause)
+        inside = Inside(side=Side.SOURCE, session=session)
+        polled = self._arrived(inside, pause)
         failpoint("cutover.barrier_passed")
-        brought = self._bring_rest(session, pause)
+        brought = self._bring_rest(inside, pause)
         with pause.part("verification"):
-            found = self._compared(session, pause, polled)
+            found = self._compared(inside, pause, polled)
         failpoint("cutover.verified")
         with pause.part("sequences"):
             moved = self._carry_sequences()
@@ -242,19 +243,19 @@ class _Settling:
                 workspace.ledger.record_effect(writer, STEP, name, figures)
         failpoint("cutover.sequences_carried")
 
-    def _arrived(self, pause: Pause) -> Verification | None:
+    def _arrived(self, inside: Inside, pause: Pause) -> Verification | None:
         """Return once the target has everything; where the source is polled, with what the last round has proven."""
         workspace = self.workspace
         if not workspace.streamed:
             with pause.part("last round"):
                 return polling_following.last(
-                    workspace, timeout=pause.left(), jobs=self.terms.gate.effort.jobs
+                    workspace, inside, timeout=pause.left(), jobs=self.terms.gate.effort.jobs
                 )
         with pause.waiting("barrier") as left:
             barrier.wait(workspace, workspace.ledger.generations(), timeout=left, poll=0.002)
         return None
 
-    def _compared(self, session: Session, pause: Pause, polled: Verification | None) -> Verification:
+    def _compared(self, inside: Inside, pause: Pause, polled: Verification | None) -> Verification:
         followed = self.cut.followed if polled is None else ()
         found = verify.still(
             self.workspace,
@@ -263,7 +264,7 @@ class _Settling:
             timeout=pause.left(),
             proven=self.entered.proven,
             jobs=self.terms.gate.effort.jobs,
-            inside=Inside(side=Side.SOURCE, session=session),
+            inside=inside,
         )
         if polled is not None:
             both = sorted((*polled.tables, *found.tables), key=lambda v: v.table)
@@ -282,18 +283,17 @@ class _Settling:
         gate.still_holds(self.workspace, entered, sending, moved)
         return moved
 
-    def _bring_rest(self, session: Session, pause: Pause) -> dict[str, Mapping[str, Json]]:
+    def _bring_rest(self, inside: Inside, pause: Pause) -> dict[str, Mapping[str, Json]]:
         """Bring what no stream carries, now that nobody writes; tells how much, by its kind."""
         brought: dict[str, Mapping[str, Json]] = {}
         workspace, objects = self.workspace, self.terms.large_objects
-        inside = Inside(side=Side.SOURCE, session=session)
         if self.cut.late:
             with pause.part("late tables"):
                 brought["late tables"] = dict(
                     late.bring(workspace, inside, self.cut.late, timeout=pause.left())
                 )
         if objects is not None:
-            within = session if _locks(workspace, self.terms) else None
+            within = inside.session if _locks(workspace, self.terms) else None
             with pause.part("large objects"):
                 left = pause.left()
                 brought["large objects"] = dict(

@@ -14,11 +14,13 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from psycopg import sql
+from psycopg.errors import LockNotAvailable
 
 from planrunner.errors import QueryFailed
 from planrunner.failpoints import failpoint
 from planrunner.replication import (
     followed,
+    inside,
     lanes,
     polling_changes,
     polling_horizon,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
     from planrunner.postgres.catalog import Table
     from planrunner.postgres.connection import Session
+    from planrunner.replication.inside import Inside
     from planrunner.replication.lanes import Lane
     from planrunner.replication.polling_horizon import Horizon
     from planrunner.replication.polling_ledger import Seen
@@ -49,13 +52,15 @@ _FILE = "SELECT relfilenode::bigint FROM pg_class WHERE oid = %s"
 class How:
     """How a round goes: ``compare`` every row of every table, or of those that are due.
 
-    ``together``: all tables by one snapshot. ``timeout`` in seconds bounds each statement of both sides.
+    ``together``: all tables by one snapshot. ``timeout`` in seconds bounds each statement of both sides. ``fence`` reads
+    the tables that somebody else waits for.
     """
 
     compare: bool = False
     together: bool = False
     timeout: float | None = None
     jobs: int = LANES
+    fence: Inside | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,19 +115,24 @@ def go_round(workspace: Workspace, how: How) -> Figures:
     begun = workspace.clock.monotonic()
     tables = followed.tables(workspace)
     waiting: SimpleQueue[Table] = SimpleQueue()
+    behind: SimpleQueue[Table] = SimpleQueue()
     for table in sorted(tables, key=lambda t: -t.bytes):
         waiting.put(table)
     workspace.lease  # noqa: B018  # taken once, before several threads write
     known = _Known(seen=polling_ledger.known(workspace), copied=polling_ledger.copied_at(workspace))
     count = 1 if how.together else max(1, min(how.jobs, len(tables)))
     with ThreadPoolExecutor(count, thread_name_prefix="poll") as pool:
-        lanes = [pool.submit(_Going(workspace, how, known, tables).run, waiting) for _ in range(count)]
+        lanes = [
+            pool.submit(_Going(workspace, how, known, tables).run, waiting, behind) for _ in range(count)
+        ]
         try:
             visits = [visit for lane in lanes for visit in lane.result()]
         finally:
             # After an error, or a signal, no lane takes another table.
             for _ in _taken(waiting):
                 pass
+    if how.fence is not None and not behind.empty():
+        visits += _Going(workspace, how, known, tables).run_inside(how.fence, behind)
     return Figures(
         visits=tuple(sorted(visits, key=lambda v: v.table)),
         seconds=workspace.clock.monotonic() - begun,
@@ -160,8 +170,8 @@ class _Going:
         self._idle: dict[str, Seen] = {}
         self._kept_at = workspace.clock.monotonic()
 
-    def run(self, waiting: SimpleQueue[Table]) -> list[Visit]:
-        """Take tables until there is none."""
+    def run(self, waiting: SimpleQueue[Table], behind: SimpleQueue[Table]) -> list[Visit]:
+        """Take tables until there is none; those that somebody waits for who waits for the fence go to ``behind``."""
         throttle = Throttle(self._workspace, self._workspace.source, None, "polling")
         visits: list[Visit] = []
         with _lane(self._workspace, self._how) as lane:
@@ -171,13 +181,37 @@ class _Going:
                 # Inside a pause nobody waits for an operator.
                 if self._how.timeout is None:
                     throttle.wait()
-                if not self._how.together:
-                    _enter(lane.ours, [table])
+                if not self._how.together and not self._entered(lane.ours, table):
+                    behind.put(table)
+                    continue
                 with self._workspace.source.translated(f"read {table.qualified}"):
                     visits.append(self._visited(lane, table))
                 if not self._how.together:
                     lane.ours.execute("COMMIT")
                 self._keep_idle(every=_KEPT_SECONDS)
+        self._keep_idle(every=0.0)
+        return visits
+
+    def _entered(self, reader: Session, table: Table) -> bool:
+        try:
+            _enter(reader, [table])
+        except LockNotAvailable:
+            if self._how.fence is None:
+                raise
+            reader.execute("ROLLBACK")
+            return False
+        return True
+
+    def run_inside(self, fence: Inside, behind: SimpleQueue[Table]) -> list[Visit]:
+        """The same of what is left, read by the fence's session, which has its locks already."""
+        source = self._workspace.source
+        timeout = self._how.timeout or 0.0
+        with (
+            _lane(self._workspace, self._how) as lane,
+            source.translated("read in the fence"),
+            fence.reading(timeout) as session,
+        ):
+            visits = [self._visited(replace(lane, ours=session), table) for table in _taken(behind)]
         self._keep_idle(every=0.0)
         return visits
 
@@ -272,7 +306,6 @@ def locking(tables: Sequence[Table]) -> sql.Composed:
 def _lane(workspace: Workspace, how: How) -> Iterator[Lane]:
     with lanes.lane(workspace.source, workspace.target) as lane:
         if how.timeout is not None:
-            limit = [str(max(1, int(how.timeout * 1000)))]
-            for session in (lane.ours, lane.theirs):
-                session.execute("SELECT set_config('statement_timeout', %s, false)", limit)
+            inside.limit(lane.ours, how.timeout, how.fence)
+            inside.limit(lane.theirs, how.timeout, None)
         yield lane

@@ -18,6 +18,7 @@ from planrunner.units import human_seconds
 from planrunner.verification import TableVerdict, Verification
 
 if TYPE_CHECKING:
+    from planrunner.replication.inside import Inside
     from planrunner.replication.workspace import Workspace
 
 HOW = "compared whole, and made equal to what a snapshot of the source showed"
@@ -116,10 +117,10 @@ def shorten(workspace: Workspace, *, jobs: int) -> None:
     tell(workspace, _attempt(workspace, How(jobs=jobs)), None)
 
 
-def last(workspace: Workspace, *, timeout: float, jobs: int) -> Verification:
+def last(workspace: Workspace, fence: Inside, *, timeout: float, jobs: int) -> Verification:
     """The last round, while nobody writes to the source: what it has compared is proven equal."""
     begun = workspace.clock.monotonic()
-    found = polling.go_round(workspace, How(compare=True, timeout=timeout, jobs=jobs))
+    found = polling.go_round(workspace, How(compare=True, timeout=timeout, jobs=jobs, fence=fence))
     return Verification(tables=verdicts(found, STILL), seconds=workspace.clock.monotonic() - begun)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,6 +27,7 @@ from planrunner.replication import (
     fence,
     generations,
     large_objects,
+    polling_following,
     return_streams,
     rollback,
     subscriptions,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
     from planrunner.postgres.connection import Server
     from planrunner.replication.workspace import Workspace
+    from planrunner.verification import Verification
 
 
 _numbers = itertools.count(1)
@@ -207,6 +210,42 @@ class Truncating(NoSwitch):
         while true() in (None, False):
             assert self.space.clock.monotonic() < end
             self.space.clock.sleep(0.005)
+
+
+def test_a_last_round_is_not_held_up_by_somebody_who_truncates_in_the_pause(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair.create(SCHEMA)
+    reached, waiting = threading.Event(), threading.Event()
+    real = polling_following.last
+
+    def held_up(*args: Any, **kwargs: Any) -> Verification:
+        reached.set()
+        assert waiting.wait(30)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(polling_following, "last", held_up)
+    with pair.workspace() as space, ThreadPoolExecutor(2) as pool:
+        space.terms = Terms(pace=Pace())
+        copy_all(space, division=Division())
+        pair.execute("DELETE FROM item WHERE id < 9; UPDATE item SET v = 'new' WHERE id = 9")
+
+        def truncated() -> str:
+            assert reached.wait(60)
+            with psycopg.connect(pair.ours) as app, psycopg.connect(pair.ours, autocommit=True) as watch:
+                told = pool.submit(app.execute, "TRUNCATE item")
+                asked = "SELECT FROM pg_locks WHERE relation = 'item'::regclass AND NOT granted"
+                while watch.execute(asked).fetchone() is None:
+                    space.clock.sleep(0.005)
+                waiting.set()
+                return str(told.exception(60))
+
+        refused = pool.submit(truncated)
+        cutover.cut_over(space, terms(budget=10))
+        assert "database has moved to" in refused.result()
+        assert space.ledger.effects(cutover.STEP)["verification"]["rows"] == 92
+        cutover.retire(space)
+    assert_equal(pair)
 
 
 @pytest.mark.parametrize("mode", [Mode.DIGESTS, Mode.CHANGED])
