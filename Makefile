@@ -10,23 +10,22 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # Thousands of planrunner processes: each would compile all of it where the environment forbids to keep the bytecode.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-matrix soak coverage mutation servers check bench bench-pause bench-compare bench-preflight bench-workers bench-growth bench-flushes docs docs-site clean
+.PHONY: demo test test-matrix soak coverage mutation servers check types unit bench bench-pause bench-compare bench-preflight bench-workers bench-growth bench-flushes docs docs-site clean
 
 demo: $(VENV)/.sandbox
 	$(BIN)/planrunner demo $(DEMO_ARGS)
 
-test: check servers
-	PLANRUNNER_FUZZED_PLANS=20000 $(BIN)/python -m pytest -q -n 2 tests/unit/loading/test_fuzz_plans.py \
-	  tests/unit/loading/test_dialects.py
+test: check servers test-release
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup tests/faults tests/acceptance tests/benchmarks tests/contract tests/integration
 
-test: test-release
 .PHONY: lock release executable image release-notes test-release test-pythons
 
 # What a release consists of, tried: the wheel installed three ways, the executable where there is no Python, the shells,
-# the man page, the locks, the image's recipe, and a migration on each Python that this machine has.
+# the man page, the locks, the image's recipe, and a migration on each Python that this machine has. Building waits more
+# than it computes: plans are fuzzed at length beside it.
 test-release: $(VENV)/.release servers
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/release
+	PLANRUNNER_FUZZED_PLANS=20000 $(BIN)/python -m pytest -q -n 3 --dist loadfile tests/release \
+	  tests/unit/loading/test_fuzz_plans.py tests/unit/loading/test_dialects.py
 
 # Every Python of the range with its unit tests; e.g. PYTHONS_ARGS=3.14. Some minutes.
 test-pythons: $(VENV)/.release
@@ -62,11 +61,17 @@ mutation: servers
 servers: $(VENV)/.dev
 	$(BIN)/python -m tests.servers
 
+# The type checkers use one core; the unit tests run beside them.
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@$(MAKE) --no-print-directory -j2 --output-sync types unit
+
+types: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/basedpyright
+
+unit: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -n 2 tests/unit
 
 # Against pgcopydb and pg_dump; e.g. BENCH_ARGS='--case a --rounds 1 --scale 0.1'. At full size it takes an hour.

@@ -7,10 +7,14 @@ on the target disables each subscription in the very transaction that brings its
 all up to that commit and nothing after it. The new slot is advanced to that commit's end, and in one
 transaction on the target the new subscription takes the place of the old ones, with the ledger saying so.
 Until that transaction commits everything can be undone by enabling the old subscriptions again.
+
+A join that was broken off leaves markers behind that a slow stream takes in only later. So each join has a token of its
+own: nothing else stops a stream, and one counts as stopped only where it shows that token.
 """
 
 from __future__ import annotations
 
+import uuid
 from typing import TYPE_CHECKING
 
 from psycopg import sql
@@ -18,7 +22,7 @@ from psycopg import sql
 from planrunner.errors import StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.postgres.lsn import Lsn
-from planrunner.replication import generations, logins, ranges, slots, subscriptions
+from planrunner.replication import barrier, generations, logins, ranges, slots, subscriptions
 from planrunner.replication.names import SCHEMA, STOP_TRIGGER
 
 if TYPE_CHECKING:
@@ -26,10 +30,12 @@ if TYPE_CHECKING:
 
     from planrunner.postgres.catalog import Table
     from planrunner.postgres.connection import Session
+    from planrunner.replication.subscriptions import Subscription
     from planrunner.replication.units import Unit
     from planrunner.replication.workspace import Workspace
 
 STOP_SECONDS = 300.0
+_STOPPABLE = "SELECT EXISTS (SELECT FROM pg_trigger WHERE tgname = %s AND tgrelid = to_regclass(%s))"
 
 
 def merge(workspace: Workspace, tables: Sequence[Table], *, streams: int) -> None:
@@ -72,6 +78,8 @@ def merge(workspace: Workspace, tables: Sequence[Table], *, streams: int) -> Non
 def undo(workspace: Workspace) -> None:
     """Bring back the old streams of a merge that did not come to its end; nothing happens without one."""
     owning = set(workspace.ledger.generations())
+    for generation in sorted(owning):
+        _let_go_on(workspace, generation)
     for generation, subscription in subscriptions.existing(workspace.target, workspace.names).items():
         if generation in owning and not subscription.enabled:
             subscriptions.enable(workspace, generation)
@@ -80,20 +88,37 @@ def undo(workspace: Workspace) -> None:
             generations.clear(workspace, generation)
 
 
+def _let_go_on(workspace: Workspace, generation: int) -> None:
+    """Take the trigger away before its marker comes, where a join has left one."""
+    table = workspace.names.barrier(generation)
+    if workspace.target.value(_STOPPABLE, [STOP_TRIGGER, f"{SCHEMA}.{table}"]):
+        with workspace.writing() as session:
+            session.execute("SET LOCAL client_min_messages = warning")
+            session.execute(
+                sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(
+                    sql.Identifier(STOP_TRIGGER), sql.Identifier(SCHEMA, table)
+                )
+            )
+            failpoint("merge.before_let_go")
+
+
 def _take_over(
     workspace: Workspace,
     groups: Mapping[int, Sequence[Unit]],
     old: Sequence[int],
     also: Mapping[int, Sequence[str]],
 ) -> None:
+    token = uuid.uuid4()
     with workspace.writing() as session:
         for generation in old:
-            for statement in _stopping(workspace, generation):
+            for statement in _stopping(workspace, generation, token):
                 session.execute(statement)
+    failpoint("merge.stoppable")
+    _start_stopped(workspace, old)
     # The new slots' streams have to show the marker's transaction too, and leave empty ones out.
-    xid = _stop(workspace, (*old, *groups))
+    xid = _stop(workspace, (*old, *groups), token)
     failpoint("merge.stopped")
-    _wait_stopped(workspace, old)
+    _wait_stopped(workspace, old, token)
     for generation in groups:
         name = workspace.names.stream(generation)
         with workspace.source.session() as session:
@@ -113,7 +138,17 @@ def _take_over(
     failpoint("merge.taken_over")
 
 
-def _stopping(workspace: Workspace, generation: int) -> tuple[sql.Composed, ...]:
+def _start_stopped(workspace: Workspace, old: Sequence[int]) -> None:
+    """Start what a former join's marker has stopped since those were undone; from now on none of them stops anything."""
+    found = subscriptions.existing(workspace.target, workspace.names)
+    for generation in old:
+        if not found[generation].enabled:
+            with workspace.writing() as session:
+                session.execute(subscriptions.starting(workspace.names.stream(generation)))
+                failpoint("merge.before_start")
+
+
+def _stopping(workspace: Workspace, generation: int, token: uuid.UUID) -> tuple[sql.Composed, ...]:
     names = workspace.names
     function = sql.Identifier(SCHEMA, names.stop_function(generation))
     body = (
@@ -129,34 +164,33 @@ def _stopping(workspace: Workspace, generation: int) -> tuple[sql.Composed, ...]
             trigger=sql.Identifier(STOP_TRIGGER), table=sql.Identifier(SCHEMA, names.barrier(generation))
         ),
         sql.SQL(
-            "CREATE TRIGGER {trigger} AFTER INSERT ON {table} FOR EACH ROW WHEN (NEW.stop) EXECUTE FUNCTION"
-            " {function}(); ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}"
+            "CREATE TRIGGER {trigger} AFTER INSERT ON {table} FOR EACH ROW WHEN (NEW.stop AND NEW.token = {token})"
+            " EXECUTE FUNCTION {function}(); ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}"
         ).format(
             trigger=sql.Identifier(STOP_TRIGGER),
             table=sql.Identifier(SCHEMA, names.barrier(generation)),
             function=function,
+            token=sql.Literal(str(token)),
         ),
     )
 
 
-def _stop(workspace: Workspace, streams: Sequence[int]) -> int:
+def _stop(workspace: Workspace, streams: Sequence[int], token: uuid.UUID) -> int:
     """Write the stop marker to every stream in one transaction; its id as the stream tells it, 32 bits."""
     with workspace.source.transaction() as session:
         for generation in streams:
             table = sql.Identifier(SCHEMA, workspace.names.barrier(generation))
-            session.execute(
-                sql.SQL("INSERT INTO {} (token, stop) VALUES (gen_random_uuid(), true)").format(table)
-            )
+            session.execute(sql.SQL("INSERT INTO {} (token, stop) VALUES (%s, true)").format(table), [token])
         row = session.execute("SELECT pg_current_xact_id()::text::numeric % 4294967296").fetchone()
     assert row is not None
     return int(row[0])
 
 
-def _wait_stopped(workspace: Workspace, old: Sequence[int]) -> None:
+def _wait_stopped(workspace: Workspace, old: Sequence[int], token: uuid.UUID) -> None:
     deadline = workspace.clock.monotonic() + STOP_SECONDS
     while True:
         found = subscriptions.existing(workspace.target, workspace.names)
-        going = [found[g].name for g in old if g in found and (found[g].enabled or found[g].pid is not None)]
+        going = [workspace.names.stream(g) for g in old if not _is_stopped(workspace, found.get(g), g, token)]
         if not going:
             return
         if workspace.clock.monotonic() > deadline:
@@ -165,6 +199,13 @@ def _wait_stopped(workspace: Workspace, old: Sequence[int]) -> None:
                 remedy="Look at pg_stat_subscription and the target's log for what holds it up, then run again.",
             )
         workspace.rest(0.02)
+
+
+def _is_stopped(workspace: Workspace, found: Subscription | None, generation: int, token: uuid.UUID) -> bool:
+    if found is None or found.enabled or found.pid is not None:
+        return False
+    # Whoever else has disabled it has not waited for the marker.
+    return barrier.arrived(workspace.target, workspace.names.barrier(generation), token)
 
 
 def _commit_end(session: Session, slot: str, xid: int) -> Lsn:

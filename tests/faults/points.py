@@ -207,6 +207,7 @@ REACHED: Mapping[str, tuple[str, ...]] = {
         "inserts.narrowed",
         "follow.join streams.before",
         "merge.slots_made",
+        "merge.stoppable",
         "merge.stopped",
         "merge.advanced",
         "merge.taken_over",
@@ -296,6 +297,10 @@ _SEREN = ("faults/test_serendb.py", "needs the stand-in for SerenAI's cloud")
 _POOL = ("faults/test_points_switch.py", "needs PgBouncer before the servers")
 # What no route comes by: the module of the tests that breaks off there, and why.
 ELSEWHERE: Mapping[str, tuple[str, str]] = {
+    **dict.fromkeys(
+        ("merge.before_start", "merge.before_let_go"),
+        ("integration/replication/test_generations.py", "only where a join was broken off before"),
+    ),
     **dict.fromkeys(("opening.before", "opening.after", "ingress.after_call", "ingress.after_revoke"), _AWS),
     **dict.fromkeys(
         (

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from planrunner import failpoints
 from planrunner.errors import StepFailed
-from planrunner.replication import generations, merge, ranges, verify
+from planrunner.replication import barrier, generations, merge, ranges, subscriptions, verify
 from planrunner.replication.generations import Division
 from planrunner.sandbox.binaries import wheel_bin
 from planrunner.sandbox.servers import PostgresServer
@@ -337,6 +340,76 @@ def test_a_join_that_was_killed_is_taken_up_again(
             assert len(space.ledger.generations()) == 1
             assert generations.left(space) == space.ledger.generations()
             generations.clear_all(space)
+
+
+def test_a_marker_of_a_former_join_that_comes_late_stops_no_stream(
+    servers: tuple[PostgresServer, PostgresServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = Pair(*servers, name="late_marker")
+    pair.create(QUIET)
+    pair.on_news = Losing(pair, {2})
+    with pair.workspace() as space, ThreadPoolExecutor(1) as pool:
+        copy_all(space, division=Division(), jobs=1)
+        tables = verify.followed_tables(space)
+        for generation in space.ledger.generations():
+            generations.follow(space, tables, generation)
+        barrier.wait(space, space.ledger.generations(), timeout=120)
+        # The second one's worker takes in nothing for a while.
+        pid = subscriptions.existing(space.target, space.names)[2].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            with monkeypatch.context() as patched:
+                patched.setattr(failpoints, "_armed", {"merge.stopped": "raise"})
+                patched.setattr(merge, "undo", lambda _: None)
+                with pytest.raises(StepFailed, match="failpoint"):
+                    merge.merge(space, tables, streams=1)
+            pair.execute("INSERT INTO q6 SELECT i, 'between' FROM generate_series(100001, 100040) i")
+            joined = pool.submit(merge.merge, space, tables, streams=1)
+            markers = f"SELECT count(*) FROM planrunner.{space.names.barrier(2)} WHERE stop"
+            while space.source.value(sql.SQL(markers)) < 2:
+                space.clock.sleep(0.01)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        joined.result(120)
+        barrier.wait(space, space.ledger.generations(), timeout=120)
+        assert space.ledger.generations() == (3,)
+        assert_equal(pair)
+        generations.clear_all(space)
+
+
+def test_streams_that_a_former_join_has_stopped_go_on_whenever_its_undoing_breaks_off(
+    servers: tuple[PostgresServer, PostgresServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = Pair(*servers, name="let_go")
+    pair.create(QUIET)
+    pair.on_news = Losing(pair, {2})
+    with pair.workspace() as space:
+        copy_all(space, division=Division(), jobs=1)
+        tables = verify.followed_tables(space)
+        for generation in space.ledger.generations():
+            generations.follow(space, tables, generation)
+        barrier.wait(space, space.ledger.generations(), timeout=120)
+
+        def breaks_off(point: str, *, undone: bool) -> None:
+            with monkeypatch.context() as patched:
+                patched.setattr(failpoints, "_armed", {point: "raise"})
+                if not undone:
+                    patched.setattr(merge, "undo", lambda _: None)
+                with pytest.raises(StepFailed, match="failpoint"):
+                    merge.merge(space, tables, streams=1)
+            # Nothing else of it is undone.
+            generations.clear(space, 3)
+
+        breaks_off("merge.advanced", undone=False)
+        assert not any(s.enabled for s in subscriptions.existing(space.target, space.names).values())
+        breaks_off("merge.before_start", undone=False)
+        breaks_off("merge.before_let_go", undone=True)
+        pair.execute("INSERT INTO q6 SELECT i, 'between' FROM generate_series(100001, 100040) i")
+        merge.merge(space, tables, streams=1)
+        barrier.wait(space, space.ledger.generations(), timeout=120)
+        assert_equal(pair)
+        generations.clear_all(space)
 
 
 TOASTED = """
