@@ -132,8 +132,8 @@ def _template_remedy(document: Document, keys: Keys, error: ValidationError) -> 
     written = at(document.tree, keys)
     if written == error.instance or not isinstance(written, str):
         return None
-    wanted = _types(error)
-    typed = f" Give the variable type: {wanted[0]}." if error.validator == "type" and wanted else ""
+    wanted = _types(error) if error.validator == "type" else []
+    typed = f" Give the variable type: {wanted[0]}." if wanted else ""
     return f"That is what the template came to.{typed}"
 
 
