@@ -70,10 +70,10 @@ def run_there(scene: Stage, plan: Path, *options: str) -> subprocess.CompletedPr
     "failpoint",
     [
         "copy.after_commit",
-        "journal#50",
+        pytest.param("journal#50", marks=pytest.mark.soak),
         "cutover.fenced",
         "cutover.before_commit",
-        "cutover.retired",
+        pytest.param("cutover.retired", marks=pytest.mark.soak),
     ],
 )
 def test_what_a_frozen_runner_does_after_it_woke_changes_nothing(failpoint: str, tmp_path: Path) -> None:

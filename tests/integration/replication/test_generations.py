@@ -124,7 +124,12 @@ def finish(pair: Pair, space: Any, losing: Losing, *, streams: int = 1) -> None:
     follow_all(space, streams=streams)
 
 
-@pytest.mark.parametrize("boundary", range(1, TABLES + 1))
+def at_length(cases: range, *, always: set[int]) -> list[Any]:
+    """All of the cases, those that are not ``always`` tried only at length."""
+    return [pytest.param(n, marks=[] if n in always else [pytest.mark.soak]) for n in cases]
+
+
+@pytest.mark.parametrize("boundary", at_length(range(1, TABLES + 1), always={1, 4}))
 def test_a_snapshot_lost_at_a_table_boundary_costs_no_finished_table(
     servers: tuple[PostgresServer, PostgresServer], boundary: int
 ) -> None:
@@ -150,7 +155,7 @@ def test_a_snapshot_lost_at_a_table_boundary_costs_no_finished_table(
         generations.clear_all(space)
 
 
-@pytest.mark.parametrize("lost_after", range(1, 11))
+@pytest.mark.parametrize("lost_after", at_length(range(1, 11), always={1, 4, 7, 10}))
 def test_a_snapshot_lost_inside_a_split_table_costs_no_finished_range(
     servers: tuple[PostgresServer, PostgresServer], lost_after: int
 ) -> None:

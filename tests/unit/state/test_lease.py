@@ -115,6 +115,16 @@ def test_whoever_was_taken_over_is_told_and_does_not_free_the_new_holders_lock()
         mine.check()
 
 
+def test_whoever_is_told_to_take_over_does_so_once() -> None:
+    drawer = Drawer()
+    told = Lease(drawer, NAME, heartbeat=BEAT, expiry=EXPIRY, take_over=True)
+    with lease(drawer).held("first", CLOCK), told.held("second", CLOCK):
+        pass
+    # Whoever comes after it is another one, which nobody told it to take over from.
+    with lease(drawer).held("third", CLOCK), pytest.raises(LockedByAnother), told.held("fourth", CLOCK):
+        pass
+
+
 def _is_lost(one: Lease) -> bool:
     try:
         one.check()
