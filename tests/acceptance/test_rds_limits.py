@@ -138,7 +138,10 @@ def there_and_back(scene: Stage, ours: str, theirs: str) -> None:
     execute(ours, "UPDATE customers SET name = 'open again' WHERE id = 1")
 
 
-@pytest.mark.parametrize(("older", "newer", "rds_target"), [(16, 18, False), (16, 18, True), (14, 16, True)])
+@pytest.mark.parametrize(
+    ("older", "newer", "rds_target"),
+    [pytest.param(16, 18, False, marks=pytest.mark.soak), (16, 18, True), (14, 16, True)],
+)
 def test_a_master_user_carries_a_busy_shop_there_and_back(older: int, newer: int, rds_target: bool) -> None:
     with rds_stage(older, newer, rds_target=rds_target) as scene:
         ours, theirs = scene.source_database.superuser_dsn, scene.target_database.superuser_dsn

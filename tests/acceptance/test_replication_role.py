@@ -80,7 +80,7 @@ def wait_until(true: Callable[[], bool]) -> None:
         clock.sleep(0.1)
 
 
-@pytest.mark.parametrize("major", [15, 16])
+@pytest.mark.parametrize("major", [15, pytest.param(16, marks=pytest.mark.soak)])
 def test_rotated_password_disturbs_nobody_and_cleanup_leaves_the_rights_as_they_were(major: int) -> None:
     with stage(server_bin(major), None, scale=0.02) as scene:
         with_two_owners(scene)

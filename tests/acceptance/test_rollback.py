@@ -101,7 +101,7 @@ def nothing_undoes_what_was_written_on_the_target(
     assert contents(theirs) == before
 
 
-@pytest.mark.parametrize(("older", "newer"), [(15, 15), (16, 18)])
+@pytest.mark.parametrize(("older", "newer"), [pytest.param(15, 15, marks=pytest.mark.soak), (16, 18)])
 def test_a_rollback_brings_everything_back_and_the_cutover_can_be_made_anew(
     tmp_path: Path, older: int, newer: int
 ) -> None:
