@@ -104,6 +104,7 @@ def digests(  # noqa: PLR0913  # what is read and how, each by its name
         return {}
 
     own = inside.of(server, fence)
+    until = server.clock.monotonic() + timeout
     waited_for: list[Table] = []
 
     def digest(session: Session, table: Table) -> Digest:
@@ -127,7 +128,7 @@ def digests(  # noqa: PLR0913  # what is read and how, each by its name
     with ThreadPoolExecutor(len(lanes)) as pool:
         found = {name: digest for part in pool.map(lane, lanes) for name, digest in part.items()}
     if own is not None and waited_for:
-        with server.translated(), own.reading(timeout) as session:
+        with server.translated(), own.reading(until - server.clock.monotonic()) as session:
             found |= {table.qualified: digest(session, table) for table in waited_for}
     return found
 

@@ -94,11 +94,7 @@ def _let_go_on(workspace: Workspace, generation: int) -> None:
     if workspace.target.value(_STOPPABLE, [STOP_TRIGGER, f"{SCHEMA}.{table}"]):
         with workspace.writing() as session:
             session.execute("SET LOCAL client_min_messages = warning")
-            session.execute(
-                sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(
-                    sql.Identifier(STOP_TRIGGER), sql.Identifier(SCHEMA, table)
-                )
-            )
+            session.execute(subscriptions.letting_go(workspace.names, generation))
             failpoint("merge.before_let_go")
 
 
@@ -160,9 +156,7 @@ def _stopping(workspace: Workspace, generation: int, token: uuid.UUID) -> tuple[
         sql.SQL(
             "CREATE OR REPLACE FUNCTION {}() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS {}"
         ).format(function, sql.Literal(body)),
-        sql.SQL("DROP TRIGGER IF EXISTS {trigger} ON {table}").format(
-            trigger=sql.Identifier(STOP_TRIGGER), table=sql.Identifier(SCHEMA, names.barrier(generation))
-        ),
+        subscriptions.letting_go(names, generation),
         sql.SQL(
             "CREATE TRIGGER {trigger} AFTER INSERT ON {table} FOR EACH ROW WHEN (NEW.stop AND NEW.token = {token})"
             " EXECUTE FUNCTION {function}(); ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}"

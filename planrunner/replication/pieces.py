@@ -124,6 +124,7 @@ class Readers:
         ``fence`` is asked for those that somebody else waits for.
         """
         own = inside.of(self._server, fence)
+        until = self._server.clock.monotonic() + timeout
         waited_for: list[list[int]] = []
         found: dict[int, Reading] = {}
         batches = deque(_batches(pieces))
@@ -151,7 +152,8 @@ class Readers:
             with ThreadPoolExecutor(max(1, len(self._sessions))) as pool:
                 list(pool.map(lane, range(len(self._sessions))))
             if own is not None and waited_for:
-                with self._server.translated("digest"), own.reading(timeout) as session:
+                left = until - self._server.clock.monotonic()
+                with self._server.translated("digest"), own.reading(left) as session:
                     for batch in waited_for:
                         found.update(self._digested(session, pieces, batch, NOTHING))
         finally:

@@ -132,12 +132,17 @@ def go_round(workspace: Workspace, how: How) -> Figures:
             for _ in _taken(waiting):
                 pass
     if how.fence is not None and not behind.empty():
-        visits += _Going(workspace, how, known, tables).run_inside(how.fence, behind)
+        rest = _spent(how, workspace.clock.monotonic() - begun)
+        visits += _Going(workspace, rest, known, tables).run_inside(how.fence, behind)
     return Figures(
         visits=tuple(sorted(visits, key=lambda v: v.table)),
         seconds=workspace.clock.monotonic() - begun,
         asking=sum(visit.asking for visit in visits) / count,
     )
+
+
+def _spent(how: How, seconds: float) -> How:
+    return how if how.timeout is None else replace(how, timeout=how.timeout - seconds)
 
 
 def _taken(waiting: SimpleQueue[Table]) -> Iterator[Table]:

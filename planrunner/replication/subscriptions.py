@@ -213,15 +213,21 @@ def enabling(names: Names, generation: int, *, synchronous: bool | None) -> tupl
     """What ``enable`` executes; ``synchronous`` None leaves the subscription's way to commit as it is."""
     stream = names.stream(generation)
     setting = sql.SQL("ALTER SUBSCRIPTION {} SET ({})")
-    barrier = sql.Identifier(SCHEMA, names.barrier(generation))
     return (
-        sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(sql.Identifier(STOP_TRIGGER), barrier),
+        letting_go(names, generation),
         *(
             []
             if synchronous is None
             else [setting.format(sql.Identifier(stream), committing(synchronous=synchronous))]
         ),
         starting(stream),
+    )
+
+
+def letting_go(names: Names, generation: int) -> sql.Composed:
+    """What takes away the trigger that stops the generation's stream at a marker; nothing happens without one."""
+    return sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(
+        sql.Identifier(STOP_TRIGGER), sql.Identifier(SCHEMA, names.barrier(generation))
     )
 
 

@@ -17,7 +17,6 @@ from planrunner.postgres.connection import Server
 from planrunner.replication import checksum, relations, schema_dump, selection_record
 from planrunner.replication.schema_dump import Wishes
 from planrunner.replication.selection import Selection
-from planrunner.sandbox.binaries import wheel_bin
 from planrunner.sandbox.servers import PostgresServer
 from planrunner.step import Held, Run
 from planrunner.steps.snapshot import Snapshot
@@ -53,15 +52,6 @@ def opened(server: PostgresServer, side: Side) -> Server:
     parts.pop("password")
     endpoint = Endpoint(side=side, dsn=conninfo.make_conninfo("", **{**parts, "sslmode": "disable"}))
     return Server(endpoint, clock=SystemClock(), resolve=lambda _: Secret(server.password), label="test")
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[tuple[PostgresServer, PostgresServer]]:
-    with (
-        PostgresServer(wheel_bin(16), settings={"wal_level": "logical"}) as source,
-        PostgresServer(wheel_bin(18)) as target,
-    ):
-        yield source, target
 
 
 class Bench:

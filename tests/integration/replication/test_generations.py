@@ -16,12 +16,14 @@ from planrunner import failpoints
 from planrunner.errors import StepFailed
 from planrunner.replication import barrier, generations, merge, ranges, subscriptions, verify
 from planrunner.replication.generations import Division
-from planrunner.sandbox.binaries import wheel_bin
-from planrunner.sandbox.servers import PostgresServer
 from tests.integration.replication.stage import Churn, Pair, assert_equal, copy_all, follow_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
+
+    from planrunner.postgres.catalog import Table
+    from planrunner.replication.workspace import Workspace
+    from planrunner.sandbox.servers import PostgresServer
 
 TABLES = 6
 PARTS = 12
@@ -66,15 +68,6 @@ WHOLE_MOVES[0] = WHOLE_MOVES[0].replace(" % ", " %% ")
 
 
 WAITING = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'other'::regclass"
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[tuple[PostgresServer, PostgresServer]]:
-    with (
-        PostgresServer(wheel_bin(16), settings={"wal_level": "logical"}) as source,
-        PostgresServer(wheel_bin(18)) as target,
-    ):
-        yield source, target
 
 
 class Losing:
@@ -347,6 +340,16 @@ def test_a_join_that_was_killed_is_taken_up_again(
             generations.clear_all(space)
 
 
+def followed_apart(space: Workspace) -> tuple[Table, ...]:
+    """Copy everything, and follow each generation by a stream of its own; the tables."""
+    copy_all(space, division=Division(), jobs=1)
+    tables = verify.followed_tables(space)
+    for generation in space.ledger.generations():
+        generations.follow(space, tables, generation)
+    barrier.wait(space, space.ledger.generations(), timeout=120)
+    return tables
+
+
 def test_a_marker_of_a_former_join_that_comes_late_stops_no_stream(
     servers: tuple[PostgresServer, PostgresServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -354,11 +357,7 @@ def test_a_marker_of_a_former_join_that_comes_late_stops_no_stream(
     pair.create(QUIET)
     pair.on_news = Losing(pair, {2})
     with pair.workspace() as space, ThreadPoolExecutor(1) as pool:
-        copy_all(space, division=Division(), jobs=1)
-        tables = verify.followed_tables(space)
-        for generation in space.ledger.generations():
-            generations.follow(space, tables, generation)
-        barrier.wait(space, space.ledger.generations(), timeout=120)
+        tables = followed_apart(space)
         # The second one's worker takes in nothing for a while.
         pid = subscriptions.existing(space.target, space.names)[2].pid
         assert pid is not None
@@ -390,11 +389,7 @@ def test_streams_that_a_former_join_has_stopped_go_on_whenever_its_undoing_break
     pair.create(QUIET)
     pair.on_news = Losing(pair, {2})
     with pair.workspace() as space:
-        copy_all(space, division=Division(), jobs=1)
-        tables = verify.followed_tables(space)
-        for generation in space.ledger.generations():
-            generations.follow(space, tables, generation)
-        barrier.wait(space, space.ledger.generations(), timeout=120)
+        tables = followed_apart(space)
 
         def breaks_off(point: str, *, undone: bool) -> None:
             with monkeypatch.context() as patched:
