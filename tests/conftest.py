@@ -1,18 +1,24 @@
-"""What runs only where it is asked for (every pair of versions, the cases of the soak), and the figures of faults."""
+"""What runs only where it is asked for (pairs of versions, the soak), the figures of faults, servers in memory."""
 
 from __future__ import annotations
 
+import gc
 import os
 
 import pytest
 
+from tests import memory
 from tests.figures import Figures
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A process of xdist's sends its reports to the one that prints them.
-    if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Figures())
+    # A process of xdist's sends its reports to the one that prints them, and has its environment.
+    if hasattr(config, "workerinput"):
+        return
+    config.pluginmanager.register(Figures())
+    # At length there are rows of a gigabyte, which belong on a disk.
+    if not os.environ.get("PLANRUNNER_SOAK") and (folder := memory.begin()):
+        config.add_cleanup(lambda: memory.end(folder))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,6 +39,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
+    # What was imported and collected stays; looking through it for garbage is for nothing.
+    gc.freeze()
     # Where it writes the groups is xdist's own affair; when it changes, tests that share a server go everywhere.
     if hasattr(session.config, "workerinput") and session.config.getoption("dist") == "loadgroup":
         lost = [
