@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STEPS = ["enable_logical", "grant", "validate", "snapshot", "sync", "cutover_verify"]
+# One migration for all of them.
+pytestmark = pytest.mark.xdist_group("demo")
 PAGE = (DOCS / "tutorial" / "first-migration.md").read_text("utf-8")
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from tests.browser import Page
 
+# One migration and one browser for all of them.
+pytestmark = pytest.mark.xdist_group("report")
 SECTIONS = ("servers", "pause", "verification", "sequences", "steps", "pace", "lag", "approvals", "way-back")
 # What lies beyond the window's edge.
 BEYOND = """

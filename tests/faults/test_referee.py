@@ -42,6 +42,10 @@ class Written:
         return self.server.dsn("postgres", database, password=self.server.password)
 
 
+# What was written once is judged by all of them.
+pytestmark = pytest.mark.xdist_group("referee")
+
+
 @pytest.fixture(scope="module")
 def written(server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Written:
     """Some thousand transactions, through two crashes of the server and ended sessions."""

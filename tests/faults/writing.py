@@ -60,7 +60,7 @@ class Writing:
 
 @contextmanager
 def writing(
-    ledger: Path, source: str, target: str = "", *, seed: int = 0, rate: int = 450
+    ledger: Path, source: str, target: str = "", *, seed: int = 0, rate: int = 360
 ) -> Iterator[Writing]:
     """The client in a process of its own; ended with the block."""
     child = subprocess.Popen(

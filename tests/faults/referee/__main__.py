@@ -17,7 +17,7 @@ def main() -> None:
     given = argparse.ArgumentParser(prog="referee")
     given.add_argument("verb", choices=("write", "judge"))
     given.add_argument("ledger", type=Path)
-    given.add_argument("--rate", type=float, default=450)
+    given.add_argument("--rate", type=float, default=360)
     given.add_argument("--workers", type=int, default=8)
     given.add_argument("--seed", type=int, default=0)
     options = given.parse_args()
