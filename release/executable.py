@@ -1,7 +1,8 @@
 """Builds the executable: what the lock names, gathered by PyInstaller, behind a script that unpacks it once.
 
-``python -m release.executable [FILE]``. A file that unpacks itself anew at each start would take a second for every
-command, and would put a process between the shell and the run that ``kill`` hits instead.
+``python -m release.executable [FILE]``, of the Python that runs it or that PLANRUNNER_EXECUTABLE_PYTHON names: the
+executable starts where the C library is no older than that one needs. A file that unpacks itself anew at each start
+would take a second for every command, and would put a process between the shell and the run that ``kill`` hits instead.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def _environment() -> None:
     """One that holds the lock and nothing else: what lies in a developer's would be gathered too."""
     shutil.rmtree(WORK, ignore_errors=True)
     uv = [sys.executable, "-m", "uv", "--quiet"]
-    subprocess.run([*uv, "venv", "--python", sys.executable, WORK / "venv"], check=True)
+    python = os.environ.get("PLANRUNNER_EXECUTABLE_PYTHON", sys.executable)
+    subprocess.run([*uv, "venv", "--python", python, WORK / "venv"], check=True)
     there = ["--python", WORK / "venv/bin/python"]
     lock = ROOT / "locks/executable.txt"
     subprocess.run([*uv, "pip", "install", *there, "--require-hashes", "-r", lock], check=True)
