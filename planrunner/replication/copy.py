@@ -24,8 +24,10 @@ from planrunner.replication.ledger import Copied, lease_lost
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import psycopg
+
     from planrunner.postgres.catalog import Column, Table
-    from planrunner.postgres.connection import Session
+    from planrunner.postgres.connection import Server, Session
     from planrunner.replication.feeds import PsqlFeed
     from planrunner.replication.instant import Instant
     from planrunner.replication.units import Unit
@@ -67,6 +69,16 @@ class Chunk:
         if self.last is not None:
             parts.append(sql.SQL("ctid < {}::tid").format(sql.Literal(f"({self.last},0)")))
         return sql.SQL(" AND ").join(parts)
+
+
+def received(source: Server, read: psycopg.Copy) -> Iterator[memoryview]:
+    """What a COPY of the source still has to send; QueryFailed of the source where that breaks off.
+
+    Where it feeds the target's COPY, the target's session would be told as the one that failed.
+    """
+    with source.translated():
+        while block := read.read():
+            yield memoryview(block)
 
 
 def outgoing(unit: Unit, chunk: Chunk | None = None) -> sql.Composed:

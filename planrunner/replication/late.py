@@ -54,7 +54,7 @@ def bring(workspace: Workspace, fenced: Inside, tables: Sequence[Table], *, time
         enabling = _silence(writer, tables)
         writer.execute(emptying(tables))
         for table in tables:
-            taken, moved = _copy(reader, writer, Unit(table=table))
+            taken, moved = _copy(workspace.source, reader, writer, Unit(table=table))
             rows, size = rows + taken, size + moved
         for statement in enabling:
             writer.execute(statement)
@@ -86,11 +86,11 @@ def _silence(writer: Session, tables: Sequence[Table]) -> list[sql.Composed]:
     ]
 
 
-def _copy(reader: Session, writer: Session, unit: Unit) -> tuple[int, int]:
+def _copy(side: Server, reader: Session, writer: Session, unit: Unit) -> tuple[int, int]:
     size = 0
     with reader.cursor() as source, writer.cursor() as target:
         with source.copy(copy.outgoing(unit)) as read, target.copy(copy.incoming(unit)) as write:
-            while data := read.read():
+            for data in copy.received(side, read):
                 write.write(data)
                 size += len(data)
         # End of stream is not success: both servers must count the same rows.

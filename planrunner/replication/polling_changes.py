@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from planrunner.postgres.catalog import Table
-    from planrunner.postgres.connection import Session
+    from planrunner.postgres.connection import Server, Session
     from planrunner.replication.workspace import Workspace
 
 # Unqualified in the pinned search path nothing else can be meant: temporary tables come first.
@@ -59,7 +59,7 @@ def bring(
         with workspace.writing() as writer:
             with quiet(writer, table):
                 writer.execute(staging(table))
-                staged = _stage(writer, table, _all(head, read))
+                staged = _stage(writer, table, _all(workspace.source, head, read))
                 if staged != source.rowcount:
                     raise StepFailed(
                         f"{table.qualified}: the source sent {source.rowcount} rows, the target took {staged}; nothing"
@@ -158,12 +158,6 @@ def _some(read: psycopg.Copy) -> Iterator[bytes]:
         yield bytes(block)
 
 
-def _all(head: Iterable[bytes], read: psycopg.Copy) -> Iterator[bytes | memoryview]:
+def _all(source: Server, head: Iterable[bytes], read: psycopg.Copy) -> Iterator[bytes | memoryview]:
     yield from head
-    yield from rest(read)
-
-
-def rest(read: psycopg.Copy) -> Iterator[memoryview]:
-    """What a COPY of the source still has to send."""
-    while block := read.read():
-        yield memoryview(block)
+    yield from copy.received(source, read)

@@ -18,7 +18,6 @@ from planrunner.replication.checksum import where
 from planrunner.replication.identities import table_name
 
 if TYPE_CHECKING:
-    from planrunner.model import Side
     from planrunner.postgres.catalog import Table
     from planrunner.postgres.connection import Session
     from planrunner.replication.found import Outcome
@@ -63,7 +62,7 @@ def _mended(workspace: Workspace, lane: Lane, table: Table, survey: Survey) -> t
     with workspace.writing() as writer:
         with polling_changes.quiet(writer, table):
             if outcome.total > len(outcome.found):
-                figures = _replaced(lane.ours, writer, table, survey.within, lane.source.side)
+                figures = _replaced(lane, writer, table, survey.within)
             else:
                 figures = _by_rows(writer, table, outcome)
         failpoint("polling.before_levelled")
@@ -81,18 +80,16 @@ def _by_rows(writer: Session, table: Table, outcome: Outcome) -> tuple[int, int]
     return sum(max(0, a - b) for a, b in copies), sum(max(0, b - a) for a, b in copies)
 
 
-def _replaced(
-    reader: Session, writer: Session, table: Table, within: sql.Composed | None, side: Side
-) -> tuple[int, int]:
+def _replaced(lane: Lane, writer: Session, table: Table, within: sql.Composed | None) -> tuple[int, int]:
     """Too much to be held row by row: everything of the parts that differ is written anew."""
     gone = writer.execute(emptying(table, within)).rowcount
     taking = sql.SQL("COPY {}{} FROM STDIN ({})").format(
         table_name(table), copy.column_list(table), copy.binary_or_text(table)
     )
-    asked = polling_changes.sending(table, regions.passing(table, side, within))
-    with reader.cursor() as source:
+    asked = polling_changes.sending(table, regions.passing(table, lane.source.side, within))
+    with lane.ours.cursor() as source:
         with source.copy(asked) as read:
-            taken = polling_changes.filled(writer, taking, polling_changes.rest(read))
+            taken = polling_changes.filled(writer, taking, copy.received(lane.source, read))
         if taken != source.rowcount:
             raise StepFailed(
                 f"{table.qualified}: the source sent {source.rowcount} rows, the target took {taken}; nothing of it was"

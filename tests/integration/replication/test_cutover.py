@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from planrunner.clock import SystemClock
 from planrunner.errors import (
     ConnectionFailed,
     DifferencesFound,
@@ -423,6 +424,39 @@ def test_what_no_stream_carries_is_brought_inside_the_pause(pair: Pair) -> None:
         with psycopg.connect(pair.theirs) as session:
             assert session.execute("SELECT lo_get(4711)").fetchone() == (b"large",)
         cutover.retire(space)
+
+
+def test_a_source_that_breaks_while_a_table_is_brought_is_the_one_that_is_told(pair: Pair) -> None:
+    slow = (
+        "CHECK (a > 150 OR current_setting('server_version_num')::int < 180000 OR pg_sleep(0.02)::text = '')"
+    )
+    pair.create(SCHEMA + f"CREATE TABLE bare (a int, v text, CONSTRAINT slow_on_the_target {slow})")
+    with pair.workspace() as space:
+        space.choices = choices.Choices.of({"public.bare": "copy_at_cutover"}, "refuse")
+        copy_all(space, division=Division())
+        follow_all(space)
+        pair.execute("INSERT INTO bare SELECT i, repeat('x', 65536) FROM generate_series(1, 500) i")
+        with ThreadPoolExecutor(1) as beside:
+            ending = beside.submit(end_who, pair.ours, r"COPY.*bare.*TO STDOUT")
+            with pytest.raises(StepFailed, match=r"^source: the server ended the session"):
+                cutover.cut_over(space, terms())
+            ending.result()
+        assert takes_writes(pair.ours)
+        cutover.cut_over(space, terms())
+        assert space.ledger.effects(cutover.STEP)["late tables"]["rows"] == 500
+        assert_equal(pair)
+        cutover.retire(space)
+
+
+def end_who(dsn: str, words: str) -> None:
+    """End the session that is at such a statement, as soon as there is one."""
+    ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'active' AND query ~ %s AND pid <> %s"
+    with psycopg.connect(dsn, autocommit=True) as session:
+        for _ in range(3000):
+            if session.execute(ended, [f"^{words}", session.info.backend_pid]).fetchone():
+                return
+            SystemClock().sleep(0.01)
+    raise AssertionError(words)
 
 
 def test_a_target_whose_fence_somebody_took_away_is_noted_as_open(pair: Pair) -> None:
