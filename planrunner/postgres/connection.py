@@ -6,7 +6,7 @@ import secrets
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, LiteralString, TypeAlias
+from typing import TYPE_CHECKING, Any, LiteralString, TypeAlias, TypeVar
 
 import psycopg
 from psycopg import conninfo, sql
@@ -27,7 +27,7 @@ from planrunner.postgres.passwords import refuses_password
 from planrunner.postgres.tls import secured, seen_from_elsewhere, shielded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from planrunner.dialling import Trouble
     from planrunner.ports import Clock
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 Session: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
 Query: TypeAlias = "LiteralString | sql.SQL | sql.Composed"
 Row: TypeAlias = "tuple[Any, ...]"
+_Item = TypeVar("_Item")
 
 # Detects a peer that is gone within about 25 s, on our sessions and on the subscription's.
 LIVENESS: Mapping[str, str] = {
@@ -296,6 +297,14 @@ class Server:
             yield
         except psycopg.Error as error:
             raise self._told(error, what) from error
+
+    def telling(self, items: Iterable[_Item]) -> Iterator[_Item]:
+        """``items`` as this server sends them; what breaks off there is QueryFailed of this side.
+
+        For what is handed to the other side's session: the block of that one would tell every error as its own.
+        """
+        with self.translated():
+            yield from items
 
     def rows(self, query: Query, params: Sequence[Any] | Mapping[str, Any] | None = None) -> list[Row]:
         """All rows of a read-only query, on a session kept for such queries; reopened once if lost.

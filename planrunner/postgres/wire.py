@@ -32,9 +32,15 @@ class Wire:
         self._session = session
         self._conn: PGconn = session.pgconn
         self._check = check
+        self._refused = False
         self._poll = select.poll()
         self._socket = self._conn.socket
         self._poll.register(self._socket, select.POLLIN)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the server has refused something, or the session is lost."""
+        return self._refused or self._conn.status != pq.ConnStatus.OK
 
     def send(self, *statements: sql.Composable) -> None:
         """Send ``statements`` as one message; their results are read by the other methods, in order."""
@@ -59,6 +65,7 @@ class Wire:
             self._conn.consume_input()
         result = self._conn.get_result()
         if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
+            self._refused = True
             raise errors.error_from_result(result, encoding="utf-8")
         return result
 

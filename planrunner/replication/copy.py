@@ -24,10 +24,8 @@ from planrunner.replication.ledger import Copied, lease_lost
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import psycopg
-
     from planrunner.postgres.catalog import Column, Table
-    from planrunner.postgres.connection import Server, Session
+    from planrunner.postgres.connection import Session
     from planrunner.replication.feeds import PsqlFeed
     from planrunner.replication.instant import Instant
     from planrunner.replication.units import Unit
@@ -69,16 +67,6 @@ class Chunk:
         if self.last is not None:
             parts.append(sql.SQL("ctid < {}::tid").format(sql.Literal(f"({self.last},0)")))
         return sql.SQL(" AND ").join(parts)
-
-
-def received(source: Server, read: psycopg.Copy) -> Iterator[memoryview]:
-    """What a COPY of the source still has to send; QueryFailed of the source where that breaks off.
-
-    Where it feeds the target's COPY, the target's session would be told as the one that failed.
-    """
-    with source.translated():
-        while block := read.read():
-            yield memoryview(block)
 
 
 def outgoing(unit: Unit, chunk: Chunk | None = None) -> sql.Composed:
@@ -133,14 +121,14 @@ def _same_bytes(column: Column) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Courier:
-    """One stream of the copy: a session on the target, one inside the source's snapshot, and maybe psql.
+    """One stream of the copy: a session on the target, one ``reading`` inside the source's snapshot, and maybe psql.
 
     The place's ``check`` is asked between blocks and raises to stop; the transaction in hand is rolled back then.
     """
 
     place: Workplace
     snapshot: Instant
-    reader: Session
+    reading: Wire
     writer: Session
 
     def copy_batch(self, units: Sequence[Unit]) -> dict[str, Copied]:
@@ -149,7 +137,7 @@ class Courier:
         What is returned is committed, with its ledger rows.
         """
         begun = time.monotonic()
-        source, target = Wire(self.reader, self.place.check), Wire(self.writer, self.place.check)
+        source, target = self.reading, Wire(self.writer, self.place.check)
         target.send(sql.SQL("BEGIN"), self.place.hold, *map(incoming, units))
         source.send(rewrites.BEGIN, *map(outgoing, units), rewrites.look(units), rewrites.END)
         moved: dict[str, tuple[int, int]] = {}
@@ -213,8 +201,7 @@ class Courier:
     def _carry(self, unit: Unit, chunk: Chunk | None, target: Wire) -> Copied:
         begun = time.monotonic()
         size = 0
-        reader = Wire(self.reader, self.place.check)
-        reader.run(rewrites.BEGIN)
+        self.reading.run(rewrites.BEGIN)
         with self._feed(unit, outgoing(unit, chunk)) as (feed, stream):
             for block in stream:
                 target.write(block)
@@ -222,7 +209,7 @@ class Courier:
                 self.place.moved(len(block))
                 self.place.check()
             sent = feed.rows()
-        looked = reader.run(rewrites.look([unit]), rewrites.END)[0]
+        looked = self.reading.run(rewrites.look([unit]), rewrites.END)[0]
         source, pages = self.snapshot.server, chunk is not None
         rewrites.refuse(looked, [unit], {unit.id: sent}, source=source, pages=pages)
         rows = _agreed(unit, sent, target.end_copy())
@@ -236,7 +223,7 @@ class Courier:
         self, unit: Unit, statement: sql.Composed
     ) -> Iterator[tuple[SessionFeed | PsqlFeed, Iterator[bytes]]]:
         if self.place.psql is None or unit.bytes < PSQL_FROM_BYTES:
-            own = SessionFeed(self.reader, self.place.check)
+            own = SessionFeed(self.reading)
             yield own, own.blocks(statement)
         else:
             what = f"psql that reads {unit.id} on the source"

@@ -14,6 +14,7 @@ from planrunner.errors import (
     StepConflict,
     ToolFailed,
 )
+from planrunner.postgres.wire import Wire
 from planrunner.replication import outcome
 from planrunner.replication.copy import Courier
 
@@ -89,11 +90,7 @@ class StreamSession:
                 return courier.copy_batch(job.units)
             return {unit.id: courier.copy_whole(unit)}
         except psycopg.Error as error:
-            reader, _ = self._sessions or (None, None)
-            server = (
-                source if reader is not None and reader.pgconn.status != psycopg.pq.ConnStatus.OK else target
-            )
-            with server.translated(f"copy {unit.id}"):
+            with (source if courier.reading.failed else target).translated(f"copy {unit.id}"):
                 raise error from None
             raise
 
@@ -111,7 +108,8 @@ class StreamSession:
             self._writing_pid = writer.info.backend_pid
             self._sessions = (reader, writer)
         reader, writer = self._sessions
-        return Courier(place=self._place, snapshot=self._snapshot, reader=reader, writer=writer)
+        reading = Wire(reader, self._place.check)
+        return Courier(place=self._place, snapshot=self._snapshot, reading=reading, writer=writer)
 
     def _drop(self) -> None:
         if self._sessions is None:

@@ -263,8 +263,9 @@ def _rolled_back(crossing: Crossing) -> Iterator[None]:
     except ServerError as error:
         if not outcome.broke(error):
             raise
+        told = error.message.removesuffix(".")
         raise StepFailed(
-            f"{error.message}. The fence was raised then and is rolled back: at the latest {crossing.fence.dead_man:g} s"
+            f"{told}. The fence was raised then and is rolled back: at the latest {crossing.fence.dead_man:g} s"
             f" after it last heard of us the {crossing.leaving.side.value} does so by itself, and writers go on there",
             remedy=error.remedy,
         ) from error

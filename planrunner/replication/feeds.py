@@ -27,12 +27,12 @@ from planrunner.postgres.tls import encrypted, for_another_libpq
 from planrunner.postgres.wire import BLOCK_BYTES, Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
     from typing import IO
 
     from planrunner.model import Secret
-    from planrunner.postgres.connection import Server, Session
+    from planrunner.postgres.connection import Server
     from planrunner.postgres.line import Line
 
 # Linux's number for F_SETPIPE_SZ; elsewhere the pipe keeps its size.
@@ -46,8 +46,8 @@ _CONNECTED = b"planrunner-connected"
 class SessionFeed:
     """A COPY TO STDOUT on a session inside the snapshot."""
 
-    def __init__(self, reader: Session, check: Callable[[], None]) -> None:
-        self._wire = Wire(reader, check)
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
 
     def blocks(self, statement: sql.Composed) -> Iterator[bytes]:
         """The stream of ``statement``; ``rows`` is good once it has ended."""

@@ -19,7 +19,7 @@ from planrunner.replication.restorable import assumable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from planrunner.postgres.connection import Server, Session
+    from planrunner.postgres.connection import Row, Server, Session
     from planrunner.replication.workspace import Workspace
 
 STEP = "large objects"
@@ -202,11 +202,16 @@ def _copy(
         replaced = [oid for oid in oids if oid in there]
         writer.execute("SELECT lo_unlink(oid) FROM unnest(%s::oid[]) oid", [replaced])
         writer.execute("SELECT lo_create(oid) FROM unnest(%s::oid[]) oid", [oids])
-        with reader.cursor(name="pieces", binary=True) as pieces, writer.pipeline():
-            pieces.itersize = 8
-            for oid, number, data in pieces.execute(_PIECES, {"read": _READ, "oids": oids}):
+        with writer.pipeline():
+            for oid, number, data in workspace.source.telling(_pieces(reader, oids)):
                 writer.execute("SELECT lo_put(%s::oid, %s * 1048576::bigint, %s)", [oid, number, data])
         failpoint("large_objects.before_commit")
+
+
+def _pieces(reader: Session, oids: Sequence[int]) -> Iterator[Row]:
+    with reader.cursor(name="pieces", binary=True) as pieces:
+        pieces.itersize = 8
+        yield from pieces.execute(_PIECES, {"read": _READ, "oids": oids})
 
 
 def _prove(workspace: Workspace, written: Sequence[LargeObject], timeout: float) -> None:

@@ -90,7 +90,7 @@ def _copy(side: Server, reader: Session, writer: Session, unit: Unit) -> tuple[i
     size = 0
     with reader.cursor() as source, writer.cursor() as target:
         with source.copy(copy.outgoing(unit)) as read, target.copy(copy.incoming(unit)) as write:
-            for data in copy.received(side, read):
+            for data in side.telling(read):
                 write.write(data)
                 size += len(data)
         # End of stream is not success: both servers must count the same rows.

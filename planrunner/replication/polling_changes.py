@@ -135,14 +135,14 @@ def placing(table: Table) -> tuple[sql.Composed, sql.Composed]:
     )
 
 
-def _stage(writer: Session, table: Table, blocks: Iterable[bytes | memoryview]) -> int:
+def _stage(writer: Session, table: Table, blocks: Iterable[bytes | bytearray | memoryview]) -> int:
     taking = sql.SQL("COPY {}{} FROM STDIN ({})").format(
         _STAGE, copy.column_list(table), copy.binary_or_text(table)
     )
     return filled(writer, taking, blocks)
 
 
-def filled(writer: Session, taking: sql.Composed, blocks: Iterable[bytes | memoryview]) -> int:
+def filled(writer: Session, taking: sql.Composed, blocks: Iterable[bytes | bytearray | memoryview]) -> int:
     """Feed the target's COPY; returns the rows it took."""
     with writer.cursor() as target:
         with target.copy(taking) as write:
@@ -158,6 +158,8 @@ def _some(read: psycopg.Copy) -> Iterator[bytes]:
         yield bytes(block)
 
 
-def _all(source: Server, head: Iterable[bytes], read: psycopg.Copy) -> Iterator[bytes | memoryview]:
+def _all(
+    source: Server, head: Iterable[bytes], read: psycopg.Copy
+) -> Iterator[bytes | bytearray | memoryview]:
     yield from head
-    yield from copy.received(source, read)
+    yield from source.telling(read)

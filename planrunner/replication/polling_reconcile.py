@@ -89,7 +89,7 @@ def _replaced(lane: Lane, writer: Session, table: Table, within: sql.Composed | 
     asked = polling_changes.sending(table, regions.passing(table, lane.source.side, within))
     with lane.ours.cursor() as source:
         with source.copy(asked) as read:
-            taken = polling_changes.filled(writer, taking, copy.received(lane.source, read))
+            taken = polling_changes.filled(writer, taking, lane.source.telling(read))
         if taken != source.rowcount:
             raise StepFailed(
                 f"{table.qualified}: the source sent {source.rowcount} rows, the target took {taken}; nothing of it was"

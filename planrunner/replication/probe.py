@@ -14,6 +14,7 @@ import psycopg
 from psycopg import sql
 
 from planrunner.errors import PlanrunnerError
+from planrunner.postgres.wire import Wire
 from planrunner.replication import copy
 from planrunner.replication.feeds import Psql, SessionFeed
 from planrunner.replication.snapshot import begin_in
@@ -121,7 +122,7 @@ def _read(line: _Line, statement: sql.Composed, taken: _Taken, *, large: bool) -
                 feed.rows()  # raises what psql was told
         return
     line.session.execute(limit)
-    feed_here = SessionFeed(line.session, lambda: None)
+    feed_here = SessionFeed(Wire(line.session, lambda: None))
     try:
         if _drained(line, feed_here.blocks(statement), taken, begun=line.clock.monotonic()):
             feed_here.rows()

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from planrunner.errors import LeaseLost, StepConflict, StepFailed
+from planrunner.errors import LeaseLost, QueryFailed, StepConflict, StepFailed
+from planrunner.postgres.wire import Wire
 from planrunner.replication import generations, restore, verify
 from planrunner.replication.copy import Chunk, Courier
+from planrunner.replication.courier import StreamSession
 from planrunner.replication.generations import Division
 from planrunner.replication.handing import here
+from planrunner.replication.jobs import Job
 from planrunner.replication.schema_dump import Wishes
 from planrunner.replication.units import Unit
 from tests.integration.replication.stage import Pair
@@ -53,7 +56,7 @@ def courier(space: Workspace) -> Iterator[Courier]:
     snapshot = space.round.snapshots[1]
     reader, writer = snapshot.begin(), space.target.open(read_only=False)
     place = replace(here(space, lambda: None), psql=None)
-    yield Courier(place=place, snapshot=snapshot, reader=reader, writer=writer)
+    yield Courier(place=place, snapshot=snapshot, reading=Wire(reader, place.check), writer=writer)
     reader.close()
     writer.close()
     generations.clear_all(space)
@@ -154,3 +157,25 @@ def test_a_stream_that_is_to_stop_keeps_nothing(pair: Pair) -> None:
             replace(stream, place=replace(stream.place, check=check)).copy_whole(unit)
         stream.writer.close()
         assert ledger(pair) == ({}, 0)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_the_side_that_refuses_is_the_one_that_is_told(pair: Pair, side: str, way: str) -> None:
+    pair.create(FEW + "CREATE TABLE other (id int PRIMARY KEY);")
+    with pair.workspace() as space, courier(space) as stream:
+        few, other = sorted(
+            (Unit(table=table) for table in verify.followed_tables(space)), key=lambda unit: unit.id
+        )
+        if side == "source":
+            few = replace(few, table=replace(few.table, where="1 / (id - 7) IS NOT NULL"))
+        else:
+            with psycopg.connect(pair.theirs, autocommit=True) as session:
+                session.execute("ALTER TABLE few ADD CHECK (1 / (id - 7) IS NOT NULL)")
+        chunk = Chunk(number=1, of=2, first=0, last=1) if way == "chunk" else None
+        job = Job(units=(few, other) if way == "batch" else (few,), chunk=chunk)
+        sessions = StreamSession(stream.place, stream.snapshot)
+        with pytest.raises(QueryFailed, match=rf"^{side}: copy public\.few: division by zero"):
+            sessions.copied(job)
+        sessions.close()
+        assert left_of(pair) == (0, {}, 0)
