@@ -1,8 +1,8 @@
 """Temporary folders in memory, where there is enough of it: the data directories of hundreds of servers.
 
 A database system's cluster is a thousand small files. Each test makes some and removes them, and ext4 looks through
-those removed in the last seconds for every file it makes: a quarter of the whole run's time. What pytest keeps of a
-test for whoever looks into a failure stays on the disk.
+those removed in the last seconds for every file it makes: 10 % of the CPU time of a run of the network faults. What
+pytest keeps of a test for whoever looks into a failure stays on the disk.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 _SHARED = Path("/dev/shm")
 _PREFIX = "planrunner-tests-"
-# What the servers of three workers come to is a tenth of it.
+# The servers of three workers came to 5 GB at most.
 _FREE_BYTES = 10 << 30
 
 

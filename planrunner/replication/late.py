@@ -86,11 +86,11 @@ def _silence(writer: Session, tables: Sequence[Table]) -> list[sql.Composed]:
     ]
 
 
-def _copy(side: Server, reader: Session, writer: Session, unit: Unit) -> tuple[int, int]:
+def _copy(server: Server, reader: Session, writer: Session, unit: Unit) -> tuple[int, int]:
     size = 0
     with reader.cursor() as source, writer.cursor() as target:
         with source.copy(copy.outgoing(unit)) as read, target.copy(copy.incoming(unit)) as write:
-            for data in side.telling(read):
+            for data in server.telling(read):
                 write.write(data)
                 size += len(data)
         # End of stream is not success: both servers must count the same rows.

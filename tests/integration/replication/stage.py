@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from planrunner.replication.generations import Division
     from planrunner.sandbox.servers import PostgresServer
 
+# As the server says it, or as libpq does where it could not say it any more.
+BROKEN = r"^source: the (server ended the session|session broke)"
+
 
 @dataclass
 class Pair:
@@ -171,3 +174,17 @@ class Churn:
                 except psycopg.Error as error:
                     self.failed.append(f"{move}: {error}")
                     return
+
+
+def end_who(dsn: str, words: str) -> None:
+    """End the session whose last statement is such a one, as soon as there is one."""
+    ended = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND query ~ %s AND pid <> %s"
+    )
+    with psycopg.connect(dsn, autocommit=True) as session:
+        for _ in range(3000):
+            if session.execute(ended, [f"^{words}", session.info.backend_pid]).fetchone():
+                return
+            SystemClock().sleep(0.01)
+    raise AssertionError(words)

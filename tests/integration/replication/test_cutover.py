@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from planrunner.clock import SystemClock
 from planrunner.errors import (
     ConnectionFailed,
     DifferencesFound,
@@ -41,7 +40,7 @@ from planrunner.replication.verify import Mode
 from planrunner.sandbox.binaries import wheel_bin
 from planrunner.sandbox.servers import PostgresServer
 from tests.integration.replication.crossings import SCHEMA, Breaking, takes_writes, terms
-from tests.integration.replication.stage import Pair, assert_equal, copy_all, follow_all
+from tests.integration.replication.stage import BROKEN, Pair, assert_equal, copy_all, end_who, follow_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -427,10 +426,6 @@ def test_what_no_stream_carries_is_brought_inside_the_pause(pair: Pair) -> None:
         cutover.retire(space)
 
 
-# As the server says it, or as libpq does where it could not say it any more.
-BROKEN = r"^source: the (server ended the session|session broke)"
-
-
 def test_a_source_that_breaks_while_a_table_is_brought_is_the_one_that_is_told(pair: Pair) -> None:
     slow = (
         "CHECK (a > 150 OR current_setting('server_version_num')::int < 180000 OR pg_sleep(0.02)::text = '')"
@@ -471,17 +466,6 @@ def test_a_source_that_breaks_while_large_objects_are_brought_is_the_one_that_is
         cutover.cut_over(space, replace(terms(), large_objects=objects))
         assert space.ledger.effects(cutover.STEP)["large objects"]["objects"] == 150
         cutover.retire(space)
-
-
-def end_who(dsn: str, words: str) -> None:
-    """End the session whose last statement is such a one, as soon as there is one."""
-    ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query ~ %s AND pid <> %s"
-    with psycopg.connect(dsn, autocommit=True) as session:
-        for _ in range(3000):
-            if session.execute(ended, [f"^{words}", session.info.backend_pid]).fetchone():
-                return
-            SystemClock().sleep(0.01)
-    raise AssertionError(words)
 
 
 def test_a_target_whose_fence_somebody_took_away_is_noted_as_open(pair: Pair) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
-from planrunner.errors import StepFailed
+from planrunner.errors import QueryFailed, StepFailed
 from planrunner.postgres import catalog
 from planrunner.replication import polling_following, polling_horizon, polling_ledger, polling_reconcile
 from planrunner.replication.polling import How, go_round
 from planrunner.replication.terms import Pace, Terms
 from tests.integration.replication.conftest import dsn_of
+from tests.integration.replication.stage import BROKEN, end_who
 from tests.integration.replication.test_repair import GUARD
 
 if TYPE_CHECKING:
@@ -296,6 +298,25 @@ def test_a_round_that_breaks_off_goes_on_where_each_table_stands(
         with pytest.raises(StepFailed, match="broken off"):
             once(polled, compare=True)
     once(polled)
+
+    assert alike(polled)
+
+
+@pytest.mark.parametrize("compare", [False, True])
+def test_a_source_that_breaks_while_rows_are_brought_is_the_one_that_is_told(
+    polled: Streams, monkeypatch: pytest.MonkeyPatch, *, compare: bool
+) -> None:
+    polled.source("UPDATE orders SET note = repeat('long', 50000)")
+    if compare:
+        once(polled)
+        monkeypatch.setattr("planrunner.replication.keyed.HELD_AT_MOST", 50)
+        polled.target("UPDATE orders SET code = 'w' || id")
+    with ThreadPoolExecutor(1) as beside:
+        ending = beside.submit(end_who, dsn_of(polled.space.source), r"COPY \(SELECT .*orders")
+        with pytest.raises(QueryFailed, match=BROKEN):
+            once(polled, compare=compare)
+        ending.result()
+    once(polled, compare=compare)
 
     assert alike(polled)
 
