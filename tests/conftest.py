@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 
 import pytest
@@ -39,8 +38,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    # What was imported and collected stays; looking through it for garbage is for nothing.
-    gc.freeze()
     # Where it writes the groups is xdist's own affair; when it changes, tests that share a server go everywhere.
     if hasattr(session.config, "workerinput") and session.config.getoption("dist") == "loadgroup":
         lost = [
