@@ -13,6 +13,7 @@ from psycopg import sql
 
 from planrunner.errors import StepFailed
 from planrunner.failpoints import failpoint
+from planrunner.replication import holders
 from planrunner.replication.health import observe
 from planrunner.replication.names import SCHEMA
 from planrunner.replication.watch import Watch
@@ -56,14 +57,14 @@ def wait(
         now = workspace.clock.monotonic()
         if waiting and now - begun > timeout:
             raise StepFailed(
-                f"the target did not catch up within {timeout:.0f} s: {stream_state(observe(workspace))}",
+                f"the target did not catch up within {timeout:.0f} s: {standing(workspace, observe(workspace))}",
                 remedy="Look at the target's log and pg_stat_subscription; run again to go on waiting. Where it applies"
                 " without a pause and is too slow, more streams make it faster.",
             )
         # A barrier that arrives at once, as inside the fence, costs no look.
         health = watch.poll() if waiting and now > next_look else None
         if health is not None and now > next_news:
-            workspace.tell(f"waiting for the target: {stream_state(health)}", lag(health))
+            workspace.tell(f"waiting for the target: {standing(workspace, health)}", lag(health))
             next_news = now + NEWS_SECONDS
         if waiting:
             workspace.rest(poll)
@@ -119,6 +120,13 @@ def stream_state(health: Health) -> str:
             f" {slot.behind if slot else '?'} bytes behind"
         )
     return "; ".join(words) or "no subscription"
+
+
+def standing(workspace: Workspace, health: Health) -> str:
+    """The same, with whoever holds a lock that an apply worker waits for."""
+    pids = [made.pid for made in health.subscriptions.values() if made.pid is not None]
+    held = holders.of_workers(workspace, workspace.target, pids)
+    return stream_state(health) + (f"; the target waits for a lock that others hold: {held}" if held else "")
 
 
 def streams(health: Health) -> dict[str, Json]:

@@ -19,7 +19,7 @@ _SHOWN = 5
 _BLOCKERS = """
 WITH waiting AS (
     SELECT DISTINCT unnest(pg_blocking_pids(pid)) AS pid FROM pg_stat_activity
-    WHERE application_name LIKE %(ours)s AND wait_event_type = 'Lock'
+    WHERE (application_name LIKE %(ours)s OR pid = ANY (%(pids)s::int[])) AND wait_event_type = 'Lock'
 )
 SELECT format('pid %%s (%%s, %%s, open for %%s s): %%s', a.pid, coalesce(nullif(a.application_name, ''), a.usename::text),
               coalesce(a.state, 'state hidden'), extract(epoch FROM clock_timestamp() - a.xact_start)::int,
@@ -57,6 +57,19 @@ def of_tables(server: Server, oids: Iterable[int]) -> str:
     return _line(found) or "whoever held them has ended meanwhile"
 
 
+def of_workers(workspace: Workspace, server: Server, pids: Iterable[int]) -> str:
+    """Who holds the locks that these apply workers, or sessions of ours, wait for now, in one line; empty: nobody."""
+    asked = {"ours": _ours(workspace), "pids": list(pids)}
+    try:
+        return _line([str(row[0]) for row in server.rows(_BLOCKERS, asked)])
+    except ServerError as error:
+        return f"who holds them can't be told: {error.message}"
+
+
+def _ours(workspace: Workspace) -> str:
+    return f"planrunner/{workspace.names.plan_id}/%"
+
+
 def _line(found: list[str]) -> str:
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return "; ".join(found[:_SHOWN]) + more
@@ -74,7 +87,7 @@ class Onlooker:
         self._lock = threading.Lock()
         self._next = workspace.clock.monotonic() + LOOK_SECONDS
         self._told: list[str] = []
-        self._ours = f"planrunner/{workspace.names.plan_id}/%"
+        self._ours = _ours(workspace)
 
     def look(self) -> None:
         """Look, when the last time is long enough ago; what was told is told once."""
@@ -84,7 +97,7 @@ class Onlooker:
                 return
             self._next = now + LOOK_SECONDS
         try:
-            found = [str(row[0]) for row in self._server.rows(_BLOCKERS, {"ours": self._ours})]
+            found = [str(row[0]) for row in self._server.rows(_BLOCKERS, {"ours": self._ours, "pids": []})]
         except ServerError:
             return  # whoever works on it meets the error, too
         known = [line.split(",")[0] for line in found]

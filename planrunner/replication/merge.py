@@ -23,7 +23,9 @@ from planrunner.errors import StepFailed
 from planrunner.failpoints import failpoint
 from planrunner.postgres.lsn import Lsn
 from planrunner.replication import barrier, generations, logins, ranges, slots, subscriptions
+from planrunner.replication.health import observe
 from planrunner.replication.names import SCHEMA, STOP_TRIGGER
+from planrunner.replication.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -182,6 +184,7 @@ def _stop(workspace: Workspace, streams: Sequence[int], token: uuid.UUID) -> int
 
 def _wait_stopped(workspace: Workspace, old: Sequence[int], token: uuid.UUID) -> None:
     deadline = workspace.clock.monotonic() + STOP_SECONDS
+    watch = Watch(workspace, old, following=True, acting=True, stopping=True)
     while True:
         found = subscriptions.existing(workspace.target, workspace.names)
         going = [workspace.names.stream(g) for g in old if not _is_stopped(workspace, found.get(g), g, token)]
@@ -189,17 +192,26 @@ def _wait_stopped(workspace: Workspace, old: Sequence[int], token: uuid.UUID) ->
             return
         if workspace.clock.monotonic() > deadline:
             raise StepFailed(
-                f"target: {', '.join(going)} did not come to the marker within {STOP_SECONDS:.0f} s; all streams go on",
-                remedy="Look at pg_stat_subscription and the target's log for what holds it up, then run again.",
+                f"target: {', '.join(going)} did not come to the marker within {STOP_SECONDS:.0f} s"
+                f" ({barrier.standing(workspace, observe(workspace))}); all streams go on",
+                remedy="Look at the target's log for what holds it up, then run again.",
             )
+        # What never comes to the marker is told when it breaks, not when the time is over.
+        watch.poll()
         workspace.rest(0.02)
 
 
 def _is_stopped(workspace: Workspace, found: Subscription | None, generation: int, token: uuid.UUID) -> bool:
     if found is None or found.enabled or found.pid is not None:
         return False
-    # Whoever else has disabled it has not waited for the marker.
-    return barrier.arrived(workspace.target, workspace.names.barrier(generation), token)
+    if barrier.arrived(workspace.target, workspace.names.barrier(generation), token):
+        return True
+    # Whoever else has disabled it has not waited for the marker, and it would never come.
+    raise StepFailed(
+        f"target: subscription {found.name} was disabled by somebody before it came to the marker at which the streams"
+        " are joined; all streams go on",
+        remedy="Find out who disables subscriptions there, and run again.",
+    )
 
 
 def _commit_end(session: Session, slot: str, xid: int) -> Lsn:

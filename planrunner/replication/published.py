@@ -1,4 +1,4 @@
-"""Whether our publications still publish what is followed: a table taken out of one is lost without an error."""
+"""Whether what is followed is still published and subscribed to: a table taken out of either is lost without an error."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from planrunner.postgres import catalog
+from planrunner.replication.names import SCHEMA
 from planrunner.replication.troubles import ANEW, Trouble
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
 _RANGE = re.compile(r"#\d+\Z")
 _OURS = """
-SELECT p.pubname::text, p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate
+SELECT p.pubname::text, p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate,
+       ARRAY(SELECT c.relname::text FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid
+             WHERE r.prpubid = p.oid AND c.relnamespace = to_regnamespace('planrunner'))
 FROM pg_publication p WHERE starts_with(p.pubname, %s)
 """
 # A list of columns, which none of ours has, publishes less of a table than is followed; 14 knows none.
@@ -29,21 +32,49 @@ WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND n.nspname NOT LIKE 
     WHERE r.prrelid = c.oid AND starts_with(p.pubname, %s) AND to_jsonb(r) ->> 'prattrs' IS NULL)
 ORDER BY 1, 2
 """
+# What a subscription does not list is sent and thrown away.
+_UNSUBSCRIBED = """
+SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND n.nspname NOT LIKE 'pg\\_%%'
+  AND n.nspname <> 'information_schema' AND NOT EXISTS (
+    SELECT FROM pg_subscription_rel r JOIN pg_subscription s ON s.oid = r.srsubid
+    WHERE r.srrelid = c.oid AND starts_with(s.subname, %s))
+ORDER BY 1, 2
+"""
 
 
 def lacking(workspace: Workspace, generations: Sequence[int]) -> Iterator[Trouble]:
     """What somebody took away from the publications of ``generations``; two queries on the source."""
     names, source = workspace.names, workspace.source
-    there = {row[0]: row[1] for row in source.rows(_OURS, [names.plan_prefix])}
-    for name in map(names.stream, generations):
+    there = {row[0]: (row[1], row[2]) for row in source.rows(_OURS, [names.plan_prefix])}
+    for generation in generations:
+        name, marker = names.stream(generation), names.barrier(generation)
         if name not in there:
             yield missing(name)
-        elif not there[name]:
+            continue
+        whole, markers = there[name]
+        if not whole:
             yield _narrowed(name)
+        if marker not in markers:
+            yield _without(SCHEMA, marker, name)
     expected = _followed(workspace)
     for schema, table in source.rows(_UNPUBLISHED, [names.plan_prefix]):
         if catalog.qualified(schema, table) in expected:
             yield _without(schema, table, names.stream(_generation(workspace, schema, table, generations)))
+
+
+def unsubscribed(workspace: Workspace, generations: Sequence[int]) -> Iterator[Trouble]:
+    """What the subscriptions of ``generations`` do not apply although it is followed; one query on the target."""
+    names = workspace.names
+    copied = {
+        unit: c.generation for unit, c in workspace.ledger.units().items() if c.generation in generations
+    }
+    expected = {_RANGE.sub("", unit): generation for unit, generation in copied.items()}
+    expected |= {catalog.qualified(SCHEMA, names.barrier(g)): g for g in generations}
+    for schema, table in workspace.target.rows(_UNSUBSCRIBED, [names.prefix]):
+        generation = expected.get(catalog.qualified(schema, table))
+        if generation is not None:
+            yield _unapplied(schema, table, names.stream(generation))
 
 
 def _followed(workspace: Workspace) -> set[str]:
@@ -92,6 +123,19 @@ def _without(schema: str, table: str, publication: str) -> Trouble:
         " of its columns are left in it: someone changed it, and what is written to the table since is missing on the"
         " target",
         remedy=f"On the source: {add.as_string()} {_COMPARE}",
+    )
+
+
+def _unapplied(schema: str, table: str, subscription: str) -> Trouble:
+    refresh = sql.SQL("ALTER SUBSCRIPTION {} REFRESH PUBLICATION WITH (copy_data = false);").format(
+        sql.Identifier(subscription)
+    )
+    return Trouble(
+        code="subscription_without",
+        what=f"target: subscription {subscription} applies nothing to table {catalog.qualified(schema, table)} any more:"
+        " someone refreshed it while its publication did not have the table, and what is written to the table since is"
+        " missing",
+        remedy=f"On the target: {refresh.as_string()} {_COMPARE}",
     )
 
 

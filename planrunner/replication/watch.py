@@ -45,6 +45,7 @@ class Watch:
 
     ``acting`` watches may give slots up and record what they find; others only tell and raise, for
     they serve commands that change nothing. ``flushing`` is told of each look, where it may act on it.
+    ``stopping``: the subscriptions are to stop at a marker, so one that is disabled is nothing to wonder at.
     """
 
     def __init__(
@@ -55,8 +56,10 @@ class Watch:
         following: bool,
         acting: bool,
         flushing: Flushing | None = None,
+        stopping: bool = False,
     ) -> None:
         self._workspace = workspace
+        self._stopping = stopping
         self._flushing = flushing
         # A source that is polled has none, and yet a catalogue and a timeline.
         self._generations = tuple(generations) if workspace.streamed else ()
@@ -92,9 +95,10 @@ class Watch:
             raise found.error()
         self._judge_budget(health)
         if self._following:
-            for found in troubles.subscription_troubles(self._workspace, health, self._generations):
+            going = [g for g in self._generations if not (self._stopping and _is_disabled(health, g))]
+            for found in troubles.subscription_troubles(self._workspace, health, going):
                 raise found.error()
-            for generation in self._generations:
+            for generation in going:
                 self._judge_worker(health, generation)
                 self._silences.judge(health, generation)
         if health.at >= self._next_check:
@@ -115,9 +119,13 @@ class Watch:
             self._shape = drift.check(
                 self._workspace, self._shape, following=self._following, records=self._acting
             )
-            lacking = published.lacking(self._workspace, self._generations)
-            for found in lacking if self._workspace.streamed else ():
+            for found in self._lacking() if self._workspace.streamed else ():
                 raise found.error()
+
+    def _lacking(self) -> Iterator[troubles.Trouble]:
+        yield from published.lacking(self._workspace, self._generations)
+        if self._following:
+            yield from published.unsubscribed(self._workspace, self._generations)
 
     def _judge_timeline(self) -> None:
         # The slots are there, so a standby that had them goes on; what it had not received yet is no reason to stop.
@@ -209,6 +217,11 @@ class Watch:
             f"warning: {what}: {human_bytes(health.retained)} kept, {limit}{pausing}; {_disk(self._workspace)}",
             {"retained_bytes": health.retained, "room_bytes": health.room, "paused": self._paused},
         )
+
+
+def _is_disabled(health: Health, generation: int) -> bool:
+    subscription = health.subscriptions.get(generation)
+    return subscription is not None and not subscription.enabled
 
 
 def _disk(workspace: Workspace) -> str:

@@ -44,6 +44,7 @@ _BASE: Mapping[str, str] = {
 _SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 _START_SECONDS = 60.0
 _STOP_SECONDS = 60.0
+_AGAIN_SECONDS = 0.1
 _SOCKET_PATH_LIMIT = 100
 
 
@@ -69,6 +70,7 @@ class PostgresServer:
         self._settings = {**_BASE, **(settings or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._kept = False
+        self._was_ready = False
         self.superuser = superuser
         self.password = password or secrets.token_urlsafe(12)
         self.folder = Path(tempfile.mkdtemp(prefix="planrunner-pg-", dir=parent))
@@ -135,18 +137,25 @@ class PostgresServer:
         return conninfo.make_conninfo("", **given, **secret, sslmode=mode)
 
     def start(self) -> None:
-        """Start and wait until sessions are accepted; UsageError with the log's end when it does not."""
+        """Start and wait until sessions are accepted; UsageError with the log's end when it does not.
+
+        A server that has run before comes back on its port, or not at all: others know it by that.
+        """
         deadline = self._clock.monotonic() + _START_SECONDS
         while not self.running:
             self._write_settings()
             self._spawn()
             if self._wait_ready(deadline):
+                self._was_ready = True
                 return
             if "in use" not in self._log_tail() or self._clock.monotonic() > deadline:
                 raise UsageError(f"the sandbox server did not start: {self._log_tail()}")
             # By something that is no sandbox.
-            self._claim.release()
-            self._claim = Claim()
+            if self._was_ready:
+                self._clock.sleep(_AGAIN_SECONDS)
+            else:
+                self._claim.release()
+                self._claim = Claim()
 
     def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
         """Stop the server and wait until it has ended; nothing when it is not running."""

@@ -155,15 +155,18 @@ class Campaign:
         """The command again and again until it is done and enough is broken."""
         quiet = 0
         while True:
-            broken = self._wants(upto)
+            before = self.hit
             code = self.attempt(verb, *options, upto=upto)
             # A cutover is made once; following goes on, and may be broken as long as one likes.
             if code == 0 and (not options or not self._wants(upto)):
                 return
             if code == 0:
                 self._while_it_follows()
-            quiet += not broken
-            assert quiet < ATTEMPTS, f"{verb} failed in {ATTEMPTS} attempts of which nobody broke any"
+            # Whoever always fails before the next fault is due would fail for ever.
+            quiet = 0 if code == 0 or self.hit > before else quiet + 1
+            assert quiet < ATTEMPTS, (
+                f"{verb} failed {ATTEMPTS} times in a row, and nothing was broken meanwhile"
+            )
 
     @property
     def hit(self) -> int:
@@ -279,6 +282,12 @@ class Campaign:
         for runner in self._frozen:
             runner.child.send_signal(signal.SIGCONT)
         for runner in self._frozen:
+            give_up = CLOCK.monotonic() + PATIENCE_SECONDS
+            while runner.child.poll() is None and CLOCK.monotonic() < give_up:
+                if runner.stopped():
+                    # It was frozen before it came to the point where it was to stop itself.
+                    runner.child.send_signal(signal.SIGCONT)
+                CLOCK.sleep(0.02)
             code, text = runner.ended()
             self._ended(FROZEN, code, text)
         self._frozen.clear()

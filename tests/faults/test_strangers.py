@@ -45,8 +45,8 @@ def stops(one: Migration, code: int, *told: str) -> str:
     return flat(said)
 
 
-def ours(dsn: str, catalogue: str, column: str) -> str:
-    ((name,),) = rows(dsn, f"SELECT {column} FROM {catalogue} WHERE {column} LIKE 'pr\\_%'")
+def ours(dsn: str, catalogue: str, column: str, kind: str = "pr") -> str:
+    ((name,),) = rows(dsn, f"SELECT {column} FROM {catalogue} WHERE {column} LIKE '{kind}\\_%'")
     return str(name)
 
 
@@ -83,6 +83,40 @@ def test_what_somebody_changes_of_our_publication_or_subscription_is_told_and_me
 
         # What only looks dangerous: everything it names is followed already.
         execute(one.theirs, f"ALTER SUBSCRIPTION {subscription} REFRESH PUBLICATION")
+        one.succeeds("run")
+        one.assert_moved()
+        client.kept(one.theirs)
+
+
+def test_what_is_sent_and_applied_to_nothing_is_told_as_well_as_a_marker_that_is_not_sent(
+    pair: Pair, tmp_path: Path
+) -> None:
+    with migration(pair, tmp_path, "unapplied", SCRIPT) as one, application(one) as client:
+        one.succeeds("run", "--until", "follow")
+        publication = ours(one.ours, "pg_publication", "pubname")
+        subscription = ours(one.theirs, "pg_subscription", "subname")
+
+        execute(one.ours, f"ALTER PUBLICATION {publication} DROP TABLE called")
+        execute(one.theirs, f"ALTER SUBSCRIPTION {subscription} REFRESH PUBLICATION")
+        mending = f'ALTER PUBLICATION "{publication}" ADD TABLE ONLY "public"."called";'
+        execute(one.ours, mending, "UPDATE called SET n = 1")
+        said = stops(
+            one, 1, f"{subscription} applies nothing to table public.called any more: someone refreshed"
+        )
+        mending = f'ALTER SUBSCRIPTION "{subscription}" REFRESH PUBLICATION WITH (copy_data = false);'
+        assert mending in said
+        execute(one.theirs, mending)
+        stops(one, 7, "public.called: 50 rows on both sides, but their contents differ")
+        one.succeeds("verify", "--repair", "--yes")
+        client.goes_on()
+
+        marker = ours(one.ours, "pg_tables", "tablename", "barrier")
+        execute(one.ours, f"ALTER PUBLICATION {publication} DROP TABLE planrunner.{marker}")
+        said = stops(one, 1, f"table planrunner.{marker} was taken out of publication {publication}")
+        mending = f'ALTER PUBLICATION "{publication}" ADD TABLE ONLY "planrunner"."{marker}";'
+        assert mending in said
+        client.goes_on()
+        execute(one.ours, mending)
         one.succeeds("run")
         one.assert_moved()
         client.kept(one.theirs)

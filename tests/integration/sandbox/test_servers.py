@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,6 +125,23 @@ def test_immediate_stop_is_a_crash_that_recovers() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives up rights")
+def test_a_server_comes_back_on_its_port_although_somebody_had_it_meanwhile() -> None:
+    with PostgresServer(wheel_bin(16)) as server, socket.socket() as stranger:
+        port = server.port
+        server.stop("immediate")
+        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        stranger.bind(("127.0.0.1", port))
+        stranger.listen()
+        leaves = threading.Timer(0.5, stranger.close)
+        leaves.start()
+        server.start()
+        leaves.join()
+        assert "in use" in server.log.read_text()
+        assert server.port == port
+        with psycopg.connect(server.superuser_dsn) as session:
+            assert session.execute("SELECT 1").fetchone() == (1,)
+
+
 def test_root_runs_it_as_somebody_else(server: PostgresServer) -> None:
     assert server.data.stat().st_uid != 0
 
