@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from planrunner import clearing, cloud_jobs, polled, subscription_login
+from planrunner.errors import StepFailed
 from planrunner.model import Finding, Json, Side, Upkeep
 from planrunner.postgres import needs, preflight_polling
 from planrunner.postgres.preflight_section import FOLLOWING, Check
@@ -343,7 +344,14 @@ def _perform_catch_up(run: Run, limit: int) -> None:
     until = run.clock.monotonic() + timeout
     took = barrier.wait(space, held, timeout=timeout, watch=watch)
     health = watch.look()
-    while health.behind > limit and run.clock.monotonic() < until:
+    while health.behind > limit:
+        if run.clock.monotonic() > until:
+            raise StepFailed(
+                f"the target is {human_bytes(health.behind)} behind after {timeout:.0f} s, max_lag is"
+                f" {human_bytes(limit)}: {barrier.standing(space, health)}",
+                remedy="It applies, but no faster than the source writes. Run again to go on waiting, or look at what"
+                " slows the target down (pg_stat_activity, its disk); with streams: 2 or more it applies in parallel.",
+            )
         barrier.wait(space, held, timeout=timeout, watch=watch)
         run.clock.sleep(0.5)
         health = watch.look()

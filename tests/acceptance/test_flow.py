@@ -128,8 +128,8 @@ class Place:
 def servers() -> Iterator[tuple[PostgresServer, PostgresServer]]:
     logical = {"wal_level": "logical"}
     with (
-        PostgresServer(wheel_bin(16), settings=logical, max_life=1800) as source,
-        PostgresServer(wheel_bin(18), max_life=1800) as target,
+        PostgresServer(wheel_bin(16), settings=logical, max_life=7200) as source,
+        PostgresServer(wheel_bin(18), max_life=7200) as target,
     ):
         yield source, target
 

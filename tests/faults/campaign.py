@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from planrunner.clock import SystemClock
+from tests.faults.autopsy import autopsy
 from tests.faults.forwarder import Forwarder
 from tests.faults.injecting import BALLAST, ON_SERVERS, Side, on_server, sides
 from tests.faults.referee.judge import Verdict
@@ -38,6 +39,7 @@ MAY_END_WITH = frozenset({0, 1, 5, 130, -signal.SIGKILL, -signal.SIGTERM})
 STATE_UNFIT = 6
 FROZEN = "the frozen one"
 _PIECES = 24
+_SECONDS_A_FAULT = 10
 # A slow WAL writer makes what is committed and not flushed, and may be lost in a crash, as much as it can be.
 SETTINGS = {"wal_retrieve_retry_interval": "200ms", "max_connections": "80", "wal_writer_delay": "10s"}
 
@@ -103,12 +105,14 @@ def campaign(
         run = Campaign(
             one=one, script=script, sides=sides(one, lines), client=client, outcome=outcome, tell=tell
         )
+        run.longest += _SECONDS_A_FAULT * faults
         try:
             run.whole()
         except Exception as error:
             log = "\n".join(outcome.faults)
             said = "\n".join(run.said[-6:])
-            raise CampaignFailed(f"{script}\n{log}\n{said}\n{error}\nseed {seed}", outcome) from error
+            told = f"{script}\n{log}\n{said}\n{autopsy(one)}\n{error}\nseed {seed}"
+            raise CampaignFailed(told, outcome) from error
         finally:
             run.end_all()
             outcome.seconds = CLOCK.monotonic() - began
@@ -131,6 +135,8 @@ class Campaign:
     tell: Callable[[str], None]
     said: list[str] = field(default_factory=list)
     began: float = field(default_factory=CLOCK.monotonic)
+    # A fault costs some seconds; what takes much longer is stuck, and should say where.
+    longest: float = 300.0
     rebuild: bool = False
     _next: int = 0
     _arms: list[Fault] = field(default_factory=list)
@@ -179,6 +185,8 @@ class Campaign:
 
     def attempt(self, verb: str, *options: str, upto: int) -> int:
         """One runner, under faults while it lives."""
+        passed = CLOCK.monotonic() - self.began
+        assert passed < self.longest, f"not through after {passed:.0f} s and {self.outcome.attempts} runs"
         armed = self._armed(upto)
         runner = self._start(verb, *options, armed=armed)
         give_up = CLOCK.monotonic() + PATIENCE_SECONDS

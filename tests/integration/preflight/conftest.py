@@ -88,7 +88,7 @@ def _needs_debian() -> None:
 @pytest.fixture(scope="session")
 def logical_server() -> Iterator[PostgresServer]:
     """PostgreSQL 16 with wal_level=logical and RDS's rds_replication."""
-    with PostgresServer(wheel_bin(16), settings={"wal_level": "logical"}, max_life=1800) as server:
+    with PostgresServer(wheel_bin(16), settings={"wal_level": "logical"}, max_life=7200) as server:
         with psycopg.connect(server.superuser_dsn, autocommit=True) as session:
             session.execute("CREATE ROLE rds_replication NOLOGIN")
         with ReplicationRights(server):
@@ -98,7 +98,7 @@ def logical_server() -> Iterator[PostgresServer]:
 @pytest.fixture(scope="session")
 def plain_server() -> Iterator[PostgresServer]:
     """PostgreSQL 18 as it comes: wal_level=replica, no rds_replication."""
-    with PostgresServer(wheel_bin(18), max_life=1800) as server:
+    with PostgresServer(wheel_bin(18), max_life=7200) as server:
         yield server
 
 
@@ -107,7 +107,7 @@ def debian_server() -> Iterator[PostgresServer]:
     """PostgreSQL 15 with TLS (self-signed for localhost), dblink, and unencrypted sessions refused."""
     _needs_debian()
     server = PostgresServer(
-        DEBIAN, settings={"ssl": "on", "ssl_cert_file": "tls.crt", "ssl_key_file": "tls.key"}, max_life=1800
+        DEBIAN, settings={"ssl": "on", "ssl_cert_file": "tls.crt", "ssl_key_file": "tls.key"}, max_life=7200
     )
     try:
         _certify(server.data)

@@ -26,14 +26,14 @@ pytestmark = pytest.mark.server
 @pytest.fixture(scope="module")
 def contrib_source() -> Iterator[PostgresServer]:
     """PostgreSQL 17 with contrib and ICU."""
-    with PostgresServer(contrib_bin(17), settings={"wal_level": "logical"}, max_life=1800) as server:
+    with PostgresServer(contrib_bin(17), settings={"wal_level": "logical"}, max_life=7200) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def contrib_target() -> Iterator[PostgresServer]:
     """PostgreSQL 18 with contrib and ICU."""
-    with PostgresServer(contrib_bin(18), max_life=1800) as server:
+    with PostgresServer(contrib_bin(18), max_life=7200) as server:
         yield server
 
 

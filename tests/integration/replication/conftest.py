@@ -108,7 +108,7 @@ def connected(server: PostgresServer, database: str, side: Side) -> Server:
 @pytest.fixture(scope="session")
 def old_server() -> Iterator[PostgresServer]:
     """A source of PostgreSQL 15, the target of the tests that need one."""
-    with PostgresServer(bin_of(15), settings={"wal_level": "logical"}, max_life=1800) as server:
+    with PostgresServer(bin_of(15), settings={"wal_level": "logical"}, max_life=7200) as server:
         yield server
 
 
@@ -116,7 +116,7 @@ def old_server() -> Iterator[PostgresServer]:
 def source_server() -> Iterator[PostgresServer]:
     """A source of PostgreSQL 16 on which transactions can be prepared."""
     settings = {"wal_level": "logical", "max_prepared_transactions": "8"}
-    with PostgresServer(wheel_bin(16), settings=settings, max_life=1800) as server:
+    with PostgresServer(wheel_bin(16), settings=settings, max_life=7200) as server:
         yield server
 
 
@@ -124,7 +124,7 @@ def source_server() -> Iterator[PostgresServer]:
 def target_server() -> Iterator[PostgresServer]:
     """A target of PostgreSQL 18 that retries as often as it can be told to."""
     settings = {"wal_retrieve_retry_interval": "500ms", "wal_level": "logical"}
-    with PostgresServer(wheel_bin(18), settings=settings, max_life=1800) as server:
+    with PostgresServer(wheel_bin(18), settings=settings, max_life=7200) as server:
         yield server
 
 

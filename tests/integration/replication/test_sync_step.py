@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from planrunner.clock import SystemClock
+from planrunner.errors import StepFailed
 from planrunner.model import Mark, Plan, StepSpec
 from planrunner.replication import slots, subscriptions
 from planrunner.replication.ranges import NOTHING
@@ -17,7 +19,7 @@ from planrunner.replication.terms import Terms
 from planrunner.replication.workspace import Round
 from planrunner.sandbox.servers import PostgresServer, wheel_bin
 from planrunner.step import Held, Run
-from planrunner.steps.sync import Sync
+from planrunner.steps.sync import CAUGHT_UP, Sync
 from tests.integration.replication.conftest import Streams, bin_of
 
 if TYPE_CHECKING:
@@ -82,6 +84,30 @@ def test_a_resume_enables_a_disabled_subscription(pair: Streams) -> None:
     pair.target(f"ALTER SUBSCRIPTION {pair.name} DISABLE")
     assert blocked(pair) == []
     assert Sync().actions(run_of(pair))[0].name == "subscribe 1"
+
+
+def test_who_stays_further_behind_than_max_lag_has_not_caught_up(pair: Streams) -> None:
+    done = threading.Event()
+
+    def write() -> None:
+        while not done.is_set():
+            pair.source(
+                "INSERT INTO bare SELECT i, repeat('x', 200) FROM generate_series(1, 3000) i",
+                "DELETE FROM lines",
+            )
+
+    writer = threading.Thread(target=write)
+    run = run_of(pair, max_lag="1kB", timeout="3s")
+    run.held.put("workspace", pair.space)
+    (action,) = [a for a in Sync().actions(run) if a.name == "catch up"]
+    writer.start()
+    try:
+        with pytest.raises(StepFailed, match=r"behind after 3 s, max_lag is 1 kB: .* bytes behind"):
+            action.perform(run)
+    finally:
+        done.set()
+        writer.join()
+    assert CAUGHT_UP not in pair.space.ledger.effects("sync")
 
 
 def test_progress_shows_each_slot_and_its_worker(pair: Streams) -> None:
