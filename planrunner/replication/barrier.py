@@ -13,13 +13,15 @@ from psycopg import sql
 
 from planrunner.errors import StepFailed
 from planrunner.failpoints import failpoint
+from planrunner.postgres.lsn import Lsn
 from planrunner.replication import holders
 from planrunner.replication.health import observe
 from planrunner.replication.names import SCHEMA
+from planrunner.replication.troubles import ANEW
 from planrunner.replication.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from planrunner.model import Json
     from planrunner.postgres.connection import Server
@@ -48,6 +50,7 @@ def wait(
     watch = watch or Watch(workspace, generations, following=True, acting=workspace.may_give_up)
     names, ours = workspace.names, workspace.source
     waiting = {generation: mark(ours, names.barrier(generation)) for generation in generations}
+    passing: dict[int, Lsn] = {}
     next_look = begun + workspace.terms.poll
     next_news = begun + NEWS_SECONDS
     while waiting:
@@ -63,12 +66,39 @@ def wait(
             )
         # A barrier that arrives at once, as inside the fence, costs no look.
         health = watch.poll() if waiting and now > next_look else None
+        if health is not None:
+            _refuse_passed(workspace, health, waiting, passing)
         if health is not None and now > next_news:
             workspace.tell(f"waiting for the target: {standing(workspace, health)}", lag(health))
             next_news = now + NEWS_SECONDS
         if waiting:
             workspace.rest(poll)
     return workspace.clock.monotonic() - begun
+
+
+def _refuse_passed(
+    workspace: Workspace, health: Health, waiting: Mapping[int, uuid.UUID], passing: dict[int, Lsn]
+) -> None:
+    """StepFailed where a stream has confirmed what came after its marker, and the marker is not there.
+
+    ``passing`` keeps, from one look to the next, a position behind each marker.
+    """
+    names = workspace.names
+    for generation, token in waiting.items():
+        slot, position = health.slots.get(generation), passing.get(generation)
+        if position is None:
+            passing[generation] = Lsn.parse(workspace.source.value("SELECT pg_current_wal_lsn()::text"))
+        elif slot is None or slot.confirmed is None or slot.confirmed <= position:
+            continue
+        elif not arrived(workspace.target, names.barrier(generation), token):
+            raise StepFailed(
+                f"target: {names.stream(generation)} has confirmed {slot.confirmed}, and the marker that was written"
+                f" before {position} is not in {SCHEMA}.{names.barrier(generation)}: the stream does not bring all that"
+                " it confirms",
+                remedy="Look for who deletes or holds back rows of schema planrunner on either side (a trigger, a rule,"
+                " a subscription that was refreshed or moved); what else did not come `planrunner verify` tells."
+                f" {ANEW}",
+            )
 
 
 def mark(publisher: Server, barrier: str) -> uuid.UUID:

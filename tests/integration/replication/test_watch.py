@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -49,6 +50,40 @@ def test_a_healthy_stream_is_passed_over_in_silence(pair: Streams) -> None:
     assert health.subscriptions[1].errors == 0
     assert not watch.paused()
     assert pair.told == []
+
+
+def test_a_marker_that_the_stream_has_passed_without_bringing_it_is_told(pair: Streams) -> None:
+    markers = f"planrunner.{pair.space.names.barrier(1)}"
+    pair.target(
+        "CREATE FUNCTION held() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+        f"CREATE TRIGGER holds BEFORE INSERT ON {markers} FOR EACH ROW EXECUTE FUNCTION public.held()",
+        f"ALTER TABLE {markers} ENABLE ALWAYS TRIGGER holds",
+    )
+    done = threading.Event()
+
+    def write() -> None:
+        while not done.wait(0.05):
+            pair.source("INSERT INTO lines SELECT coalesce(max(id), 0) + 1 FROM lines")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        error = stopped(pair)
+    finally:
+        done.set()
+        writer.join()
+    assert f"is not in {markers}: the stream does not bring all that it confirms" in error.message
+    assert "a trigger, a rule" in str(error.remedy)
+
+
+def test_a_wait_names_who_holds_the_lock_that_the_worker_waits_for(pair: Streams) -> None:
+    with psycopg.connect(dsn_of(pair.space.target), application_name="a report") as report:
+        report.execute("LOCK TABLE lines IN ACCESS EXCLUSIVE MODE")
+        pair.source("INSERT INTO lines SELECT coalesce(max(id), 0) + 1 FROM lines")
+        with pytest.raises(StepFailed, match=r"did not catch up within 8 s: .*a report, idle in transaction"):
+            barrier.wait(pair.space, (1,), timeout=8)
+        assert any("others hold: pid" in told and "a report" in told for told in pair.told), pair.told
+    barrier.wait(pair.space, (1,), timeout=30)
 
 
 def test_a_disabled_subscription_is_told(pair: Streams) -> None:
