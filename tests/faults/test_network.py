@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from tests.faults.breaking import execute
 from tests.faults.legs import LEGS, RUN_SECONDS, Broken, broken
 from tests.faults.scene import CLOCK, PATIENCE_SECONDS, frozen, servers
 
@@ -313,6 +314,27 @@ def test_a_black_hole_between_target_and_source_is_noticed_while_following(scene
         while not scene.lines["stream"].counts().sprung:
             assert child.poll() is None, scene.told()
             CLOCK.sleep(0.1)
+        noticed(scene, "the line from the target to the source is silent")
+        scene.heal()
+        said, _ = child.communicate(timeout=RUN_SECONDS)
+    scene.assert_clear(said)
+    if child.returncode != 0:
+        scene.finishes()
+    scene.assert_moved()
+
+
+@pytest.mark.parametrize("scene", [{"copy": "{jobs: 1}"}], indirect=True)
+def test_a_black_hole_between_target_and_source_is_noticed_while_streams_are_joined(scene: Broken) -> None:
+    # What a lost snapshot divided is joined: each stream is to come to its marker, and one that is swallowed does not.
+    execute(
+        scene.one.ours,
+        "CREATE TABLE big AS SELECT i, repeat(md5(i::text), 8) v FROM generate_series(1, 20000) i",
+    )
+    execute(scene.one.ours, "ALTER TABLE big ADD PRIMARY KEY (i)")
+    with frozen(scene.one, "copy.after_commit#1", "run", "--yes", "--no-input") as child:
+        child.kill()
+        child.wait()
+    with swallowed(scene, "stream", "merge.stoppable") as child:
         noticed(scene, "the line from the target to the source is silent")
         scene.heal()
         said, _ = child.communicate(timeout=RUN_SECONDS)
