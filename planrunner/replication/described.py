@@ -426,6 +426,7 @@ def joining(names: Names, held: Sequence[int]) -> tuple[str, ...]:
         told("SELECT pg_replication_slot_advance(…", SOURCE),
         "CREATE SUBSCRIPTION …",
         "COMMENT ON SUBSCRIPTION … IS …",
+        told(origins.moving(stream, ANYTHING), "where the login may"),
         "ALTER SUBSCRIPTION … ENABLE",
         *(statement for generation in held for statement in clearing(names, generation)),
     )

@@ -5,7 +5,8 @@ wants to insert a row whose former self the other has yet to delete. So they are
 is built: a further slot is made; one transaction on the source writes a stop marker to every stream; a trigger
 on the target disables each subscription in the very transaction that brings its marker, so each has applied
 all up to that commit and nothing after it. The new slot is advanced to that commit's end, and in one
-transaction on the target the new subscription takes the place of the old ones, with the ledger saying so.
+transaction on the target the new subscription takes the place of the old ones, with the ledger saying so. A slot's
+advance is lost in a crash of the source before its next checkpoint, so the new subscription's origin is moved there too.
 Until that transaction commits everything can be undone by enabling the old subscriptions again.
 
 A join that was broken off leaves markers behind that a slow stream takes in only later. So each join has a token of its
@@ -69,6 +70,8 @@ def merge(workspace: Workspace, tables: Sequence[Table], *, streams: int) -> Non
         raise
     for generation in groups:
         subscriptions.enable(workspace, generation)
+    # From here on the new streams have a position of their own on the target, which no crash of the source takes back.
+    barrier.wait(workspace, tuple(groups), timeout=STOP_SECONDS)
     for generation in old:
         generations.clear(workspace, generation)
     workspace.tell(
@@ -117,10 +120,11 @@ def _take_over(
     xid = _stop(workspace, (*old, *groups), token)
     failpoint("merge.stopped")
     _wait_stopped(workspace, old, token)
+    ends: dict[int, Lsn] = {}
     for generation in groups:
         name = workspace.names.stream(generation)
         with workspace.source.session() as session:
-            end = _commit_end(session, name, xid)
+            ends[generation] = end = _commit_end(session, name, xid)
             session.execute("SELECT pg_replication_slot_advance(%s, %s::pg_lsn)", [name, str(end)])
     failpoint("merge.advanced")
     with workspace.writing() as session:
@@ -132,7 +136,9 @@ def _take_over(
                 ranges.recorded(workspace)[u.table.qualified].number for u in units if u.part is not None
             }
             owned = ranges.Owned(wholes=tuple(sorted(numbers)), parts=())
-            subscriptions.create_in(workspace, session, generation, owned, also=also[generation])
+            subscriptions.create_in(
+                workspace, session, generation, owned, also=also[generation], begins=ends[generation]
+            )
     failpoint("merge.taken_over")
 
 

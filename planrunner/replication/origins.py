@@ -29,9 +29,27 @@ _PROGRESS = (
 )
 
 
-def made(workspace: Workspace, session: Session, subscription: str) -> None:
-    """Record, in the transaction that makes ``subscription`` or before it, that its origin was not moved yet."""
-    workspace.ledger.record_effect(session, STEP, subscription, {"moved": None})
+def made(workspace: Workspace, session: Session, subscription: str, begins: Lsn | None = None) -> None:
+    """Record, in the transaction that makes ``subscription`` or before it, that its origin was not moved yet.
+
+    ``begins`` is where it is to begin, see ``settle_wished``.
+    """
+    wished = {} if begins is None else {"begins": str(begins)}
+    workspace.ledger.record_effect(session, STEP, subscription, {"moved": None, **wished})
+
+
+def settle_wished(workspace: Workspace, server: Server, subscription: str) -> None:
+    """See that a subscription that is to be enabled begins where it was made to, as ``settle`` does.
+
+    Its slot was advanced to there, which a crash of its server before the next checkpoint takes back: what was sent
+    and applied by another stream would come again. Nothing happens once it has applied anything itself.
+    """
+    noted = workspace.ledger.effects(STEP).get(subscription, {})
+    if (wish := noted.get("begins")) is None or not server.value(MAY_MOVE):
+        return
+    begins, at = Lsn.parse(str(wish)), progress(server, subscription)
+    if at is None or at < begins:
+        settle(workspace, server, subscription, begins, needed=False)
 
 
 def settle(workspace: Workspace, server: Server, subscription: str, begins: Lsn, *, needed: bool) -> None:

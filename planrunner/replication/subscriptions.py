@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from planrunner.postgres.connection import Row, Server, Session
+    from planrunner.postgres.lsn import Lsn
     from planrunner.replication.names import Names
     from planrunner.replication.ranges import Owned
     from planrunner.replication.workspace import Workspace
@@ -165,9 +166,18 @@ def create(workspace: Workspace, generation: int, owned: Owned, *, also: Sequenc
 
 
 def create_in(
-    workspace: Workspace, session: Session, generation: int, owned: Owned, *, also: Sequence[str] = ()
+    workspace: Workspace,
+    session: Session,
+    generation: int,
+    owned: Owned,
+    *,
+    also: Sequence[str] = (),
+    begins: Lsn | None = None,
 ) -> None:
-    """The same in the caller's transaction; ``logins.ready`` was called before it."""
+    """The same in the caller's transaction; ``logins.ready`` was called before it.
+
+    ``begins`` is where its slot was advanced to, if it was.
+    """
     known = logins.credentials(workspace, workspace.source)
     slot = slots.existing(workspace.source, workspace.names).get(generation)
     session.execute("SET LOCAL client_min_messages = warning")
@@ -185,7 +195,7 @@ def create_in(
     with bounded(workspace.target, session, place_of(dial)), quiet.unrecorded(session):
         session.execute(made)
     session.execute(owning(workspace.names, workspace.names.stream(generation)))
-    origins.made(workspace, session, workspace.names.stream(generation))
+    origins.made(workspace, session, workspace.names.stream(generation), begins)
     # Should someone drop it, a second one would apply again what the first had applied.
     workspace.ledger.record_effect(session, "sync", subscribed(generation), {})
 
@@ -197,6 +207,7 @@ def subscribed(generation: int) -> str:
 
 def enable(workspace: Workspace, generation: int) -> None:
     """Start the generation's apply worker; a stop marker that is still on its way stops it no more."""
+    origins.settle_wished(workspace, workspace.target, workspace.names.stream(generation))
     _enable(workspace, generation, synchronous=workspace.terms.synchronous)
 
 

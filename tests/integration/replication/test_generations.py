@@ -382,6 +382,37 @@ def test_a_marker_of_a_former_join_that_comes_late_stops_no_stream(
         generations.clear_all(space)
 
 
+def test_a_source_that_crashes_behind_a_join_sends_nothing_again(
+    servers: tuple[PostgresServer, PostgresServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = Pair(*servers, name="advanced")
+    # Without a key nothing on the target refuses a row that comes twice.
+    pair.create(QUIET + "CREATE TABLE keyless (v int); ALTER TABLE keyless REPLICA IDENTITY FULL;")
+    pair.on_news = Losing(pair, {2})
+    with pair.workspace() as space:
+        tables = followed_apart(space)
+
+        def between(point: str) -> None:
+            if point == "merge.slots_made":
+                pair.execute("INSERT INTO keyless SELECT generate_series(1, 20)")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(merge, "undo", lambda _: None)
+            patched.setattr(merge, "failpoint", lambda point: (between(point), failpoints.failpoint(point)))
+            patched.setattr(failpoints, "_armed", {"merge.taken_over": "raise"})
+            with pytest.raises(StepFailed, match="failpoint"):
+                merge.merge(space, tables, streams=1)
+        # The slot stands where it was made again: its advance was not written out yet.
+        pair.source.stop("immediate")
+        pair.source.start()
+    with pair.workspace() as space:
+        merge.undo(space)
+        barrier.wait(space, space.ledger.generations(), timeout=120)
+        assert space.ledger.generations() == (3,)
+        assert_equal(pair)
+        generations.clear_all(space)
+
+
 def test_streams_that_a_former_join_has_stopped_go_on_whenever_its_undoing_breaks_off(
     servers: tuple[PostgresServer, PostgresServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
