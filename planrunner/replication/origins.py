@@ -39,17 +39,19 @@ def made(workspace: Workspace, session: Session, subscription: str, begins: Lsn 
 
 
 def settle_wished(workspace: Workspace, server: Server, subscription: str) -> None:
-    """See that a subscription that is to be enabled begins where it was made to, as ``settle`` does.
+    """See that a subscription that was never enabled begins where it was made to, as ``settle`` does.
 
     Its slot was advanced to there, which a crash of its server before the next checkpoint takes back: what was sent
-    and applied by another stream would come again. Nothing happens once it has applied anything itself.
+    and applied by another stream would come again. Where the login may not move it, the wish is given up.
     """
-    noted = workspace.ledger.effects(STEP).get(subscription, {})
-    if (wish := noted.get("begins")) is None or not server.value(MAY_MOVE):
+    wish = workspace.ledger.effects(STEP).get(subscription, {}).get("begins")
+    if wish is None:
         return
-    begins, at = Lsn.parse(str(wish)), progress(server, subscription)
-    if at is None or at < begins:
-        settle(workspace, server, subscription, begins, needed=False)
+    if server.value(MAY_MOVE):
+        settle(workspace, server, subscription, Lsn.parse(str(wish)), needed=False)
+    else:
+        # Later, when somebody has granted it, the subscription would be moved back.
+        workspace.done(STEP, subscription, {"moved": None})
 
 
 def settle(workspace: Workspace, server: Server, subscription: str, begins: Lsn, *, needed: bool) -> None:

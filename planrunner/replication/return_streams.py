@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 ORIGIN_NONE_SINCE = 160000
 POLL_SECONDS = 0.005
+_POSITION_SECONDS = 120.0
 
 
 class ReturnStream(Protocol):
@@ -101,6 +102,9 @@ class Back:
             session.execute(subscriptions.starting(name))
             failpoint("back.before_start")
         failpoint("back.started")
+        if aligned is not None and not space.source.value(origins.MAY_MOVE):
+            # Until something was applied only the slot knows where it stands, and in a crash it forgets that.
+            wait_back(space, _POSITION_SECONDS)
 
     def _subscribe(self) -> None:
         space, name = self.workspace, self.workspace.names.back
@@ -150,8 +154,11 @@ class Onward:
 
     def start(self, aligned: Lsn | None) -> None:
         """As ``ReturnStream`` says; the ledger's units belong to the generation already."""
-        generations.subscribe(self.workspace, self.tables, self.generation, aligned)
+        space = self.workspace
+        generations.subscribe(space, self.tables, self.generation, aligned)
         failpoint("onward.started")
+        if aligned is not None and not space.target.value(origins.MAY_MOVE):
+            barrier.wait(space, (self.generation,), timeout=_POSITION_SECONDS)
 
     def forget(self) -> None:
         """As ``ReturnStream`` says."""

@@ -20,14 +20,17 @@ from planrunner.errors import (
     StepBlocked,
     StepFailed,
 )
+from planrunner.failpoints import failpoint
 from planrunner.model import Side
 from planrunner.replication import (
+    barrier,
     choices,
     crossing,
     cutover,
     fence,
     generations,
     large_objects,
+    origins,
     polling_following,
     return_streams,
     rollback,
@@ -39,6 +42,7 @@ from planrunner.replication.terms import Pace, Terms
 from planrunner.replication.verify import Mode
 from planrunner.sandbox.binaries import wheel_bin
 from planrunner.sandbox.servers import PostgresServer
+from tests.integration.replication.conftest import bin_of
 from tests.integration.replication.crossings import SCHEMA, Breaking, takes_writes, terms
 from tests.integration.replication.stage import BROKEN, Pair, assert_equal, copy_all, end_who, follow_all
 
@@ -318,6 +322,38 @@ def test_a_way_back_leads_what_is_written_on_the_target_home_and_a_rehearsal_lea
         cutover.begin_way_back(space)
         return_streams.wait_back(space, 120)
         assert_equal(pair)
+        return_streams.drop_back(space)
+
+
+@pytest.fixture
+def old_pair(servers: tuple[PostgresServer, PostgresServer]) -> Iterator[Pair]:
+    """Back to a server of 15, whose subscriptions take in whatever is sent, wherever it came from."""
+    with PostgresServer(bin_of(15), settings={"wal_level": "logical"}) as old:
+        yield Pair(old, servers[1], name=f"crossing{next(_numbers)}")
+
+
+def test_a_target_that_crashes_behind_the_cutover_sends_nothing_back_that_came_from_the_source(
+    old_pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nobody has written there yet, and the login may not move the origin.
+    monkeypatch.setattr(origins, "MAY_MOVE", "SELECT false")
+    with following(old_pair) as space:
+
+        def written(point: str) -> None:
+            failpoint(point)
+            if point == "back.slot_made":
+                old_pair.execute("INSERT INTO other SELECT generate_series(1, 20)")
+                barrier.wait(space, space.ledger.generations(), timeout=60)
+
+        monkeypatch.setattr(return_streams, "failpoint", written)
+        cutover.cut_over(space, terms(reverse=True))
+        cutover.retire(space)
+        cutover.begin_way_back(space)
+        old_pair.target.stop("immediate")
+        old_pair.target.start()
+    with old_pair.workspace() as space:
+        return_streams.wait_back(space, 120)
+        assert_equal(old_pair)
         return_streams.drop_back(space)
 
 

@@ -95,6 +95,35 @@ def test_a_subscription_made_anew_is_moved_anew(pair: Streams) -> None:
         subscriptions.drop(pair.space, 1)
 
 
+def test_a_wish_is_carried_out_once_and_given_up_where_the_login_may_not(
+    pair: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space, name = pair.space, pair.name
+    rolled_back(pair)
+    subscriptions.create(space, 1, NOTHING)
+    begins = here(pair)
+    with space.writing() as session:
+        origins.made(space, session, name, begins)
+    pair.source("INSERT INTO lines VALUES (1, 1)")
+    subscriptions.enable(space, 1)
+    pair.wait_until(lambda: pair.target("SELECT n FROM lines") == [(1,)])
+    assert space.ledger.effects(origins.STEP)[name] == {"moved": str(begins)}
+
+    pair.target(f"ALTER SUBSCRIPTION {name} DISABLE")
+    with space.writing() as session:
+        origins.made(space, session, name, begins)
+    with monkeypatch.context() as patched:
+        patched.setattr(origins, "MAY_MOVE", "SELECT false")
+        subscriptions.enable(space, 1)
+    pair.source("INSERT INTO lines VALUES (2, 2)")
+    pair.wait_until(lambda: len(pair.target("SELECT n FROM lines")) == 2)
+    pair.target(f"ALTER SUBSCRIPTION {name} DISABLE")
+    subscriptions.enable(space, 1)
+    at = origins.progress(space.target, name)
+    assert at is not None
+    assert at > begins
+
+
 def test_a_login_that_may_not_is_told_what_to_grant(pair: Streams) -> None:
     subscriptions.create(pair.space, 1, NOTHING)
     pair.target("CREATE ROLE mover LOGIN PASSWORD 'mover'")
