@@ -314,6 +314,15 @@ class Progressing(Protocol):
 
 
 @runtime_checkable
+class Lasting(Protocol):
+    """A step that keeps something going once it is done."""
+
+    def goes_on(self, run: Run) -> None:
+        """Raise what keeps it from going on, with what to do; changes nothing but a barrier row."""
+        ...
+
+
+@runtime_checkable
 class Sampling(Protocol):
     """A step that can be watched: asked every few seconds while it is at work."""
 

@@ -27,7 +27,7 @@ from planrunner.engine.undo import Undoing
 from planrunner.errors import DecisionNeeded, Interrupted, PlanrunnerError, UsageError
 from planrunner.flow import Occasion
 from planrunner.model import StepStatus
-from planrunner.step import Checking, Crossing, Progressing
+from planrunner.step import Checking, Crossing, Lasting, Progressing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -149,6 +149,8 @@ class _Runner:
             pending = [s for s in selected if self._book.state.status(s.id) is not StepStatus.DONE]
             self._preflight(pending)
             self._course.go(pending)
+            if not pending:
+                self._look_after(selected)
         except PlanrunnerError as error:
             told = self._told(error)
             self._journal(EventKind.RUN_ENDED, told.message, type(told).__name__, told.exit_code)
@@ -156,6 +158,18 @@ class _Runner:
                 raise
             raise told from error
         self._journal(EventKind.RUN_ENDED, f"plan {self._context.plan.name} is through", "done", 0)
+
+    def _look_after(self, done: tuple[StepSpec, ...]) -> None:
+        """Nothing is left to do; what was begun and is relied on must still go on, until writers are led over."""
+        state, plan = self._book.state, self._context.plan
+        over = [s for s in plan.steps if isinstance(self._find(s.uses), Crossing)]
+        if any(state.status(spec.id) is StepStatus.DONE for spec in over):
+            return
+        for spec in done:
+            step = self._find(spec.uses)
+            if isinstance(step, Lasting) and state.status(spec.id) is StepStatus.DONE:
+                with self._interruption.interruptible():
+                    step.goes_on(self._run(spec, []))
 
     def _told(self, error: PlanrunnerError) -> PlanrunnerError:
         # What a step says while a signal ends it (a child that got the same Ctrl-C) is not the cause.

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 NEWS_SECONDS = 5.0
 
 
+class NotArrived(StepFailed):
+    """The time to wait has passed, and nothing else is known to be wrong."""
+
+
 def wait(
     workspace: Workspace,
     generations: Sequence[int],
@@ -44,7 +48,7 @@ def wait(
 
     ``watch`` looks at the streams meanwhile; without one they are looked at by a watch that only tells, unless the
     workspace says that it may give them up.
-    StepFailed when the timeout passes or a stream can't go on, with what to do about it.
+    NotArrived when the timeout passes, StepFailed when a stream can't go on, with what to do about it.
     """
     begun = workspace.clock.monotonic()
     watch = watch or Watch(workspace, generations, following=True, acting=workspace.may_give_up)
@@ -59,7 +63,7 @@ def wait(
         }
         now = workspace.clock.monotonic()
         if waiting and now - begun > timeout:
-            raise StepFailed(
+            raise NotArrived(
                 f"the target did not catch up within {timeout:.0f} s: {standing(workspace, observe(workspace))}",
                 remedy="Look at the target's log and pg_stat_subscription; run again to go on waiting. Where it applies"
                 " without a pause and is too slow, more streams make it faster.",
@@ -133,6 +137,17 @@ def arrived(subscriber: Server, barrier: str, token: uuid.UUID) -> bool:
 def lag(health: Health) -> dict[str, int]:
     """Bytes of WAL the target has not confirmed, and bytes that our slots retain on the source."""
     return {"lag_bytes": health.behind, "retained_bytes": health.retained}
+
+
+def probe(workspace: Workspace, *, seconds: float) -> None:
+    """StepFailed when a stream can't go on; one that is only late, by more than ``seconds``, is told."""
+    held = workspace.ledger.generations()
+    watch = Watch(workspace, held, following=True, acting=False)
+    watch.look()
+    try:
+        wait(workspace, held, timeout=seconds, watch=watch)
+    except NotArrived as late:
+        workspace.tell(f"warning: {late.message}", lag(observe(workspace)))
 
 
 def check_streams(workspace: Workspace) -> None:

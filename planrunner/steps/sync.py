@@ -76,6 +76,7 @@ FLUSHES = Check(
     " step's id. After a crash of the target before that: planrunner verify PLAN.",
 )
 _ENDING = "SELECT pg_terminate_backend(…)"
+_PROBE_SECONDS = 20.0
 _GIVING_UP = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = …"
 
 
@@ -199,6 +200,14 @@ class Sync:
         disk = wal_disk(run.source)
         figures: dict[str, Json] = {**barrier.lag(health), "pg_wal_bytes": disk.wal_bytes}
         return {**figures, "state": barrier.stream_state(health), "streams": barrier.streams(health)}
+
+    def goes_on(self, run: Run) -> None:
+        """As ``Lasting`` says, of each stream."""
+        if cloud_jobs.in_cloud(run):
+            return
+        space = workspace(run)
+        if space.streamed and space.ledger.generations():
+            barrier.probe(space, seconds=_PROBE_SECONDS)
 
     def sample(self, run: Run) -> Mapping[str, Json]:
         """Units, rows and bytes, and how the streams do."""

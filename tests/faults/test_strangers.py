@@ -149,6 +149,34 @@ def test_a_publication_that_is_gone_ends_the_stream_and_the_way_to_begin_anew_wo
         client.kept(one.theirs)
 
 
+def test_a_run_that_has_nothing_left_to_do_looks_whether_the_stream_goes_on(
+    pair: Pair, tmp_path: Path
+) -> None:
+    with migration(pair, tmp_path, "unheard", SCRIPT) as one, application(one) as client:
+        one.succeeds("run", "--until", "follow")
+        one.succeeds("run", "--until", "follow")
+        execute(one.theirs, "ALTER TABLE called ADD CONSTRAINT stricter CHECK (id < 2000)")
+        execute(one.ours, "INSERT INTO called VALUES (2000, 'ours', 1)")
+        code, said = one.run("run", "--until", "follow")
+        assert code == 1, said
+        assert "can't apply INSERT of public.called, key (id)=(2000)" in flat(said)
+        execute(one.theirs, "ALTER TABLE called DROP CONSTRAINT stricter")
+        client.goes_on()
+        one.succeeds("run", "--until", "follow")
+
+        subscription = ours(one.theirs, "pg_subscription", "subname")
+        execute(one.theirs, f"ALTER SUBSCRIPTION {subscription} DISABLE")
+        code, said = one.run("run", "--until", "follow")
+        assert code == 1, said
+        assert f"subscription {subscription} is disabled" in flat(said)
+        execute(one.theirs, f"ALTER SUBSCRIPTION {subscription} ENABLE")
+        one.succeeds("run")
+        client.kept(one.theirs)
+        # Writers are on the target, and nothing of the source's is relied on any more.
+        execute(one.ours, "DROP SCHEMA IF EXISTS planrunner CASCADE")
+        one.succeeds("run")
+
+
 def test_a_subscription_that_is_gone_is_told_and_the_way_to_begin_anew_works(
     pair: Pair, tmp_path: Path
 ) -> None:
