@@ -34,8 +34,14 @@ def made(workspace: Workspace, session: Session, subscription: str, begins: Lsn 
 
     ``begins`` is where it is to begin, see ``settle_wished``.
     """
-    wished = {} if begins is None else {"begins": str(begins)}
-    workspace.ledger.record_effect(session, STEP, subscription, {"moved": None, **wished})
+    wish = {} if begins is None else {"begins": str(begins)}
+    workspace.ledger.record_effect(session, STEP, subscription, {"moved": None, **wish})
+
+
+def wished(workspace: Workspace, subscription: str) -> Lsn | None:
+    """Where a subscription is still to be moved to before it is enabled; None where its slot says where it begins."""
+    begins = workspace.ledger.effects(STEP).get(subscription, {}).get("begins")
+    return None if begins is None else Lsn.parse(str(begins))
 
 
 def settle_wished(workspace: Workspace, server: Server, subscription: str) -> None:
@@ -44,11 +50,11 @@ def settle_wished(workspace: Workspace, server: Server, subscription: str) -> No
     Its slot was advanced to there, which a crash of its server before the next checkpoint takes back: what was sent
     and applied by another stream would come again. Where the login may not move it, the wish is given up.
     """
-    wish = workspace.ledger.effects(STEP).get(subscription, {}).get("begins")
-    if wish is None:
+    begins = wished(workspace, subscription)
+    if begins is None:
         return
     if server.value(MAY_MOVE):
-        settle(workspace, server, subscription, Lsn.parse(str(wish)), needed=False)
+        settle(workspace, server, subscription, begins, needed=False)
     else:
         # Later, when somebody has granted it, the subscription would be moved back.
         workspace.done(STEP, subscription, {"moved": None})

@@ -17,6 +17,7 @@ from planrunner.replication import (
     generations,
     indexes,
     merge,
+    origins,
     ranges,
     restore,
     slots,
@@ -75,9 +76,15 @@ FLUSHES = Check(
     mend="Once the target keeps up: synchronous_commit: true in the sync step, and planrunner run PLAN --rerun with the"
     " step's id. After a crash of the target before that: planrunner verify PLAN.",
 )
-_ENDING = "SELECT pg_terminate_backend(…)"
 _PROBE_SECONDS = 20.0
+_ENDING = "SELECT pg_terminate_backend(…)"
 _GIVING_UP = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = …"
+# What a wait for the streams may come to.
+_WATCHING = (
+    described.told(_GIVING_UP, described.SOURCE, "where max_wal_retained.give_up is passed"),
+    described.told(_ENDING, described.SOURCE, "where nothing is heard over the stream's line"),
+    described.told(_ENDING, described.TARGET, "where nothing is heard over its worker's line"),
+)
 
 
 class Sync:
@@ -258,6 +265,10 @@ def _subscribe(run: Run, generation: int, *, adjusts: bool, left: bool, first: b
     enabling = described.all_told(
         subscriptions.enabling(space.names, generation, synchronous=space.terms.synchronous)
     )
+    begins = origins.wished(space, space.names.stream(generation))
+    if begins is not None:
+        moving = origins.moving(space.names.stream(generation), str(begins))
+        enabling = (described.told(moving, "where the login may"), *enabling)
     narrowing = f"ALTER PUBLICATION {_quoted(space.names.stream(generation))} SET TABLE …"
     made = (
         described.told(narrowing, described.SOURCE, "where it names more than was copied"),
@@ -332,9 +343,7 @@ def _catch_up(limit: int) -> Action:
             *described.all_told(
                 upkeep.MARKS.statements, described.SOURCE, "it is there when the target shows it"
             ),
-            described.told(_GIVING_UP, described.SOURCE, "where max_wal_retained.give_up is passed"),
-            described.told(_ENDING, described.SOURCE, "where nothing is heard over the stream's line"),
-            described.told(_ENDING, described.TARGET, "where nothing is heard over its worker's line"),
+            *_WATCHING,
         ),
         locks=NO_LOCKS,
         needs=needs.on(Side.SOURCE, needs.CREATE),
@@ -427,7 +436,7 @@ def _join(names: Names, held: Sequence[int], streams: int) -> Action:
         name="join streams",
         summary=f"join the {len(held)} streams that lost snapshots left into {streams}, at one commit of the source",
         where=Side.TARGET,
-        statements=described.joining(names, held),
+        statements=(*described.joining(names, held), *_WATCHING),
         locks=("SHARE UPDATE EXCLUSIVE on each table of the source, for an instant",),
         needs=(needs.SUBSCRIBING, needs.CREATE, *needs.on(Side.SOURCE, needs.OWNERSHIP, needs.REPLICATION)),
         undo="until the new subscription is made, the old streams are enabled again",

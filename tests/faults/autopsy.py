@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, LiteralString
+from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 
@@ -38,10 +38,18 @@ def _looked(side: str, dsn: str) -> Iterator[str]:
     try:
         with psycopg.connect(dsn, autocommit=True, connect_timeout=10) as session:
             for look in _LOOKS:
-                yield f"{side}: {look.partition(' FROM ')[2] or look}"
-                yield from ("  " + " | ".join(map(str, row)) for row in session.execute(look).fetchall())
+                yield f"{side}: {look}"
+                yield from _rows(session, look)
     except psycopg.Error as error:
         yield f"{side}: {error}"
+
+
+def _rows(session: psycopg.Connection[Any], look: LiteralString) -> Iterator[str]:
+    try:
+        yield from ("  " + " | ".join(map(str, row)) for row in session.execute(look).fetchall())
+    except psycopg.Error as error:
+        # An older server has not all of it.
+        yield f"  {error}"
 
 
 def _logs(one: Migration) -> Iterator[str]:

@@ -86,10 +86,13 @@ def campaign(
     folder: Path,
     faults: int,
     tell: Callable[[str], None] = lambda _line: None,
+    *,
+    patience: float = 300.0,
 ) -> Outcome:
     """One migration from beginning to end with that many faults; CampaignFailed where anything is not as promised.
 
-    ``tell`` is given a line for each fault and each runner that ended.
+    ``tell`` is given a line for each fault and each runner that ended. ``patience`` is how many seconds it may take,
+    and some more for each fault: what takes much longer is stuck, and should say where.
     """
     script, outcome = Script.drawn(seed, faults), Outcome(seed=seed)
     began = CLOCK.monotonic()
@@ -103,9 +106,14 @@ def campaign(
         through = [_through(dsn, line.port) for dsn, line in zip((one.ours, one.theirs), lines, strict=True)]
         client = stack.enter_context(writing(folder / "ledger", through[0], through[1], seed=seed))
         run = Campaign(
-            one=one, script=script, sides=sides(one, lines), client=client, outcome=outcome, tell=tell
+            one=one,
+            script=script,
+            sides=sides(one, lines),
+            client=client,
+            outcome=outcome,
+            tell=tell,
+            longest=patience + _SECONDS_A_FAULT * faults,
         )
-        run.longest += _SECONDS_A_FAULT * faults
         try:
             run.whole()
         except Exception as error:
@@ -133,10 +141,9 @@ class Campaign:
     client: Writing
     outcome: Outcome
     tell: Callable[[str], None]
+    longest: float
     said: list[str] = field(default_factory=list)
     began: float = field(default_factory=CLOCK.monotonic)
-    # A fault costs some seconds; what takes much longer is stuck, and should say where.
-    longest: float = 300.0
     rebuild: bool = False
     _next: int = 0
     _arms: list[Fault] = field(default_factory=list)

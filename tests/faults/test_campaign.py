@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -54,3 +55,23 @@ def test_nothing_is_lost_doubled_or_changed_whatever_breaks(
     finally:
         for name, value in outcome.figures().items():
             record_property(name, value)
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("pair", [(15, 17)], indirect=True)
+def test_one_that_takes_too_long_ends_with_what_both_servers_show(
+    pair: tuple[PostgresServer, PostgresServer],
+    tmp_path: Path,
+    record_property: Callable[[str, Any], None],
+) -> None:
+    record_property("faults", 0)
+    with pytest.raises(CampaignFailed, match="not through after") as failed:
+        campaign(1, pair, tmp_path, 0, patience=0)
+    told = str(failed.value)
+    for side in ("source", "target"):
+        assert re.search(rf"^{side}: SELECT .*pg_replication_slots\n", told, re.MULTILINE), told
+        assert f"{side}: log\n" in told
+    assert told.count("database system is ready to accept connections") == len(pair)
+    # No look was refused, and the application's sessions are among what was seen.
+    assert "does not exist" not in told
+    assert "referee." in told

@@ -307,6 +307,16 @@ def test_a_target_that_is_swallowed_behind_the_fences_commit_is_opened_by_the_ne
     scene.assert_moved()
 
 
+def silence_is_noticed(scene: Broken, child: subprocess.Popen[str]) -> None:
+    """The stream's line is found silent in time, and the run, or the next one, goes on once it is not any more."""
+    noticed(scene, "the line from the target to the source is silent")
+    scene.heal()
+    said, _ = child.communicate(timeout=RUN_SECONDS)
+    scene.assert_clear(said)
+    if child.returncode != 0:
+        scene.finishes()
+
+
 def test_a_black_hole_between_target_and_source_is_noticed_while_following(scene: Broken) -> None:
     # The stream has begun, and what it sends from here on is swallowed.
     scene.lines["stream"].trap("copydata", "hole", nth=4)
@@ -314,12 +324,7 @@ def test_a_black_hole_between_target_and_source_is_noticed_while_following(scene
         while not scene.lines["stream"].counts().sprung:
             assert child.poll() is None, scene.told()
             CLOCK.sleep(0.1)
-        noticed(scene, "the line from the target to the source is silent")
-        scene.heal()
-        said, _ = child.communicate(timeout=RUN_SECONDS)
-    scene.assert_clear(said)
-    if child.returncode != 0:
-        scene.finishes()
+        silence_is_noticed(scene, child)
     scene.assert_moved()
 
 
@@ -335,12 +340,7 @@ def test_a_black_hole_between_target_and_source_is_noticed_while_streams_are_joi
         child.kill()
         child.wait()
     with swallowed(scene, "stream", "merge.stoppable") as child:
-        noticed(scene, "the line from the target to the source is silent")
-        scene.heal()
-        said, _ = child.communicate(timeout=RUN_SECONDS)
-    scene.assert_clear(said)
-    if child.returncode != 0:
-        scene.finishes()
+        silence_is_noticed(scene, child)
     scene.assert_moved()
 
 
